@@ -1,0 +1,3 @@
+//! guard, the init process for containers.
+
+fn main() {}
