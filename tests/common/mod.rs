@@ -18,13 +18,14 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,9 +73,11 @@ fn unshare() -> Option<Vec<OsString>> {
     let user: &[&str] = &["--user", "--map-root-user"];
     let ways = if nix::unistd::geteuid().is_root() { vec![&[], user] } else { vec![user] };
     ways.into_iter().find_map(|way| {
-        let output = Command::new(&program).args(way).args(namespace).arg("/bin/true").output().ok()?;
+        let mut command = Command::new(&program);
+        command.args(way).args(namespace).arg("/bin/true").stderr(Stdio::null());
+        let status = spawn(&mut command).wait().ok()?;
         let words = way.iter().chain(&namespace).map(OsString::from);
-        output.status.success().then(|| [program.clone().into()].into_iter().chain(words).collect())
+        status.success().then(|| [program.clone().into()].into_iter().chain(words).collect())
     })
 }
 
@@ -103,10 +106,33 @@ pub(crate) fn fixture() -> &'static Path {
             build.args(triple.iter().flat_map(|triple| [OsStr::new("--target"), triple]));
             build.args((profile.file_name() == Some(OsStr::new("release"))).then_some("--release"));
             build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(build.status().is_ok_and(|status| status.success()), "the fixture cannot be built");
+            assert!(spawn(&mut build).wait().is_ok_and(|status| status.success()), "the fixture cannot be built");
         }
         fixture
     })
+}
+
+/// Held while a process begins and while a program is written: a child that inherits a program's descriptor before it
+/// executes its own would make the program busy (`execve(2)`, ETXTBSY).
+static FORKING: Mutex<()> = Mutex::new(());
+
+fn spawn(command: &mut Command) -> Child {
+    let _alone = FORKING.lock();
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Writes a file that may be executed, or as its mode says.
+pub(crate) fn program(directory: &Path, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+    let path = directory.join(name);
+    let _alone = FORKING.lock();
+    fs::write(&path, content).expect("a temporary file can be written");
+    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("its owner may set the mode");
+    path
+}
+
+/// A copy of the fixture.
+pub(crate) fn fixture_at(directory: &Path, name: &str) -> PathBuf {
+    program(directory, name, fs::read(fixture()).expect("the fixture can be read"), 0o755)
 }
 
 /// How guard is to be started. Its environment holds PATH and what [`Setup::env`] adds.
@@ -234,7 +260,7 @@ impl Setup {
             command.stdin(copy(&terminal.slave)).stdout(terminal.slave);
             File::from(terminal.master)
         });
-        let mut child = command.spawn().expect("guard can be started");
+        let mut child = spawn(&mut command);
         drop(command); // and with it this process's ends of the terminal and of pipes that the test gave
 
         let (sender, heard) = channel();
@@ -384,7 +410,7 @@ impl Guard {
         loop {
             match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(heard) => self.note(heard),
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
                 Err(why) if self.ended.is_some() => panic!("someone outlived guard: {why}\n{}", self.transcript()),
                 Err(why) => panic!("guard has not ended: {why}\n{}", self.transcript()),
             }
