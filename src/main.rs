@@ -1,3 +1,40 @@
-//! guard, the init process for containers.
+//! guard: the init process that every container should have had.
+//!
+//! Parses, sets up, runs, and turns the outcome into an exit code: the one place where errors end.
 
-fn main() {}
+mod cli;
+mod config;
+mod platform;
+mod report;
+mod runtime;
+mod supervisor;
+mod sys;
+
+use config::Config;
+use config::layers::{Layers, Mode};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let (mode, layers) = Layers::from_process();
+    let outcome = match mode {
+        Mode::Help => print(&cli::help::text()),
+        Mode::Version => print(&cli::help::version()),
+        Mode::Check => Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config))),
+        Mode::Run => Config::resolve(layers).map_err(Into::into).and_then(|config| {
+            report::init(&config);
+            runtime::run(&config)
+        }),
+    };
+    let code = outcome.unwrap_or_else(|error| {
+        report::complain(&format!("{error:#}"));
+        supervisor::OWN_ERROR
+    });
+    ExitCode::from(code)
+}
+
+/// Writes to stdout, which nothing else does: it is the app's.
+fn print(text: &str) -> anyhow::Result<u8> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(0)
+}

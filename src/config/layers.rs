@@ -1,0 +1,133 @@
+//! The raw layers: what the command line and the environment say, not yet read as values.
+
+use super::suggest::nearest;
+use super::variables::{VARIABLES, Variable};
+use super::{Origin, Unknown};
+use std::ffi::{OsStr, OsString};
+
+/// What guard is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Run,
+    Check,
+    Help,
+    Version,
+}
+
+/// Flags and environment side by side; a flag wins.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    flags: Vec<(&'static str, OsString)>,
+    environment: Vec<(OsString, OsString)>,
+    /// The command after `--`.
+    pub command: Vec<OsString>,
+    /// What is wrong with the command line itself.
+    pub errors: Vec<String>,
+}
+
+/// How to write the line; part of every error about it.
+pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]...";
+
+/// Variables that an outer guard hands to its app, which may be guard again.
+pub const HANDED_DOWN: [&str; 4] = ["GUARD_RUN", "GUARD_INSTANCE", "GUARD_RESTARTS", "GUARD_LAST_EXIT"];
+
+impl Layers {
+    /// Reads the arguments (without the program's name) and the variables of the process.
+    pub fn from_process() -> (Mode, Layers) {
+        #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+        let environment = std::env::vars_os();
+        Layers::new(std::env::args_os().skip(1), environment)
+    }
+
+    fn new(
+        arguments: impl Iterator<Item = OsString>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> (Mode, Layers) {
+        let mut layers = Layers { environment: environment.collect(), ..Layers::default() };
+        let mut mode = Mode::Run;
+        let mut arguments = arguments.peekable();
+        if arguments.next_if(|first| first == "check").is_some() {
+            mode = Mode::Check;
+        }
+        let mut separated = false;
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("--") => {
+                    separated = true;
+                    layers.command = arguments.by_ref().collect();
+                }
+                Some("--help" | "-h") => return (Mode::Help, layers),
+                Some("--version" | "-V") => return (Mode::Version, layers),
+                Some(flag) if flag.starts_with("--") => layers.flag(flag, &mut arguments),
+                _ => {
+                    // A word that is no flag: the command begins here, and so ends what guard can make sense of.
+                    let mut line = argument.to_string_lossy().into_owned();
+                    for rest in arguments.by_ref() {
+                        line = format!("{line} {}", rest.to_string_lossy());
+                    }
+                    layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}"));
+                    return (mode, layers);
+                }
+            }
+        }
+        if layers.command.is_empty() && (mode == Mode::Run || separated) {
+            let what = if separated { "no command after --" } else { "no command" };
+            layers.errors.push(format!("{what}; {USAGE}"));
+        }
+        (mode, layers)
+    }
+
+    /// `--name value` or `--name=value`.
+    fn flag(&mut self, flag: &str, arguments: &mut std::iter::Peekable<impl Iterator<Item = OsString>>) {
+        let (name, inline) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (flag, None),
+        };
+        let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
+            let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
+            let nearest = nearest(name, flags.iter().map(String::as_str));
+            self.errors.push(format!("{name}: no such option; the nearest is {nearest}"));
+            return;
+        };
+        match inline.or_else(|| arguments.next_if(|next| next != "--")) {
+            Some(value) => self.flags.push((variable.name, value)),
+            None => self.errors.push(format!("{name}: no value; it takes {}", variable.takes)),
+        }
+    }
+
+    /// The value of a variable of the environment; an empty one counts as not set, as compose files leave it so.
+    pub fn environment(&self, name: &str) -> Option<&OsStr> {
+        let (_, value) = self.environment.iter().find(|(known, _)| known == name)?;
+        Some(value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The value that wins, and its layer; of a flag given twice, the last.
+    pub fn value(&self, variable: &Variable) -> Option<(Origin, &OsStr)> {
+        let flag = self.flags.iter().rev().find(|(name, _)| *name == variable.name);
+        flag.map(|(_, value)| (Origin::Flag, value.as_os_str()))
+            .or_else(|| Some((Origin::Environment, self.environment(variable.name)?)))
+    }
+
+    /// Variables that look like guard's, and are not.
+    pub fn unknown(&self) -> Vec<Unknown> {
+        let ours = |name: &str| VARIABLES.iter().any(|variable| variable.name == name) || HANDED_DOWN.contains(&name);
+        // What Kubernetes injects for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
+        let kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
+        let names = self.environment.iter().map(|(name, _)| name.to_string_lossy());
+        names
+            .filter(|name| name.starts_with("GUARD_") && !ours(name) && !kubernetes(name))
+            .map(|name| Unknown {
+                nearest: nearest(&name, VARIABLES.iter().map(|variable| variable.name)),
+                name: name.into_owned(),
+            })
+            .collect()
+    }
+
+    /// The environment without guard's own part of it: what an app starts from.
+    pub fn environment_of_the_app(&self) -> Vec<(OsString, OsString)> {
+        let ours = |name: &OsStr| {
+            VARIABLES.iter().any(|variable| name == variable.name) || HANDED_DOWN.iter().any(|handed| name == *handed)
+        };
+        self.environment.iter().filter(|(name, _)| !ours(name)).cloned().collect()
+    }
+}

@@ -1,0 +1,244 @@
+//! From raw layers (flags over the environment) to one typed, complete and immutable [`Config`].
+//!
+//! Every error is collected, so that a user mends them all at once. Nothing here acts on what was configured.
+
+pub mod codes;
+pub mod duration;
+pub mod layers;
+pub mod signal;
+mod suggest;
+pub mod variables;
+mod words;
+
+use crate::platform::Platform;
+use codes::CodeSet;
+use layers::Layers;
+use signal::Signal;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use variables::VARIABLES;
+
+/// Everything that guard can be told, with the defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The app and its arguments; empty only for `guard check` without a command.
+    pub command: Vec<OsString>,
+    /// The environment that the app starts from: guard's own, without guard's configuration.
+    pub environment: Vec<(OsString, OsString)>,
+    pub restart: RestartSettings,
+    pub stop: StopSettings,
+    /// What to do with signals that have been given another meaning, in the order given.
+    pub signal_map: SignalMap,
+    pub signal_scope: Scope,
+    pub pre_stop: Vec<String>,
+    pub drain_file: Option<PathBuf>,
+    pub chdir: Option<PathBuf>,
+    pub termination_log: Option<PathBuf>,
+    /// A filter in env_logger's form.
+    pub log_filter: String,
+    pub log_format: LogFormat,
+    pub platform: Platform,
+    /// Where each value comes from, in the order of [`VARIABLES`].
+    pub origins: [Origin; VARIABLES.len()],
+    /// What is worth a warning but no error.
+    pub warnings: Vec<Unknown>,
+}
+
+/// When a run that ended is followed by another, and how soon.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RestartSettings {
+    pub policy: RestartPolicy,
+    /// Restarts allowed inside the window; `None` is no limit.
+    pub max: Option<u32>,
+    pub window: Duration,
+    pub backoff_initial: Duration,
+    pub backoff_max: Duration,
+    pub stable_after: Duration,
+    pub success_codes: CodeSet,
+    pub no_restart_codes: CodeSet,
+}
+
+/// How a run is asked to end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StopSettings {
+    /// `None`: the signal that guard received, TERM where none came.
+    pub signal: Option<Signal>,
+    /// From the stop request to SIGKILL; `None` leaves the kill to the orchestrator.
+    pub timeout: Option<Duration>,
+    /// The timeout of a restart in place, which no orchestrator would end: as above, or the platform's default.
+    pub restart_timeout: Duration,
+    pub drain_delay: Duration,
+}
+
+/// GUARD_RESTART.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RestartPolicy {
+    OnFailure,
+    Always,
+    Never,
+}
+
+/// Who gets the stop signal and forwarded signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Process,
+    Group,
+}
+
+/// What guard does with a signal that GUARD_SIGNAL_MAP names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Meaning {
+    Forward(Signal),
+    Stop,
+    Restart,
+    Reload,
+    Ignore,
+}
+
+/// GUARD_SIGNAL_MAP, in the order given; a signal occurs once.
+pub type SignalMap = Vec<(Signal, Meaning)>;
+
+/// GUARD_LOG_FORMAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The layer that a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    Environment,
+    Flag,
+}
+
+/// A variable whose name begins with `GUARD_` but that guard does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub name: String,
+    /// The known name that is most like it.
+    pub nearest: &'static str,
+}
+
+/// Every error of a configuration, one a line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    /// The configuration that `layers` give, or every error in them.
+    pub fn resolve(layers: Layers) -> Result<Config, ConfigErrors> {
+        let platform = Platform::detect(|name| layers.environment(name).is_some());
+        let mut config = Config::of_platform(platform);
+        let mut errors = layers.errors.clone();
+        for (index, variable) in VARIABLES.iter().enumerate() {
+            let Some((origin, value)) = layers.value(variable) else { continue };
+            config.origins[index] = origin;
+            let called = if origin == Origin::Flag { variable.flag() } else { variable.name.to_owned() };
+            let read = value.to_str().ok_or_else(|| "not valid UTF-8".to_owned());
+            if let Err(problem) = read.and_then(|text| (variable.set)(&mut config, text)) {
+                errors.push(format!("{called}={}: {problem}; it takes {}", value.to_string_lossy(), variable.takes));
+            }
+        }
+        if errors.is_empty() {
+            errors = config.contradictions();
+        }
+        if config.restart.max == Some(0) {
+            config.restart.policy = RestartPolicy::Never;
+        }
+        config.stop.restart_timeout = config.stop.timeout.unwrap_or(config.stop.restart_timeout);
+        config.warnings = layers.unknown();
+        config.environment = layers.environment_of_the_app();
+        config.command = layers.command;
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    fn of_platform(platform: Platform) -> Config {
+        let termination_log = PathBuf::from("/dev/termination-log");
+        Config {
+            command: Vec::new(),
+            environment: Vec::new(),
+            restart: RestartSettings::default(),
+            stop: StopSettings {
+                signal: None,
+                timeout: Some(platform.stop_timeout()),
+                restart_timeout: platform.stop_timeout(),
+                drain_delay: Duration::ZERO,
+            },
+            signal_map: Vec::new(),
+            signal_scope: Scope::Process,
+            pre_stop: Vec::new(),
+            drain_file: None,
+            chdir: None,
+            termination_log: Some(termination_log).filter(|path| path.exists()),
+            log_filter: "info".to_owned(),
+            log_format: LogFormat::Text,
+            platform,
+            origins: [Origin::Default; VARIABLES.len()],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Where the value of the variable called `name` comes from.
+    pub fn origin(&self, name: &str) -> Origin {
+        let index = VARIABLES.iter().position(|variable| variable.name == name);
+        index.map_or(Origin::Default, |index| self.origins[index])
+    }
+
+    /// Values that are each valid, but not together.
+    fn contradictions(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        let delay = self.stop.drain_delay;
+        if let Some(timeout) = self.stop.timeout.filter(|&timeout| !delay.is_zero() && delay >= timeout) {
+            let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
+            errors.push(format!(
+                "GUARD_DRAIN_DELAY={}: leaves the app no time to stop; it takes less than GUARD_STOP_TIMEOUT ({}{whose})",
+                duration::show(delay),
+                duration::show(timeout),
+            ));
+        }
+        let restart = &self.restart;
+        if restart.backoff_initial > restart.backoff_max {
+            errors.push(format!(
+                "GUARD_BACKOFF_INITIAL={}: more than GUARD_BACKOFF_MAX; it takes {} at most",
+                duration::show(restart.backoff_initial),
+                duration::show(restart.backoff_max),
+            ));
+        }
+        if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
+            errors.push(format!(
+                "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",
+                restart.no_restart_codes
+            ));
+        }
+        errors
+    }
+}
+
+impl Default for RestartSettings {
+    fn default() -> RestartSettings {
+        RestartSettings {
+            policy: RestartPolicy::OnFailure,
+            max: Some(10),
+            window: Duration::from_secs(300),
+            backoff_initial: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            stable_after: Duration::from_secs(10),
+            success_codes: CodeSet::default(),
+            no_restart_codes: CodeSet::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

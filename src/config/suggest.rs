@@ -1,0 +1,34 @@
+//! The known name that a mistyped one was probably meant to be.
+
+/// The one of `known` with the fewest edits to `name`.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known.min_by_key(|candidate| distance(name, candidate)).unwrap_or_default()
+}
+
+/// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein's distance).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_word() {
+        let known = ["GUARD_STOP_TIMEOUT", "GUARD_STOP_SIGNAL", "GUARD_RESTART"];
+        assert_eq!(nearest("GUARD_STOP_TIMOUT", known.into_iter()), "GUARD_STOP_TIMEOUT");
+        assert_eq!(nearest("GUARD_RESTARTS_", known.into_iter()), "GUARD_RESTART");
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

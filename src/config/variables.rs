@@ -1,0 +1,334 @@
+//! The one table of variables: parsing, `--help`, `guard check` and the test of docs/configuration.md all read it.
+
+use super::codes::CodeSet;
+use super::signal::Signal;
+use super::{Config, LogFormat, Meaning, RestartPolicy, Scope, SignalMap, duration, words};
+use std::path::PathBuf;
+
+/// One setting: a variable of the environment, and the flag of the same name.
+pub struct Variable {
+    /// `GUARD_FOO_BAR`; its flag is `--foo-bar`.
+    pub name: &'static str,
+    /// The default, as `--help` shows it.
+    pub default: &'static str,
+    /// What an error says that it takes.
+    pub takes: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value in force, in a form that `set` takes.
+    pub show: fn(&Config) -> String,
+}
+
+impl Variable {
+    /// The flag's name, with its dashes.
+    pub fn flag(&self) -> String {
+        let name = self.name.strip_prefix("GUARD_").unwrap_or(self.name);
+        format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
+    }
+}
+
+const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
+
+/// In the order of the contract: restart, stop, signals, surroundings, log.
+pub const VARIABLES: [Variable; 19] = [
+    Variable {
+        name: "GUARD_RESTART",
+        default: "on-failure",
+        takes: "on-failure, always or never",
+        help: "when a run that ended is followed by another; jobs want never",
+        set: |config, text| {
+            config.restart.policy = match text {
+                "on-failure" => RestartPolicy::OnFailure,
+                "always" => RestartPolicy::Always,
+                "never" => RestartPolicy::Never,
+                _ => return Err("unknown policy".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            let policy = match config.restart.policy {
+                RestartPolicy::OnFailure => "on-failure",
+                RestartPolicy::Always => "always",
+                RestartPolicy::Never => "never",
+            };
+            policy.to_owned()
+        },
+    },
+    Variable {
+        name: "GUARD_MAX_RESTARTS",
+        default: "10",
+        takes: "a number, 0 for never, or unlimited",
+        help: "restarts allowed inside the window before guard gives up",
+        set: |config, text| {
+            config.restart.max = match text {
+                "unlimited" => None,
+                _ => Some(text.parse().map_err(|_| "not a number in range".to_owned())?),
+            };
+            Ok(())
+        },
+        show: |config| config.restart.max.map_or("unlimited".to_owned(), |max| max.to_string()),
+    },
+    Variable {
+        name: "GUARD_RESTART_WINDOW",
+        default: "5m",
+        takes: DURATION,
+        help: "a restart is forgotten when it is older than this and a run since then was stable",
+        set: |config, text| duration::parse(text).map(|window| config.restart.window = window),
+        show: |config| duration::show(config.restart.window),
+    },
+    Variable {
+        name: "GUARD_BACKOFF_INITIAL",
+        default: "100ms",
+        takes: DURATION,
+        help: "delay before the second restart in a row; the first is immediate",
+        set: |config, text| duration::parse(text).map(|delay| config.restart.backoff_initial = delay),
+        show: |config| duration::show(config.restart.backoff_initial),
+    },
+    Variable {
+        name: "GUARD_BACKOFF_MAX",
+        default: "10s",
+        takes: DURATION,
+        help: "the delay doubles up to this; each is drawn from its upper half",
+        set: |config, text| duration::parse(text).map(|delay| config.restart.backoff_max = delay),
+        show: |config| duration::show(config.restart.backoff_max),
+    },
+    Variable {
+        name: "GUARD_STABLE_AFTER",
+        default: "10s",
+        takes: DURATION,
+        help: "a run that was ready this long ends the row: the next restart is immediate again",
+        set: |config, text| duration::parse(text).map(|time| config.restart.stable_after = time),
+        show: |config| duration::show(config.restart.stable_after),
+    },
+    Variable {
+        name: "GUARD_SUCCESS_CODES",
+        default: "none",
+        takes: "exit codes (0 to 255) and signal names, comma-separated",
+        help: "exit codes and signals that count as success besides 0; guard exits 0 for them",
+        set: |config, text| {
+            let codes = optional(text, CodeSet::parse)?.unwrap_or_default();
+            if codes.oom {
+                return Err("an OOM kill is no success".to_owned());
+            }
+            config.restart.success_codes = codes;
+            Ok(())
+        },
+        show: |config| config.restart.success_codes.to_string(),
+    },
+    Variable {
+        name: "GUARD_NO_RESTART_CODES",
+        default: "none",
+        takes: "exit codes (1 to 255), signal names and oom, comma-separated",
+        help: "failures that no restart can mend; guard exits with them at once",
+        set: |config, text| {
+            let codes = optional(text, CodeSet::parse)?.unwrap_or_default();
+            if codes.contains(0) {
+                return Err("0 is no failure".to_owned());
+            }
+            config.restart.no_restart_codes = codes;
+            Ok(())
+        },
+        show: |config| config.restart.no_restart_codes.to_string(),
+    },
+    Variable {
+        name: "GUARD_STOP_SIGNAL",
+        default: "the signal received, TERM where none came",
+        takes: "a signal such as TERM, SIGQUIT, 15 or RTMIN+3",
+        help: "signal that asks the app to stop; guard takes it as a stop request too",
+        set: |config, text| {
+            let signal: Signal = text.parse()?;
+            if signal == Signal::STOP || signal == Signal::CHLD {
+                return Err(format!("{signal} stops no app"));
+            }
+            config.stop.signal = Some(signal);
+            Ok(())
+        },
+        show: |config| config.stop.signal.map_or("the signal received".to_owned(), |signal| signal.to_string()),
+    },
+    Variable {
+        name: "GUARD_STOP_TIMEOUT",
+        default: "by platform: 25s Kubernetes, ECS; 8.3s Docker; 4s Nomad, Fly.io",
+        takes: "a duration such as 500ms, 10s, 1m30s, a number of seconds, or none",
+        help: "from the stop request to SIGKILL; none leaves the kill to the orchestrator",
+        set: |config, text| optional(text, duration::parse).map(|timeout| config.stop.timeout = timeout),
+        show: |config| config.stop.timeout.map_or("none".to_owned(), duration::show),
+    },
+    Variable {
+        name: "GUARD_DRAIN_DELAY",
+        default: "0s",
+        takes: "a duration below the stop timeout, such as 500ms, 5s or a number of seconds",
+        help: "time for load balancers to notice before the app is told to stop",
+        set: |config, text| duration::parse(text).map(|delay| config.stop.drain_delay = delay),
+        show: |config| duration::show(config.stop.drain_delay),
+    },
+    Variable {
+        name: "GUARD_PRE_STOP",
+        default: "none",
+        takes: "a command with its arguments, quoted as in a shell",
+        help: "command run at the stop request, beside the drain delay",
+        set: |config, text| {
+            let words = optional(text, words::split)?;
+            if words.as_ref().is_some_and(Vec::is_empty) {
+                return Err("no command".to_owned());
+            }
+            config.pre_stop = words.unwrap_or_default();
+            Ok(())
+        },
+        show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { config.pre_stop.join(" ") },
+    },
+    Variable {
+        name: "GUARD_DRAIN_FILE",
+        default: "none",
+        takes: "the path of a file",
+        help: "a file that exists exactly while guard drains",
+        set: |config, text| path(text).map(|path| config.drain_file = path),
+        show: |config| show_path(config.drain_file.as_ref()),
+    },
+    Variable {
+        name: "GUARD_SIGNAL_SCOPE",
+        default: "process",
+        takes: "process or group",
+        help: "who gets the stop signal and forwarded signals",
+        set: |config, text| {
+            config.signal_scope = match text {
+                "process" => Scope::Process,
+                "group" => Scope::Group,
+                _ => return Err("unknown scope".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            let scope = match config.signal_scope {
+                Scope::Process => "process",
+                Scope::Group => "group",
+            };
+            scope.to_owned()
+        },
+    },
+    Variable {
+        name: "GUARD_SIGNAL_MAP",
+        default: "none",
+        takes: "SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload or ignore",
+        help: "other meanings for signals: HUP=USR2,USR1=restart,WINCH=stop",
+        set: |config, text| optional(text, signal_map).map(|map| config.signal_map = map.unwrap_or_default()),
+        show: |config| {
+            let entries: Vec<String> = config
+                .signal_map
+                .iter()
+                .map(|(signal, meaning)| format!("{signal}={}", show_meaning(*meaning)))
+                .collect();
+            if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+        },
+    },
+    Variable {
+        name: "GUARD_CHDIR",
+        default: "inherited",
+        takes: "the path of a directory that is there",
+        help: "working directory of the app",
+        set: |config, text| {
+            let directory = PathBuf::from(text);
+            let metadata = directory.metadata().map_err(|error| error.to_string())?;
+            if !metadata.is_dir() {
+                return Err("not a directory".to_owned());
+            }
+            config.chdir = Some(directory);
+            Ok(())
+        },
+        show: |config| config.chdir.as_ref().map_or("inherited".to_owned(), |path| path.display().to_string()),
+    },
+    Variable {
+        name: "GUARD_TERMINATION_LOG",
+        default: "/dev/termination-log if it is there",
+        takes: "the path of a file, or none",
+        help: "where the last word goes, 4096 bytes at most",
+        set: |config, text| path(text).map(|path| config.termination_log = path),
+        show: |config| show_path(config.termination_log.as_ref()),
+    },
+    Variable {
+        name: "GUARD_LOG",
+        default: "info",
+        takes: "off, error, warn, info, debug or trace, also as guard=LEVEL or a list of such",
+        help: "log level, as a filter of env_logger's; off is silence",
+        set: |config, text| {
+            for directive in text.split(',').map(str::trim) {
+                let (target, level) = directive.rsplit_once('=').unwrap_or(("guard", directive));
+                let ours = target == "guard" || target.starts_with("guard::");
+                if !ours || level.parse::<log::LevelFilter>().is_err() {
+                    return Err(format!("{directive:?} is no level"));
+                }
+            }
+            config.log_filter = text.to_owned();
+            Ok(())
+        },
+        show: |config| config.log_filter.clone(),
+    },
+    Variable {
+        name: "GUARD_LOG_FORMAT",
+        default: "text",
+        takes: "text or json",
+        help: "one line an event on stderr, as key=value text or as JSON",
+        set: |config, text| {
+            config.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("unknown format".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            let format = match config.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            };
+            format.to_owned()
+        },
+    },
+];
+
+/// `none`, or what `parse` reads.
+fn optional<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == "none" { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Err("no path".to_owned()) } else { optional(text, |text| Ok(PathBuf::from(text))) }
+}
+
+fn show_path(path: Option<&PathBuf>) -> String {
+    path.map_or("none".to_owned(), |path| path.display().to_string())
+}
+
+/// Signals that no process can catch, or that guard needs for itself, cannot be given a meaning.
+fn signal_map(text: &str) -> Result<SignalMap, String> {
+    let mut map = SignalMap::new();
+    for entry in text.split(',').map(str::trim) {
+        let (from, to) = entry.split_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
+        let signal: Signal = from.trim().parse()?;
+        if [Signal::KILL, Signal::STOP, Signal::CHLD].contains(&signal) {
+            return Err(format!("{signal} cannot be mapped"));
+        }
+        if map.iter().any(|(mapped, _)| *mapped == signal) {
+            return Err(format!("{signal} is mapped twice"));
+        }
+        let meaning = match to.trim() {
+            "stop" => Meaning::Stop,
+            "restart" => Meaning::Restart,
+            "reload" => Meaning::Reload,
+            "ignore" => Meaning::Ignore,
+            name => Meaning::Forward(name.parse()?),
+        };
+        map.push((signal, meaning));
+    }
+    Ok(map)
+}
+
+fn show_meaning(meaning: Meaning) -> String {
+    match meaning {
+        Meaning::Forward(signal) => signal.to_string(),
+        Meaning::Stop => "stop".to_owned(),
+        Meaning::Restart => "restart".to_owned(),
+        Meaning::Reload => "reload".to_owned(),
+        Meaning::Ignore => "ignore".to_owned(),
+    }
+}

@@ -1,0 +1,118 @@
+//! One line an event: the record's message is the event's name, its keys and values follow.
+
+use crate::sys::clock::timestamp;
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{Level, Record};
+use std::fmt::Write;
+
+/// A value longer than this is cut, so that a line fits what a pipe takes as a whole (PIPE_BUF, `pipe(7)`).
+const LONGEST_VALUE: usize = 400;
+
+/// `guard time=… level=info event=start key=value …`, in the manner of logfmt.
+pub(super) fn text(record: &Record) -> String {
+    let mut line = format!("guard time={} level={} event={}", timestamp(), level(record), record.args());
+    let mut append = |key: &str, value: &Value| {
+        let value = cut(value.to_string());
+        let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte));
+        let value = if plain { value } else { quote(&value) };
+        let _ = write!(line, " {key}={value}");
+    };
+    let _ = record.key_values().visit(&mut Pairs(&mut append));
+    line + "\n"
+}
+
+/// The same as a JSON object (RFC 8259).
+pub(super) fn json(record: &Record) -> String {
+    let mut line = format!(r#"{{"time":"{}","level":"{}","event":"{}""#, timestamp(), level(record), record.args());
+    let mut append = |key: &str, value: &Value| {
+        let value = value.to_u64().map_or_else(|| quote(&cut(value.to_string())), |number| number.to_string());
+        let _ = write!(line, ",{}:{value}", quote(key));
+    };
+    let _ = record.key_values().visit(&mut Pairs(&mut append));
+    line + "}\n"
+}
+
+struct Pairs<'a>(&'a mut dyn FnMut(&str, &Value));
+
+impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        (self.0)(key.as_str(), &value);
+        Ok(())
+    }
+}
+
+fn level(record: &Record) -> &'static str {
+    match record.level() {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+fn cut(mut value: String) -> String {
+    if value.len() > LONGEST_VALUE {
+        let end = (0..=LONGEST_VALUE).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
+        value.truncate(end);
+        value.push('…');
+    }
+    value
+}
+
+/// A JSON string; control characters cannot reach the reader's terminal.
+fn quote(value: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(control));
+            }
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: fn(&Record) -> String) -> String {
+        let pairs: [(&str, Value); 3] =
+            [("code", Value::from(3)), ("app", Value::from("sh -c \"a\nb\"\u{1b}")), ("empty", Value::from(""))];
+        let pairs = &pairs[..];
+        let args = format_args!("exit");
+        let record = Record::builder().args(args).level(Level::Warn).key_values(&pairs).build();
+        let line = format(&record);
+        // The time is the one thing that changes.
+        let (head, tail) = line.split_once(&line[line.find("20").expect("a year")..][..24]).expect("a time");
+        format!("{head}TIME{tail}")
+    }
+
+    #[test]
+    fn text_is_quoted_where_a_reader_could_mistake_it() {
+        let expected = "guard time=TIME level=warn event=exit code=3 app=\"sh -c \\\"a\\nb\\\"\\u001b\" empty=\"\"\n";
+        assert_eq!(line(text), expected);
+    }
+
+    #[test]
+    fn json_has_numbers_as_numbers() {
+        let expected = concat!(
+            r#"{"time":"TIME","level":"warn","event":"exit","code":3,"#,
+            r#""app":"sh -c \"a\nb\"\u001b","empty":""}"#,
+            "\n"
+        );
+        assert_eq!(line(json), expected);
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        let cut = cut("ä".repeat(1000));
+        assert!(cut.len() <= LONGEST_VALUE + 3 && cut.ends_with('…'));
+    }
+}

@@ -1,0 +1,40 @@
+//! The termination log: a small file from which Kubernetes and others read why a container ended.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What Kubernetes reads at most.
+const LONGEST: usize = 4096;
+
+/// The file, or nothing where there is none to write. Errors are nobody's: the log says the same.
+pub struct LastWord(Option<File>);
+
+impl LastWord {
+    /// Opens the file and empties it of an earlier container's word.
+    pub fn open(path: Option<&Path>) -> io::Result<LastWord> {
+        let Some(path) = path else { return Ok(LastWord(None)) };
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path)?;
+        Ok(LastWord(Some(file)))
+    }
+
+    /// No file at all.
+    pub fn none() -> LastWord {
+        LastWord(None)
+    }
+
+    /// Replaces what the file says.
+    pub fn say(&self, text: &str) {
+        let Some(mut file) = self.0.as_ref() else { return };
+        let line = format!("{text}\n");
+        let end = (0..=LONGEST.min(line.len())).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
+        let bytes = &line.as_bytes()[..end];
+        // What has no positions, a pipe or a terminal, simply gets another line.
+        let _ = match file.write_at(bytes, 0) {
+            Ok(_) => file.set_len(u64::try_from(end).unwrap_or(0)),
+            Err(_) => file.write(bytes).map(drop),
+        };
+    }
+}

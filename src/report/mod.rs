@@ -1,0 +1,31 @@
+//! What guard tells: the log on stderr, and the last word in the termination log. It never waits and never panics.
+
+mod format;
+mod last_word;
+mod writer;
+
+pub use last_word::LastWord;
+
+use crate::config::{Config, LogFormat};
+use crate::sys::output::Output;
+use writer::Writer;
+
+/// Sets the logger up; from here on the macros of `log` work.
+pub fn init(config: &Config) {
+    let line = match config.log_format {
+        LogFormat::Text => format::text,
+        LogFormat::Json => format::json,
+    };
+    let writer = Writer::new(Output::of_stderr(), line);
+    env_logger::Builder::new()
+        .parse_filters(&config.log_filter)
+        .target(env_logger::Target::Pipe(Box::new(writer)))
+        .format(move |buffer, record| std::io::Write::write_all(buffer, line(record).as_bytes()))
+        .init();
+}
+
+/// Says something before there is a configuration to say how.
+pub fn complain(text: &str) {
+    let lines: String = text.lines().map(|line| format!("guard: {line}\n")).collect();
+    let _ = Output::of_stderr().write(lines.as_bytes());
+}

@@ -1,0 +1,36 @@
+//! What a drain shows to the outside: the drain file and the pre-stop hook. Their failures are logged and change nothing.
+
+use super::environment::Environment;
+use crate::config::Config;
+use crate::sys::Pid;
+use crate::sys::spawn::{Program, SpawnFailure, Start};
+use std::ffi::{CStr, OsString};
+use std::fs::{File, remove_file};
+use std::io;
+use std::path::Path;
+
+/// Makes the file if guard drains and removes it if not; at the start it may be there from an earlier life.
+pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
+    let Some(path) = path else { return };
+    let result = if drains { File::create(path).map(drop) } else { remove_file(path) };
+    match result {
+        Err(error) if drains || error.kind() != io::ErrorKind::NotFound => {
+            log::warn!(path:% = path.display(), error:% = error; "drain-file");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Starts the pre-stop hook in a group of its own.
+pub(super) fn start_pre_stop(
+    config: &Config,
+    environment: &Environment,
+    directory: Option<&CStr>,
+) -> Result<Pid, SpawnFailure> {
+    let words: Vec<OsString> = config.pre_stop.iter().map(OsString::from).collect();
+    let path = config.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let start = Start { environment: environment.for_hook(), directory, foreground: false, die_with_guard: true };
+    let pid = Program::new(&words, path).spawn(&start)?;
+    log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
+    Ok(pid)
+}

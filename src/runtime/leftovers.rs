@@ -1,0 +1,92 @@
+//! Whose leftover a process is, and who is left.
+//!
+//! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark. One whose
+//! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
+//! `docker exec` session, belongs to none.
+
+use super::children::{Children, Owner};
+use crate::supervisor::RunId;
+use crate::sys::procfs::{self, Process};
+use std::io;
+
+/// What a process's environment says of where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Of(RunId),
+    Missing,
+    /// It may not be read, or was overwritten, as programs do that set their title.
+    Unreadable,
+}
+
+/// The living leftovers of a run; `None` where there is no /proc to ask.
+pub(super) fn of(id: RunId, children: &Children) -> Option<Vec<Process>> {
+    let mut leftovers = procfs::descendants()?;
+    leftovers.retain(|process| belongs(process, id, children));
+    Some(leftovers)
+}
+
+fn belongs(process: &Process, id: RunId, children: &Children) -> bool {
+    if children.owner(process.pid) != Owner::Nobody || children.hook == Some(process.group) {
+        return false;
+    }
+    let lives = |other: RunId| children.runs().any(|run| run.id == other);
+    let alone = !children.runs().any(|run| run.id != id);
+    if let Some(run) = children.runs().find(|run| run.pid == process.group) {
+        return run.id == id;
+    }
+    match mark(procfs::environment(process.pid)) {
+        Mark::Of(run) if lives(run) => run == id,
+        // The mark of an inner guard's run, whose guard is gone.
+        Mark::Of(_) | Mark::Unreadable => alone,
+        Mark::Missing => false,
+    }
+}
+
+fn mark(environment: io::Result<Vec<u8>>) -> Mark {
+    let Ok(environment) = environment else { return Mark::Unreadable };
+    let value = |name: &[u8]| {
+        let entry = environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(name))?;
+        std::str::from_utf8(entry).ok()
+    };
+    let number = value(b"GUARD_RUN=").and_then(|text| text.parse().ok());
+    let instance = value(b"GUARD_INSTANCE=").and_then(|text| text.parse().ok());
+    match (number, instance) {
+        (Some(number), Some(instance)) => Mark::Of(RunId { instance, number }),
+        _ if !environment.is_empty() && !environment.contains(&b'=') => Mark::Unreadable,
+        _ => Mark::Missing,
+    }
+}
+
+/// `name[pid]` of the first few, for the log.
+pub(super) fn names(processes: &[Process]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> =
+        processes.iter().take(SHOWN).map(|process| format!("{}[{}]", process.name, process.pid)).collect();
+    let more = if processes.len() > SHOWN { " …" } else { "" };
+    shown.join(" ") + more
+}
+
+/// Every living descendant: what is left when guard stops waiting.
+pub(super) fn all() -> Vec<Process> {
+    procfs::descendants().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_needs_both_variables() {
+        let run = RunId { instance: 0, number: 3 };
+        assert_eq!(mark(Ok(b"PATH=/bin\0GUARD_RUN=3\0GUARD_INSTANCE=0\0".to_vec())), Mark::Of(run));
+        assert_eq!(mark(Ok(b"PATH=/bin\0GUARD_RUN=3\0".to_vec())), Mark::Missing);
+        assert_eq!(mark(Ok(b"XGUARD_RUN=3\0GUARD_INSTANCE=0\0".to_vec())), Mark::Missing);
+    }
+
+    #[test]
+    fn an_overwritten_environment_cannot_be_read() {
+        assert_eq!(mark(Ok(b"worker process\0\0\0\0".to_vec())), Mark::Unreadable);
+        assert_eq!(mark(Ok(Vec::new())), Mark::Missing);
+        assert_eq!(mark(Err(io::ErrorKind::PermissionDenied.into())), Mark::Unreadable);
+    }
+}

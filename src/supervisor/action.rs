@@ -1,0 +1,74 @@
+//! What the supervisor wants done. The runtime does each in order, decides nothing, and answers with events.
+
+use super::exit_code::Ending;
+use super::state::RunId;
+use crate::config::signal::Signal;
+use std::time::Duration;
+
+/// A thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Start the app. Answered at once by `Spawned` or `SpawnFailed`.
+    Spawn { run: RunId, restarts: u32, last: Option<Ending> },
+    /// Send a signal to the run's main process, or to its group as GUARD_SIGNAL_SCOPE says.
+    Signal(RunId, Signal),
+    /// SIGSTOP, for the run's whole group.
+    Freeze(RunId),
+    /// The terminal's foreground, where there is a terminal, and SIGCONT, for the run's whole group.
+    Thaw(RunId),
+    /// Stop guard itself until somebody continues it.
+    Suspend,
+    /// Signal the leftovers of a run whose main process has ended. Answered by `Leftovers`.
+    Sweep(RunId, Signal),
+    /// The drain has begun (or is over): the drain file exists exactly in between.
+    Draining(bool),
+    /// Start the pre-stop hook. Answered by `HookEnded` in the end.
+    StartHook,
+    /// Send a signal to the pre-stop hook and its group.
+    SignalHook(Signal),
+    /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.
+    KillEverything,
+    /// Tell the user.
+    Report(Notice),
+    /// guard's work is done; it exits with this code.
+    Exit(u8),
+}
+
+/// A decision that is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// The run ended and another follows after the delay. `count` restarts of `limit` are used up, this one included.
+    Restarting { run: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
+    /// A restart that somebody asked for begins.
+    RestartRequested { run: RunId },
+    /// A signal came while no main process lived.
+    NotForwarded { signal: Signal },
+    /// An operator's restart or reload found nothing that it could be done to.
+    Ignored { what: &'static str, why: &'static str },
+    /// The new run is ready, the old one will be stopped.
+    Reloading { old: RunId, new: RunId },
+    /// The new run could not be started; the old one stays.
+    ReloadFailed { old: RunId, new: RunId },
+    /// guard ends: a stop request, or the end of an instance that takes the others along.
+    Draining { signal: Option<Signal>, delay: Duration },
+    /// The app was told.
+    StopSignal { run: RunId, signal: Signal },
+    /// A Ctrl-C or Ctrl-\ at the terminal ended the app.
+    StoppedAtTerminal { run: RunId, ending: Ending },
+    /// The main process exited 0 and left others running, as one does that daemonises itself.
+    Background { run: RunId },
+    /// The stop timeout passed, and the main process lives.
+    KillRun { run: RunId },
+    /// Leftovers got their time, and live.
+    KillLeftovers { run: RunId },
+    /// Some processes survived even SIGKILL; guard goes on without them.
+    Unkillable { run: RunId, count: usize },
+    /// The pre-stop hook took more than half of the stop timeout.
+    KillHook,
+    /// The stop timeout passed, or a second Ctrl-C came: SIGKILL to everything.
+    KillEverything { interrupted: bool },
+    /// The restart limit is reached.
+    GiveUp { run: RunId, ending: Ending, limit: u32, window: Duration },
+    /// The run ended and none follows.
+    NotRestarted { run: RunId, ending: Ending, why: &'static str },
+}

@@ -1,0 +1,67 @@
+//! How a run ended, and what guard exits with for it.
+
+use crate::config::codes::CodeSet;
+use crate::config::signal::Signal;
+use std::fmt;
+
+/// guard's own error: bad configuration, no resources to begin.
+pub const OWN_ERROR: u8 = 125;
+/// The command is there and cannot be executed, as shells have it.
+pub const CANNOT_EXECUTE: u8 = 126;
+/// The command is not there, as shells have it.
+pub const NOT_FOUND: u8 = 127;
+/// The stop timeout passed and the main process had to be killed: 128 + SIGKILL.
+pub const KILLED: u8 = 137;
+
+/// The end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// The main process exited with this code.
+    Exited(u8),
+    /// The main process died of this signal.
+    Signaled(Signal),
+    /// The kernel's out-of-memory killer chose the main process.
+    OutOfMemory,
+    /// There was no process; the code says why as in [`CANNOT_EXECUTE`] and [`NOT_FOUND`].
+    NotSpawned(u8),
+}
+
+impl Ending {
+    /// The code as a shell would show it: 128 + n for a death by signal n.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Exited(code) | Ending::NotSpawned(code) => code,
+            Ending::Signaled(signal) => of_signal(signal),
+            Ending::OutOfMemory => KILLED,
+        }
+    }
+
+    /// Whether one of `codes` names this ending.
+    pub fn is_in(self, codes: &CodeSet) -> bool {
+        match self {
+            Ending::OutOfMemory => codes.oom || codes.contains(KILLED),
+            Ending::Exited(_) | Ending::Signaled(_) | Ending::NotSpawned(_) => codes.contains(self.code()),
+        }
+    }
+
+    /// Ended by Ctrl-C or Ctrl-\, or saying so as shells and many a runtime do.
+    pub(super) fn by_terminal(self) -> bool {
+        [of_signal(Signal::INT), of_signal(Signal::QUIT)].contains(&self.code())
+    }
+}
+
+/// 128 + n.
+pub fn of_signal(signal: Signal) -> u8 {
+    128 + signal.number()
+}
+
+/// `1`, `SIGSEGV` or `oom`, as GUARD_LAST_EXIT says it.
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) | Ending::NotSpawned(code) => code.fmt(f),
+            Ending::Signaled(signal) => signal.fmt(f),
+            Ending::OutOfMemory => f.write_str("oom"),
+        }
+    }
+}

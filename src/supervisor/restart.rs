@@ -1,0 +1,127 @@
+//! The restart policy: whether a run that ended is followed by another, how soon, and when it is enough.
+
+use super::exit_code::Ending;
+use super::state::Timestamp;
+use crate::config::{RestartPolicy, RestartSettings};
+use std::time::Duration;
+
+/// What follows the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Restart {
+        count: u32,
+        delay: Duration,
+    },
+    GiveUp {
+        limit: u32,
+    },
+    /// No further run of this instance; guard goes on while another lives.
+    Finish {
+        code: u8,
+        why: &'static str,
+    },
+    /// No further run at all: guard exits with this code at once.
+    Abort {
+        code: u8,
+        why: &'static str,
+    },
+}
+
+/// What an instance remembers of its earlier runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct History {
+    /// Restarts since the last stable run.
+    row: u32,
+    remembered: Vec<Restart>,
+    /// All restarts that nobody asked for, for the app to know.
+    pub(super) restarts: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Restart {
+    at: Timestamp,
+    /// A run that began after it was stable, so it is forgotten once it leaves the window.
+    settled: bool,
+}
+
+impl History {
+    /// A run was stable: the row ends, and every restart so far may be forgotten in time.
+    pub(super) fn stable(&mut self) {
+        self.row = 0;
+        for restart in &mut self.remembered {
+            restart.settled = true;
+        }
+    }
+
+    /// Decides what follows a run that nobody asked to end.
+    pub(super) fn decide(
+        &mut self,
+        now: Timestamp,
+        ending: Ending,
+        settings: &RestartSettings,
+        jitter: &mut Jitter,
+    ) -> Verdict {
+        let code = worth(ending, settings);
+        if ending.is_in(&settings.no_restart_codes) {
+            return Verdict::Abort { code, why: "GUARD_NO_RESTART_CODES names it" };
+        }
+        match settings.policy {
+            RestartPolicy::Never => return Verdict::Finish { code, why: "GUARD_RESTART is never" },
+            RestartPolicy::OnFailure if code == 0 => return Verdict::Finish { code, why: "success" },
+            RestartPolicy::OnFailure | RestartPolicy::Always => {}
+        }
+        self.remembered.retain(|restart| !restart.settled || now.since(restart.at) <= settings.window);
+        if let Some(limit) = settings.max {
+            if self.remembered.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                return Verdict::GiveUp { limit };
+            }
+            self.remembered.push(Restart { at: now, settled: false });
+        }
+        let delay = jitter.upper_half(backoff(self.row, settings));
+        self.row = self.row.saturating_add(1);
+        self.restarts = self.restarts.saturating_add(1);
+        let count = if settings.max.is_some() { self.remembered.len() } else { usize::try_from(self.row).unwrap_or(0) };
+        Verdict::Restart { count: u32::try_from(count).unwrap_or(u32::MAX), delay }
+    }
+}
+
+/// What an ending is worth to guard's own exit code: 0 for a success.
+pub(super) fn worth(ending: Ending, settings: &RestartSettings) -> u8 {
+    let success = match ending {
+        Ending::NotSpawned(_) => false,
+        Ending::Exited(_) | Ending::Signaled(_) | Ending::OutOfMemory => ending.is_in(&settings.success_codes),
+    };
+    if success { 0 } else { ending.code() }
+}
+
+/// The full delay before a restart that follows `row` others.
+fn backoff(row: u32, settings: &RestartSettings) -> Duration {
+    match row {
+        0 => Duration::ZERO,
+        _ => {
+            let doubled = 1_u32.checked_shl(row - 1).and_then(|factor| settings.backoff_initial.checked_mul(factor));
+            doubled.unwrap_or(settings.backoff_max).min(settings.backoff_max)
+        }
+    }
+}
+
+/// A source of chance that the core owns: the seed is an input, so that the same events give the same actions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) fn new(seed: u64) -> Jitter {
+        Jitter(seed | 1)
+    }
+
+    /// A delay between half of `full` and `full`, so that a fleet does not restart in step.
+    fn upper_half(&mut self, full: Duration) -> Duration {
+        // Marsaglia's xorshift64, good enough to spread delays.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let half = full / 2;
+        let nanoseconds = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        half + Duration::from_nanos(self.0.checked_rem(nanoseconds.saturating_add(1)).unwrap_or(0))
+    }
+}

@@ -1,0 +1,166 @@
+//! The state of the supervisor: guard's own mode, its instances, and their runs.
+//!
+//! A deadline lives in the state that it belongs to, so leaving the state drops it.
+
+use super::exit_code::Ending;
+use super::restart::History;
+use crate::config::signal::Signal;
+use std::fmt;
+use std::time::Duration;
+
+/// Time since guard began, on the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(pub Duration);
+
+impl Timestamp {
+    /// This much later.
+    pub fn after(self, delay: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(delay))
+    }
+
+    /// The time from `earlier` to this, zero if it is not earlier.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One life of the app in an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId {
+    /// The slot, from 0.
+    pub instance: usize,
+    /// From 1 in each instance.
+    pub number: u32,
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.instance, self.number)
+    }
+}
+
+/// guard's own life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The app is kept running.
+    Serving,
+    /// guard ends, and a main process still lives.
+    Draining(End),
+    /// guard ends, every main process has ended, and leftovers or the pre-stop hook have what is left of the time.
+    Sweeping(End),
+    /// SIGKILL went to everything; waiting for the kernel to hand over the bodies, until a last deadline.
+    Killing { code: u8, give_up_at: Timestamp },
+    /// guard exits.
+    Done,
+}
+
+/// The end of guard, once it has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct End {
+    /// When SIGKILL goes to everything; `None` leaves it to the orchestrator.
+    pub(super) kill_at: Option<Timestamp>,
+    /// What guard exits with where that was settled when the end began.
+    pub(super) code: Option<u8>,
+}
+
+/// A slot that holds one running copy of the app, and for the time of a reload the one that it replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Instance {
+    pub(super) slot: Slot,
+    pub(super) retiring: Option<Run>,
+    /// The number of the newest run.
+    pub(super) runs: u32,
+    pub(super) history: History,
+    pub(super) last: Option<Ending>,
+}
+
+/// What an instance is at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    /// Between two runs, until the backoff is over; before guard has begun, without an end.
+    Waiting {
+        until: Option<Timestamp>,
+    },
+    Live(Run),
+    /// No further run, and what the last one is worth to guard's exit code.
+    Finished {
+        code: u8,
+    },
+}
+
+/// A run, from its spawn until its leftovers are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Run {
+    pub(super) id: RunId,
+    pub(super) state: RunState,
+    /// Since when it can take work.
+    pub(super) ready_since: Option<Timestamp>,
+    /// Somebody asked for its end: the next run follows at once and does not count.
+    pub(super) asked: bool,
+}
+
+/// Where a run is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunState {
+    /// Being spawned.
+    Starting,
+    /// Can take work.
+    Ready,
+    /// Still serves, until the drain delay and the pre-stop hook are over.
+    Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
+    /// Has got its stop signal.
+    Stopping { kill_at: Option<Timestamp> },
+    /// Has got SIGKILL.
+    Killing,
+    /// The main process has ended; its leftovers have got SIGTERM.
+    Sweeping { ending: Ending, kill_at: Option<Timestamp>, told: bool },
+    /// The leftovers have got SIGKILL.
+    Clearing { ending: Ending, give_up_at: Timestamp, left: usize },
+}
+
+impl Run {
+    /// Whether the main process lives, so that it may be signalled.
+    pub(super) fn main_lives(&self) -> bool {
+        match self.state {
+            RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing => true,
+            RunState::Starting | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
+        }
+    }
+
+    /// When this run needs attention though nothing happens to it.
+    pub(super) fn deadline(&self, hook_runs: bool) -> Option<Timestamp> {
+        match self.state {
+            RunState::Starting | RunState::Ready | RunState::Killing => None,
+            RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
+            RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => kill_at,
+            RunState::Clearing { give_up_at, .. } => Some(give_up_at),
+        }
+    }
+}
+
+impl Instance {
+    /// The current run and the retiring one.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        let current = match &self.slot {
+            Slot::Live(run) => Some(run),
+            Slot::Waiting { .. } | Slot::Finished { .. } => None,
+        };
+        current.into_iter().chain(&self.retiring)
+    }
+
+    pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
+        let current = match &mut self.slot {
+            Slot::Live(run) => Some(run),
+            Slot::Waiting { .. } | Slot::Finished { .. } => None,
+        };
+        current.into_iter().chain(&mut self.retiring)
+    }
+}
+
+/// The earlier of two deadlines, `None` being never.
+pub(super) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,219 @@
+//! How runs are stopped: at the end of guard, and for a restart in place.
+
+use super::exit_code::{KILLED, of_signal};
+use super::restart::worth;
+use super::state::{End, Instance, Mode, Run, RunState, Slot, Timestamp, earlier};
+use super::{Action, Hook, LAST_DEADLINE, Notice, Supervisor};
+use crate::config::signal::Signal;
+use std::time::Duration;
+
+impl Supervisor {
+    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Signal) {
+        let again = self.interrupted;
+        self.interrupted |= signal == Signal::INT;
+        match self.mode {
+            Mode::Serving => self.end(now, Some(signal), None),
+            // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
+            Mode::Draining(_) | Mode::Sweeping(_) => {
+                if signal == Signal::INT && again && self.settings.terminal {
+                    self.kill_everything(now, true);
+                }
+            }
+            Mode::Killing { .. } | Mode::Done => {}
+        }
+    }
+
+    /// guard's end begins: every run is drained within one stop timeout, and none follows.
+    pub(super) fn end(&mut self, now: Timestamp, signal: Option<Signal>, code: Option<u8>) {
+        let stop = &self.settings.stop;
+        let (timeout, delay) = (stop.timeout, stop.drain_delay);
+        let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
+        let kill_at = timeout.map(|timeout| now.after(timeout));
+        self.mode = Mode::Draining(End { kill_at, code });
+        self.reload = None;
+        for instance in &mut self.instances {
+            if let Slot::Waiting { .. } = instance.slot {
+                let code = match instance.last {
+                    Some(ending) => worth(ending, &self.settings.restart),
+                    // Nothing was ever started: the end of guard is all there is to tell.
+                    None => signal.map_or(1, of_signal),
+                };
+                instance.slot = Slot::Finished { code };
+            }
+            for run in instance.runs_mut() {
+                drain(run, now, stop_signal, delay, kill_at);
+            }
+        }
+        if code.is_none() || self.living().next().is_some() {
+            self.report(Notice::Draining { signal, delay });
+        }
+        self.mark_drain();
+        self.start_hook(now, timeout);
+    }
+
+    /// An operator's restart: each instance's run is drained and stopped within a stop timeout of its own.
+    pub(super) fn restart_requested(&mut self, now: Timestamp) {
+        if self.mode != Mode::Serving {
+            return self.report(Notice::Ignored { what: "restart", why: "guard is stopping" });
+        }
+        let stop = &self.settings.stop;
+        let (timeout, delay) = (stop.restart_timeout, stop.drain_delay);
+        let signal = stop.signal.unwrap_or(Signal::TERM);
+        let mut notices = Vec::new();
+        for instance in &mut self.instances {
+            match &mut instance.slot {
+                Slot::Live(run) if run.state == RunState::Ready => {
+                    run.asked = true;
+                    drain(run, now, signal, delay, Some(now.after(timeout)));
+                    notices.push(Notice::RestartRequested { run: run.id });
+                }
+                Slot::Waiting { until: Some(until) } => {
+                    *until = now;
+                    notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
+                }
+                Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
+                Slot::Waiting { until: None } | Slot::Finished { .. } => {}
+            }
+        }
+        notices.into_iter().for_each(|notice| self.report(notice));
+        self.mark_drain();
+        self.start_hook(now, Some(timeout));
+    }
+
+    /// Starts the pre-stop hook if a run is there to wait for it. A hook that runs already serves this drain too.
+    fn start_hook(&mut self, now: Timestamp, timeout: Option<Duration>) {
+        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
+        if !self.settings.pre_stop || !waits {
+            return;
+        }
+        let kill_at = timeout.map(|timeout| now.after(timeout / 2));
+        match &mut self.hook {
+            Some(hook) => hook.kill_at = earlier(hook.kill_at, kill_at),
+            None => {
+                self.hook = Some(Hook { kill_at, told: false });
+                self.actions.push(Action::StartHook);
+            }
+        }
+    }
+
+    /// Sends the stop signal to every run whose drain delay is over and that waits for no hook.
+    pub(super) fn tell(&mut self, now: Timestamp) {
+        if self.hook.is_some() {
+            return;
+        }
+        let Supervisor { instances, actions, .. } = self;
+        for run in instances.iter_mut().flat_map(Instance::runs_mut) {
+            match run.state {
+                RunState::Draining { signal, until, kill_at } if until <= now => {
+                    run.state = RunState::Stopping { kill_at };
+                    actions.push(Action::Report(Notice::StopSignal { run: run.id, signal }));
+                    actions.push(Action::Signal(run.id, signal));
+                    // A stopped process would never see the signal.
+                    actions.push(Action::Signal(run.id, Signal::CONT));
+                }
+                RunState::Starting | RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } => {}
+                RunState::Killing | RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
+            }
+        }
+    }
+
+    /// A hook that no run waits for any more has lost its purpose: it is a leftover like others.
+    pub(super) fn release_hook(&mut self) {
+        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
+        if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.told && !waits) {
+            hook.told = true;
+            self.actions.push(Action::SignalHook(Signal::TERM));
+        }
+    }
+
+    /// Moves guard's own end along: from Draining to Sweeping to the last blow.
+    pub(super) fn proceed(&mut self, now: Timestamp) {
+        if let Mode::Draining(end) = self.mode
+            && self.living().next().is_none()
+        {
+            self.mode = Mode::Sweeping(end);
+        }
+        let over = self.instances.iter().all(|instance| match instance.slot {
+            Slot::Finished { .. } => instance.retiring.is_none(),
+            Slot::Waiting { .. } | Slot::Live(_) => false,
+        });
+        if over && self.hook.is_none() {
+            self.last_blow(now, self.code());
+        }
+    }
+
+    /// The stop timeout passed, or a person at the terminal has had enough.
+    pub(super) fn kill_everything(&mut self, now: Timestamp, interrupted: bool) {
+        let mains = self.living().count();
+        let code = match (self.mode, mains) {
+            (Mode::Draining(End { code: Some(code), .. }), _) => code,
+            (_, 0) => self.code(),
+            (_, _) => KILLED,
+        };
+        self.report(Notice::KillEverything { interrupted });
+        self.last_blow(now, code);
+    }
+
+    fn last_blow(&mut self, now: Timestamp, code: u8) {
+        self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE) };
+        self.actions.push(Action::KillEverything);
+    }
+
+    /// Everything is reaped, or will not be in time.
+    pub(super) fn nothing_left(&mut self) {
+        if let Mode::Killing { code, .. } = self.mode {
+            self.mode = Mode::Done;
+            self.mark_drain();
+            self.actions.push(Action::Exit(code));
+        }
+    }
+
+    /// What guard exits with as things are: the code that was settled, or the first instance's that is no success.
+    fn code(&self) -> u8 {
+        let settled = match self.mode {
+            Mode::Draining(end) | Mode::Sweeping(end) => end.code,
+            Mode::Killing { code, .. } => Some(code),
+            Mode::Serving | Mode::Done => None,
+        };
+        let codes = self.instances.iter().map(|instance| match &instance.slot {
+            Slot::Finished { code } => *code,
+            Slot::Live(Run {
+                state: RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. }, ..
+            }) => worth(*ending, &self.settings.restart),
+            Slot::Live(_) | Slot::Waiting { .. } => 0,
+        });
+        settled.unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
+    }
+
+    /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.
+    pub(super) fn mark_drain(&mut self) {
+        let restarting = |instance: &Instance| match &instance.slot {
+            Slot::Live(run) => run.asked,
+            Slot::Waiting { .. } | Slot::Finished { .. } => false,
+        };
+        let draining = match self.mode {
+            Mode::Serving => self.instances.iter().any(restarting),
+            Mode::Draining(_) | Mode::Sweeping(_) => true,
+            Mode::Killing { .. } => self.draining,
+            Mode::Done => false,
+        };
+        if std::mem::replace(&mut self.draining, draining) != draining {
+            self.actions.push(Action::Draining(draining));
+        }
+    }
+}
+
+/// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
+pub(super) fn drain(run: &mut Run, now: Timestamp, signal: Signal, delay: Duration, kill_at: Option<Timestamp>) {
+    run.state = match run.state {
+        RunState::Ready => RunState::Draining { signal, until: now.after(delay), kill_at },
+        RunState::Draining { until, kill_at: own, .. } => {
+            RunState::Draining { signal, until: until.min(now.after(delay)), kill_at: earlier(own, kill_at) }
+        }
+        RunState::Stopping { kill_at: own } => RunState::Stopping { kill_at: earlier(own, kill_at) },
+        RunState::Sweeping { ending, kill_at: own, told } => {
+            RunState::Sweeping { ending, kill_at: earlier(own, kill_at), told }
+        }
+        state @ (RunState::Starting | RunState::Killing | RunState::Clearing { .. }) => state,
+    };
+}

@@ -1,0 +1,26 @@
+//! The calendar time of log lines.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time now, in UTC, as RFC 3339 with milliseconds.
+pub fn timestamp() -> String {
+    #[expect(clippy::disallowed_methods, reason = "log lines are the one place for calendar time")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or(0);
+    // SAFETY: tm is plain data, for which all zeros is a value; gmtime_r(3) reads one number and fills one structure.
+    let time = unsafe {
+        let mut time: libc::tm = std::mem::zeroed();
+        libc::gmtime_r(&raw const seconds, &raw mut time);
+        time
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        time.tm_year + 1900,
+        time.tm_mon + 1,
+        time.tm_mday,
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec,
+        now.subsec_millis()
+    )
+}

@@ -1,0 +1,79 @@
+//! What must happen before `main`: std changes SIGPIPE and fills closed descriptors before it calls `main`, and a signal
+//! that reaches PID 1 before it is blocked is lost for good. A constructor in `.init_array` comes before both.
+
+use super::signals::{SignalSet, change_mask};
+use crate::config::signal::Signal;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static MASK: AtomicU64 = AtomicU64::new(0);
+static IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// What guard was started with, and what a child of its is to be started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// The signal mask.
+    pub mask: SignalSet,
+    /// The signals whose disposition was SIG_IGN.
+    pub ignored: SignalSet,
+}
+
+/// What the constructor saw.
+pub fn inherited() -> Inherited {
+    Inherited {
+        mask: SignalSet::from_bits(MASK.load(Ordering::Relaxed)),
+        ignored: SignalSet::from_bits(IGNORED.load(Ordering::Relaxed)),
+    }
+}
+
+// SAFETY: a pointer to a function of the type that the C library calls through `.init_array`, once, with one thread.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    MASK.store(change_mask(libc::SIG_BLOCK, SignalSet::FULL).bits(), Ordering::Relaxed);
+    let ignored = Signal::all().filter(|&signal| is_ignored(signal));
+    IGNORED.store(ignored.fold(SignalSet::EMPTY, SignalSet::with).bits(), Ordering::Relaxed);
+    for descriptor in 0..=2 {
+        fill_if_closed(descriptor);
+    }
+}
+
+/// The kernel's own sigaction structure: the C library's wrapper refuses the signals that it keeps for itself.
+#[repr(C)]
+struct KernelSigaction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut old = KernelSigaction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    let no_change = std::ptr::null::<KernelSigaction>();
+    // SAFETY: rt_sigaction(2) writes one structure of this layout into `old`, and changes nothing without a new action.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            libc::c_int::from(signal.number()),
+            no_change,
+            &raw mut old,
+            size_of::<u64>(),
+        )
+    };
+    result == 0 && old.handler == libc::SIG_IGN
+}
+
+/// A standard descriptor that is closed would become one of guard's own. What fills it closes itself on exec, so the app
+/// finds it closed as before.
+fn fill_if_closed(descriptor: libc::c_int) {
+    // SAFETY: fcntl(2) with F_GETFD takes any number; open(2) and epoll_create1(2) take a string and flags, and the
+    // descriptor that they return, the lowest that is free, is meant to stay open.
+    unsafe {
+        if libc::fcntl(descriptor, libc::F_GETFD) == -1
+            && libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) == -1
+        {
+            libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The one room with `unsafe`: system calls, each behind a safe function that decides nothing.
+//!
+//! Where `nix` has a call it is used; raw calls are left where it refuses real-time signals, or has none.
+
+#![allow(unsafe_code)]
+
+pub mod cgroup;
+pub mod clock;
+pub mod early;
+pub mod output;
+pub mod process;
+pub mod procfs;
+pub mod signals;
+pub mod spawn;
+pub mod terminal;
+
+pub use nix::errno::Errno;
+
+/// A process id, or that of a process group's leader (`credentials(7)`).
+pub type Pid = nix::libc::pid_t;

@@ -1,0 +1,92 @@
+//! Waiting for children, and facts about the process itself.
+
+use super::{Errno, Pid};
+use crate::config::signal::Signal;
+use std::time::Duration;
+
+/// What `wait4(2)` had to say.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    /// A child has ended and was reaped.
+    Ended(Pid, Status, Usage),
+    /// A child was stopped by this signal.
+    Stopped(Pid, Signal),
+    /// Children live, and nothing has happened to them.
+    Nothing,
+    /// There are no children.
+    NoChildren,
+}
+
+/// How a process ended. nix's decoder refuses real-time signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Exited(u8),
+    Signaled(Signal),
+}
+
+/// What a process used, its reaped children included (`getrusage(2)`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Largest resident set, in KiB.
+    pub max_rss: u64,
+    pub user: Duration,
+    pub system: Duration,
+}
+
+/// Takes the next thing that has happened to a child, without waiting for one.
+pub fn wait() -> Wait {
+    let mut raw: libc::c_int = 0;
+    // SAFETY: rusage is plain data, for which all zeros is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: wait4(2) writes a status and a usage into what it is given.
+    let result = unsafe { libc::wait4(-1, &raw mut raw, libc::WNOHANG | libc::WUNTRACED, &raw mut usage) };
+    match Errno::result(result) {
+        Ok(0) => Wait::Nothing,
+        Ok(pid) => decode(pid, raw, &usage),
+        Err(Errno::EINTR) => wait(),
+        Err(_) => Wait::NoChildren,
+    }
+}
+
+fn decode(pid: Pid, raw: libc::c_int, usage: &libc::rusage) -> Wait {
+    let usage = Usage {
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+    };
+    if libc::WIFSTOPPED(raw) {
+        return Signal::from_number(libc::WSTOPSIG(raw)).map_or(Wait::Nothing, |signal| Wait::Stopped(pid, signal));
+    }
+    let status = match Signal::from_number(libc::WTERMSIG(raw)) {
+        Some(signal) => Status::Signaled(signal),
+        // WEXITSTATUS has eight bits (wait(2)).
+        None => Status::Exited(u8::try_from(libc::WEXITSTATUS(raw)).unwrap_or(u8::MAX)),
+    };
+    Wait::Ended(pid, status, usage)
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+/// guard's own pid.
+pub fn id() -> Pid {
+    nix::unistd::getpid().as_raw()
+}
+
+/// The pid of guard's parent; 0 where it is outside of the PID namespace.
+pub fn parent() -> Pid {
+    nix::unistd::getppid().as_raw()
+}
+
+/// Makes guard the one that orphans among its descendants are handed to (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`).
+pub fn become_subreaper() -> Result<(), Errno> {
+    // SAFETY: prctl(2) with this option takes one flag.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) }).map(drop)
+}
+
+/// Stops guard itself until it gets SIGCONT.
+pub fn suspend() {
+    let _ = super::signals::send(id(), Signal::STOP);
+}

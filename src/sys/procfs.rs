@@ -1,0 +1,145 @@
+//! What /proc tells of guard's descendants (`proc(5)`). Nothing here is trusted to be complete: processes come and go.
+
+use super::{Pid, process};
+use std::collections::HashMap;
+use std::fs::{read, read_dir, read_link, read_to_string};
+use std::io;
+use std::path::Path;
+
+/// A living process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// The name that it goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
+    pub name: String,
+    parent: Pid,
+}
+
+/// All living descendants of guard; `None` without a /proc of guard's own PID namespace.
+pub fn descendants() -> Option<Vec<Process>> {
+    // Another namespace's /proc counts pids differently: whoever is signalled by its word is the wrong one.
+    let own = read_link("/proc/self").ok()?;
+    if own != Path::new(&process::id().to_string()) {
+        return None;
+    }
+    let pids = descendants_by_children().or_else(descendants_by_parents)?;
+    Some(pids.into_iter().filter_map(|pid| stat(pid).filter(Stat::lives)).map(|stat| stat.process).collect())
+}
+
+/// Follows /proc/PID/task/TID/children; `None` where the kernel was built without it (CONFIG_PROC_CHILDREN).
+fn descendants_by_children() -> Option<Vec<Pid>> {
+    let mut found = children(process::id())?;
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children(pid).unwrap_or_default());
+        next += 1;
+    }
+    Some(found)
+}
+
+/// The children of every thread of a process.
+fn children(pid: Pid) -> Option<Vec<Pid>> {
+    let mut pids = Vec::new();
+    for task in read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let text = read_to_string(task.path().join("children")).ok()?;
+        pids.extend(text.split_ascii_whitespace().filter_map(|word| word.parse::<Pid>().ok()));
+    }
+    Some(pids)
+}
+
+/// Asks every process who its parent is.
+fn descendants_by_parents() -> Option<Vec<Pid>> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for entry in read_dir("/proc").ok()?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(stat) = pid.and_then(stat) {
+            children.entry(stat.process.parent).or_default().push(stat.process.pid);
+        }
+    }
+    let mut found = children.remove(&process::id()).unwrap_or_default();
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children.remove(pid).unwrap_or_default());
+        next += 1;
+    }
+    Some(found)
+}
+
+struct Stat {
+    process: Process,
+    state: char,
+    threads: u32,
+}
+
+impl Stat {
+    /// Whether it still does something: a zombie does not, unless only its first thread has ended.
+    fn lives(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1
+    }
+}
+
+/// Reads /proc/PID/stat.
+fn stat(pid: Pid) -> Option<Stat> {
+    parse_stat(pid, &String::from_utf8_lossy(&read(format!("/proc/{pid}/stat")).ok()?))
+}
+
+fn parse_stat(pid: Pid, text: &str) -> Option<Stat> {
+    // The name may itself have parentheses and spaces, so it ends at the last one.
+    let (head, tail) = text.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let parent = fields.get(1)?.parse().ok()?;
+    let group = fields.get(2)?.parse().ok()?;
+    Some(Stat {
+        process: Process { pid, group, name: name.to_owned(), parent },
+        state: fields.first()?.chars().next()?,
+        threads: fields.get(17)?.parse().ok()?,
+    })
+}
+
+/// The environment that a process was started with, as it stands in its memory now. Fails where guard may not look
+/// (`ptrace(2)`, access mode checks).
+pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
+    read(format!("/proc/{pid}/environ"))
+}
+
+/// The name of the process with this pid.
+pub fn name(pid: Pid) -> Option<String> {
+    stat(pid).map(|stat| stat.process.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = "7 (a) Z (b c) S 1 5 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 100";
+        let stat = parse_stat(7, line).expect("parsed");
+        assert_eq!(stat.process, Process { pid: 7, group: 5, name: "a) Z (b c".to_owned(), parent: 1 });
+        assert_eq!((stat.state, stat.threads), ('S', 3));
+    }
+
+    #[test]
+    fn a_zombie_lives_only_while_other_threads_do() {
+        for (state, threads, lives) in [('S', 1, true), ('Z', 1, false), ('Z', 2, true)] {
+            let line = format!("7 (x) {state} 1 5 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 100");
+            assert_eq!(parse_stat(7, &line).expect("parsed").lives(), lives, "{line}");
+        }
+    }
+
+    #[test]
+    fn both_ways_find_a_child() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat");
+        let pid = Pid::try_from(child.id()).expect("a pid");
+        assert!(descendants_by_parents().expect("/proc").contains(&pid));
+        match descendants_by_children() {
+            Some(pids) => assert!(pids.contains(&pid)),
+            None => assert!(!Path::new("/proc/self/task").join(pid.to_string()).join("children").exists()),
+        }
+        drop(child.stdin.take());
+        child.wait().expect("ended");
+    }
+}

@@ -1,0 +1,151 @@
+//! Taking signals: CHLD, TERM and INT through signal-hook, all others, real-time ones included, from one signalfd.
+//!
+//! A handler per signal would cost a millisecond at the start, and neither signal-hook nor nix takes every number.
+
+use super::{Errno, Pid};
+use crate::config::signal::Signal;
+use signal_hook::low_level::pipe;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A set of signals, as the kernel has it: bit n - 1 is signal n.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalSet(u64);
+
+impl SignalSet {
+    pub const EMPTY: SignalSet = SignalSet(0);
+    pub const FULL: SignalSet = SignalSet(u64::MAX);
+
+    /// The set whose kernel form this is.
+    pub fn from_bits(bits: u64) -> SignalSet {
+        SignalSet(bits)
+    }
+
+    /// The kernel's form.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// This set and `signal`.
+    #[must_use]
+    pub fn with(self, signal: Signal) -> SignalSet {
+        SignalSet(self.0 | 1 << (signal.number() - 1))
+    }
+
+    /// This set without the signals of `other`.
+    #[must_use]
+    pub fn without(self, other: SignalSet) -> SignalSet {
+        SignalSet(self.0 & !other.0)
+    }
+
+    /// Whether `signal` is in it.
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 & 1 << (signal.number() - 1) != 0
+    }
+}
+
+/// Changes the mask of the calling thread and returns the old one. The C library's own function leaves the signals that
+/// it keeps for itself (32 to 34) as they are.
+pub(super) fn change_mask(how: libc::c_int, set: SignalSet) -> SignalSet {
+    let mut old = SignalSet::EMPTY;
+    // SAFETY: rt_sigprocmask(2) reads one 64-bit set and writes another; with these arguments it cannot fail.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut old.0, size_of::<u64>());
+    }
+    old
+}
+
+/// The signals that signal-hook carries.
+pub(super) const HANDLED: [Signal; 3] = [Signal::CHLD, Signal::TERM, Signal::INT];
+
+/// Where signals come in. There is one for the whole process.
+pub struct Signals {
+    /// Readable when one of the handled signals has come.
+    wake: File,
+    stop: [(Signal, Arc<AtomicBool>); 2],
+    /// The rest: a signalfd (`signalfd(2)`).
+    rest: File,
+}
+
+impl Signals {
+    /// Takes over every signal that can be taken; errors are those of the calls that make descriptors.
+    pub fn new() -> io::Result<Signals> {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
+        let stop = [Signal::TERM, Signal::INT].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
+        for (signal, flag) in &stop {
+            // The flag first: who reads the pipe must find it set.
+            signal_hook::flag::register(signal.number().into(), Arc::clone(flag))?;
+        }
+        for signal in HANDLED {
+            pipe::register(signal.number().into(), writer.try_clone()?)?;
+        }
+        let handled = HANDLED.into_iter().fold(SignalSet::EMPTY, SignalSet::with);
+        let rest = SignalSet::FULL.without(handled);
+        // SAFETY: signalfd4(2) reads one 64-bit set and returns a new descriptor or -1.
+        let descriptor = unsafe {
+            let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+            libc::syscall(libc::SYS_signalfd4, -1, &raw const rest.0, size_of::<u64>(), flags)
+        };
+        let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
+        // SAFETY: the descriptor is new, and nobody else's.
+        let rest_file = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        change_mask(libc::SIG_SETMASK, rest);
+        Ok(Signals { wake: File::from(reader), stop, rest: File::from(rest_file) })
+    }
+
+    /// What to poll for reading.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.wake.as_fd(), self.rest.as_fd()]
+    }
+
+    /// The signals that have come since the last call, at most a few dozen; SIGCHLD and guard's own SIGPIPE are left out.
+    pub fn take(&mut self) -> Vec<Signal> {
+        let mut bytes = [0; 64];
+        while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
+        let came = self.stop.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
+        let mut signals: Vec<Signal> = came.map(|(signal, _)| *signal).collect();
+        signals.extend(self.take_rest());
+        signals
+    }
+
+    fn take_rest(&self) -> Vec<Signal> {
+        const AT_ONCE: usize = 32;
+        // SAFETY: signalfd_siginfo is plain data, for which all zeros is a value.
+        let mut infos: [libc::signalfd_siginfo; AT_ONCE] = unsafe { std::mem::zeroed() };
+        // SAFETY: read(2) writes at most the size of the array, in whole records.
+        let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
+        let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
+        let own = std::process::id();
+        let received = infos[..records].iter().filter_map(|info| {
+            let signal = Signal::from_number(i32::try_from(info.ssi_signo).ok()?)?;
+            (signal != Signal::PIPE || info.ssi_pid != own).then_some(signal)
+        });
+        received.collect()
+    }
+}
+
+/// Sends a signal to a process (`kill(2)`).
+pub fn send(pid: Pid, signal: Signal) -> Result<(), Errno> {
+    // SAFETY: kill(2) takes any numbers.
+    Errno::result(unsafe { libc::kill(pid, signal.number().into()) }).map(drop)
+}
+
+/// Sends a signal to every process of a group (`kill(2)`).
+pub fn send_to_group(group: Pid, signal: Signal) -> Result<(), Errno> {
+    send(-group, signal)
+}
+
+/// Whether a process of this group is there, a zombie included (`kill(2)`, signal 0).
+pub fn group_lives(group: Pid) -> bool {
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::kill(-group, 0) }) != Err(Errno::ESRCH)
+}
+
+/// SIGKILL to every process that guard may signal, in its whole PID namespace but itself (`kill(2)`, pid -1).
+/// For PID 1 only. Says nothing of who is left.
+pub fn kill_all() {
+    let _ = send(-1, Signal::KILL);
+}

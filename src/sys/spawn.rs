@@ -1,0 +1,210 @@
+//! Starting a child: as fast as posix_spawn(3), with what that one cannot do.
+//!
+//! The child shares guard's memory until it executes the program, and guard stands still meanwhile (CLONE_VM and
+//! CLONE_VFORK, `clone(2)`). So everything that allocates is prepared before, the child only makes system calls, and what
+//! went wrong is simply written to memory.
+
+use super::early::{Inherited, inherited};
+use super::signals::{HANDLED, SignalSet, change_mask};
+use super::{Errno, Pid};
+use crate::config::signal::Signal;
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Where `execvp(3)` looks when PATH is not set; what container engines set where an image says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const SHELL: &CStr = c"/bin/sh";
+
+/// A program with its arguments, and the files that it may be, in the order in which they are tried.
+pub struct Program {
+    arguments: Vec<CString>,
+    candidates: Vec<CString>,
+}
+
+/// What a child starts with besides its program.
+pub struct Start<'a> {
+    /// The whole environment, each entry as `NAME=value`.
+    pub environment: &'a [CString],
+    pub directory: Option<&'a CStr>,
+    /// Put the child's group into the foreground of the terminal at stdin.
+    pub foreground: bool,
+    /// SIGKILL the child when guard dies (`PR_SET_PDEATHSIG`, `prctl(2)`).
+    pub die_with_guard: bool,
+}
+
+/// Why there is no process, or none that ran the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnFailure {
+    /// No process could be made.
+    Clone(Errno),
+    /// The working directory could not be entered.
+    Directory(Errno),
+    /// No candidate could be executed.
+    Execute(Errno),
+    /// The file is an ELF binary that this kernel cannot run (`ENOEXEC`).
+    Architecture,
+    /// The file has no format of its own, and there is no shell to run it (`execvp(3)`).
+    Shell(Errno),
+}
+
+impl Program {
+    /// `words` is the program's name and its arguments; a name without a slash is looked for in `path`, or where
+    /// `execvp(3)` looks without one.
+    pub fn new(words: &[OsString], path: Option<&OsStr>) -> Program {
+        let text = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();
+        let name = words.first().map_or(OsStr::new(""), OsString::as_os_str);
+        let candidates = if name.is_empty() || name.as_bytes().contains(&b'/') {
+            vec![text(name)]
+        } else {
+            let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|&byte| byte == b':');
+            // An empty element is the working directory.
+            directories.map(|directory| text(Path::new(OsStr::from_bytes(directory)).join(name).as_os_str())).collect()
+        };
+        Program { arguments: words.iter().map(|word| text(word)).collect(), candidates }
+    }
+
+    /// A candidate that is there, whether or not it can be executed.
+    pub fn found(&self, directory: Option<&Path>) -> Option<PathBuf> {
+        let paths = self.candidates.iter().map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
+        let paths = paths.map(|path| directory.unwrap_or(Path::new("")).join(path));
+        paths.filter(|path| !path.as_os_str().is_empty()).find(|path| path.exists())
+    }
+
+    /// Starts the program in a process group of its own, with default dispositions for signals and the mask that guard
+    /// was started with, and every descriptor of guard's that does not close itself.
+    pub fn spawn(&self, start: &Start) -> Result<Pid, SpawnFailure> {
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let mut plan = Plan {
+            program: self,
+            start,
+            inherited: inherited(),
+            guard: super::process::id(),
+            arguments: pointers(&self.arguments),
+            shell_arguments: [vec![SHELL.as_ptr(); 2], pointers(self.arguments.get(1..).unwrap_or_default())].concat(),
+            environment: pointers(start.environment),
+            failure: None,
+        };
+        const STACK: usize = 32 * 1024;
+        let mut stack = Box::<[u128; STACK / size_of::<u128>()]>::new_uninit();
+        let old = change_mask(libc::SIG_SETMASK, SignalSet::FULL);
+        // SAFETY: the child runs `run_plan` on a stack of its own, which grows down from its end and outlives it, since
+        // guard stands still until the child has executed its program or has ended. It shares `plan`, to which nobody
+        // else has access meanwhile. All signals are blocked, so no handler of guard's can run in it.
+        let pid = unsafe {
+            let top = stack.as_mut_ptr().add(1).cast::<c_void>();
+            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+            libc::clone(run_plan, top, flags, (&raw mut plan).cast())
+        };
+        let pid = Errno::result(pid);
+        change_mask(libc::SIG_SETMASK, old);
+        let pid = pid.map_err(SpawnFailure::Clone)?;
+        match plan.failure {
+            None => Ok(pid),
+            Some(failure) => {
+                // Its body is taken away here, before anyone can mistake it for a run.
+                // SAFETY: waitpid(2) may be given no place for the status.
+                while Errno::result(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }) == Err(Errno::EINTR) {}
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// All that the child needs, prepared by its parent.
+struct Plan<'a> {
+    program: &'a Program,
+    start: &'a Start<'a>,
+    inherited: Inherited,
+    guard: Pid,
+    arguments: Vec<*const c_char>,
+    /// `/bin/sh`, the file, and the arguments; the second is filled in by the child.
+    shell_arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    failure: Option<SpawnFailure>,
+}
+
+/// The child's life before its program. It must not allocate, panic or return.
+extern "C" fn run_plan(plan: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes its plan, which lives until this process has executed or ended.
+    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    plan.failure = Some(plan.run());
+    // SAFETY: _exit(2) takes any number, and runs nothing of guard's.
+    unsafe { libc::_exit(127) }
+}
+
+impl Plan<'_> {
+    /// Returns only if the program could not be executed.
+    fn run(&mut self) -> SpawnFailure {
+        // SAFETY: each call takes plain numbers, or pointers to strings and arrays that the plan owns.
+        unsafe {
+            libc::setpgid(0, 0);
+            if self.start.foreground {
+                libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpid());
+            }
+            if self.start.die_with_guard {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
+                if libc::getppid() != self.guard {
+                    libc::_exit(127);
+                }
+            }
+            if let Some(directory) = self.start.directory
+                && libc::chdir(directory.as_ptr()) == -1
+            {
+                return SpawnFailure::Directory(Errno::last());
+            }
+        }
+        self.reset_signals();
+        self.execute()
+    }
+
+    /// Dispositions first, the mask last: a signal that was held back meanwhile must find no handler of guard's.
+    fn reset_signals(&self) {
+        for signal in HANDLED.into_iter().chain([Signal::PIPE]) {
+            // An inherited SIGCHLD=SIG_IGN is not passed on: with it nobody can wait for a child (`sigaction(2)`).
+            let ignore = self.inherited.ignored.contains(signal) && signal != Signal::CHLD;
+            let disposition = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+            // SAFETY: signal(2) with one of the two constants installs no handler.
+            unsafe { libc::signal(signal.number().into(), disposition) };
+        }
+        change_mask(libc::SIG_SETMASK, self.inherited.mask);
+    }
+
+    /// Tries the candidates as `execvp(3)` does.
+    fn execute(&mut self) -> SpawnFailure {
+        let mut failure = Errno::ENOENT;
+        for candidate in &self.program.candidates {
+            // SAFETY: execve(2) reads a string and two arrays of strings, each ended by a null pointer.
+            unsafe { libc::execve(candidate.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+            match Errno::last() {
+                Errno::ENOEXEC if is_elf(candidate) => return SpawnFailure::Architecture,
+                Errno::ENOEXEC => {
+                    self.shell_arguments[1] = candidate.as_ptr();
+                    // SAFETY: as above.
+                    unsafe { libc::execve(SHELL.as_ptr(), self.shell_arguments.as_ptr(), self.environment.as_ptr()) };
+                    return SpawnFailure::Shell(Errno::last());
+                }
+                // It is remembered, for a later directory may have one that works.
+                Errno::EACCES => failure = Errno::EACCES,
+                Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+                    if self.program.candidates.len() > 1 => {}
+                other => return SpawnFailure::Execute(other),
+            }
+        }
+        SpawnFailure::Execute(failure)
+    }
+}
+
+/// Whether the file begins as an ELF binary does (`elf(5)`).
+fn is_elf(path: &CStr) -> bool {
+    let mut magic = [0_u8; 4];
+    // SAFETY: open(2) reads a string, read(2) writes at most four bytes; the child's end closes the descriptor.
+    unsafe {
+        let descriptor = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        libc::read(descriptor, magic.as_mut_ptr().cast(), magic.len());
+    }
+    magic == *b"\x7fELF"
+}
