@@ -91,14 +91,14 @@ impl Runtime<'_> {
 
     fn signal(&self, id: RunId, signal: Signal) {
         let Some(pid) = self.children.main(id) else { return };
-        let result = match self.config.signal_scope {
+        let mut result = match self.config.signal_scope {
             Scope::Process => signals::send(pid, signal),
-            // The main process may have left its group.
-            Scope::Group => signals::send_to_group(pid, signal).or_else(|error| match error {
-                Errno::ESRCH => signals::send(pid, signal),
-                other => Err(other),
-            }),
+            Scope::Group => signals::send_to_group(pid, signal),
         };
+        if result == Err(Errno::ESRCH) {
+            // The main process may have left its group.
+            result = signals::send(pid, signal);
+        }
         self.journal.signalled(id, signal, result);
     }
 

@@ -179,24 +179,35 @@ impl Plan<'_> {
         for candidate in &self.program.candidates {
             // SAFETY: execve(2) reads a string and two arrays of strings, each ended by a null pointer.
             unsafe { libc::execve(candidate.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
-            match Errno::last() {
-                Errno::ENOEXEC if is_elf(candidate) => return SpawnFailure::Architecture,
-                Errno::ENOEXEC => {
-                    self.shell_arguments[1] = candidate.as_ptr();
-                    // SAFETY: as above.
-                    unsafe { libc::execve(SHELL.as_ptr(), self.shell_arguments.as_ptr(), self.environment.as_ptr()) };
-                    return SpawnFailure::Shell(Errno::last());
-                }
-                // It is remembered, for a later directory may have one that works.
-                Errno::EACCES => failure = Errno::EACCES,
-                Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
-                    if self.program.candidates.len() > 1 => {}
-                other => return SpawnFailure::Execute(other),
+            let errno = Errno::last();
+            if errno == Errno::ENOEXEC {
+                return self.execute_shell(candidate);
+            }
+            if errno != Errno::EACCES && !ELSEWHERE.contains(&errno) {
+                return SpawnFailure::Execute(errno);
+            }
+            // A later directory may have a file that works; if none has, that one may not be executed says the most.
+            if failure != Errno::EACCES {
+                failure = errno;
             }
         }
         SpawnFailure::Execute(failure)
     }
+
+    /// The kernel knows no such format: unless it is a binary, it is taken for a script of the shell's.
+    fn execute_shell(&mut self, candidate: &CStr) -> SpawnFailure {
+        if is_elf(candidate) {
+            return SpawnFailure::Architecture;
+        }
+        self.shell_arguments[1] = candidate.as_ptr();
+        // SAFETY: as in `execute`.
+        unsafe { libc::execve(SHELL.as_ptr(), self.shell_arguments.as_ptr(), self.environment.as_ptr()) };
+        SpawnFailure::Shell(Errno::last())
+    }
 }
+
+/// Errors after which a later directory of PATH is worth a try (`execvp(3)` of glibc).
+const ELSEWHERE: [Errno; 5] = [Errno::ENOENT, Errno::ENOTDIR, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT];
 
 /// Whether the file begins as an ELF binary does (`elf(5)`).
 fn is_elf(path: &CStr) -> bool {
