@@ -1,0 +1,309 @@
+//! Flags and variables, what is wrong with them, and what the platform decides.
+
+mod common;
+
+use common::{Guard, Setup, child, everywhere};
+use std::collections::BTreeSet;
+
+/// The variables that a text names, each once.
+fn variables(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|character: char| !(character.is_ascii_uppercase() || character == '_'));
+    words.filter(|word| word.starts_with("GUARD_")).collect()
+}
+
+fn end(setup: Setup, expected: i32) -> Guard {
+    let mut guard = setup.start();
+    assert_eq!(guard.code(), expected, "{}", guard.transcript());
+    guard
+}
+
+fn help() -> String {
+    end(child().options(["--help"]), 0).out().join("\n")
+}
+
+#[test]
+fn help_lists_every_variable_with_its_flag() {
+    let help = help();
+    let expected = [
+        "RESTART",
+        "MAX_RESTARTS",
+        "RESTART_WINDOW",
+        "BACKOFF_INITIAL",
+        "BACKOFF_MAX",
+        "STABLE_AFTER",
+        "SUCCESS_CODES",
+        "NO_RESTART_CODES",
+        "STOP_SIGNAL",
+        "STOP_TIMEOUT",
+        "DRAIN_DELAY",
+        "PRE_STOP",
+        "DRAIN_FILE",
+        "SIGNAL_SCOPE",
+        "SIGNAL_MAP",
+        "CHDIR",
+        "TERMINATION_LOG",
+        "LOG",
+        "LOG_FORMAT",
+    ];
+    for name in expected {
+        assert!(variables(&help).contains(format!("GUARD_{name}").as_str()), "{name}\n{help}");
+        assert!(help.contains(&format!("--{}", name.to_lowercase().replace('_', "-"))), "{name}\n{help}");
+    }
+    assert!(help.contains("guard [OPTIONS] -- COMMAND"), "{help}");
+}
+
+#[test]
+fn the_version_is_cargos() {
+    assert_eq!(end(child().options(["--version"]), 0).out(), [concat!("guard ", env!("CARGO_PKG_VERSION"))]);
+}
+
+/// The rows of its tables: what the text beside them mentions may be anything.
+#[test]
+fn the_documentation_lists_exactly_the_variables_of_help() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let document = std::fs::read_to_string(path).expect("docs/configuration.md can be read");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `GUARD_")?.split('`').next());
+    let documented: BTreeSet<String> = rows.map(|name| format!("GUARD_{name}")).collect();
+    // What guard hands to the app has a table, too, and is no configuration.
+    let handed = ["GUARD_RUN", "GUARD_INSTANCE", "GUARD_RESTARTS", "GUARD_LAST_EXIT"];
+    let documented: BTreeSet<&str> =
+        documented.iter().map(String::as_str).filter(|name| !handed.contains(name)).collect();
+    let help = help();
+    let listed: BTreeSet<&str> = variables(&help).into_iter().filter(|name| !handed.contains(name)).collect();
+    assert_eq!(documented, listed);
+}
+
+/// The value of a variable, as the app of a guard with this configuration sees the effect of it.
+fn stop_timeout(setup: Setup) -> String {
+    setup.fixture("env exit 0").start().line_after("env GUARD_STOP_TIMEOUT=")
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    for flag in
+        [vec!["--stop-timeout", "5s"], vec!["--stop-timeout=5s"], vec!["--stop-timeout", "3s", "--stop-timeout=5s"]]
+    {
+        for setup in everywhere() {
+            assert_eq!(stop_timeout(setup.env("GUARD_STOP_TIMEOUT", "7s").options(flag.clone())), "5");
+        }
+    }
+    assert_eq!(stop_timeout(child().env("GUARD_STOP_TIMEOUT", "7s")), "7");
+    // A bad variable under a good flag is never looked at; a good one does not mend a bad flag.
+    assert_eq!(stop_timeout(child().env("GUARD_STOP_TIMEOUT", "soon").options(["--stop-timeout=5s"])), "5");
+    end(child().env("GUARD_STOP_TIMEOUT", "5s").options(["--stop-timeout=soon"]).fixture("exit 0"), 125);
+}
+
+#[test]
+fn every_flag_does_what_its_variable_does() {
+    for (flag, value) in [("--restart", "never"), ("--max-restarts", "0"), ("--no-restart-codes", "3")] {
+        let mut guard = child().options([flag, value]).fixture("say once exit 3").start();
+        assert_eq!(guard.code(), 3, "{flag}");
+        assert_eq!(guard.out(), ["once"], "{flag}");
+    }
+    end(child().options(["--success-codes", "3"]).fixture("exit 3"), 0);
+    let mut guard =
+        child().options(["--stop-signal=QUIT", "--signal-map=USR1=stop"]).fixture("quit QUIT 7 serve").start();
+    guard.line("ready");
+    guard.signal(libc::SIGUSR1);
+    guard.line("got QUIT");
+    assert_eq!(guard.code(), 7);
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    for name in ["GUARD_STOP_TIMEOUT", "GUARD_RESTART", "GUARD_STOP_SIGNAL", "GUARD_CHDIR", "KUBERNETES_SERVICE_HOST"] {
+        assert_eq!(stop_timeout(child().env(name, "")), "8.3", "{name}");
+    }
+}
+
+#[test]
+fn none_is_taken_where_it_is_the_default() {
+    let names = ["SUCCESS_CODES", "NO_RESTART_CODES", "PRE_STOP", "DRAIN_FILE", "SIGNAL_MAP", "TERMINATION_LOG"];
+    for name in names {
+        end(child().env(format!("GUARD_{name}"), "none").fixture("exit 0"), 0);
+    }
+}
+
+/// One value that is wrong for each variable, and a word that says what it takes instead.
+const WRONG: [(&str, &str, &str); 17] = [
+    ("GUARD_RESTART", "sometimes", "on-failure"),
+    ("GUARD_MAX_RESTARTS", "-1", "unlimited"),
+    ("GUARD_RESTART_WINDOW", "5 parsecs", "1m30s"),
+    ("GUARD_BACKOFF_INITIAL", "fast", "500ms"),
+    ("GUARD_BACKOFF_MAX", "1y", "500ms"),
+    ("GUARD_STABLE_AFTER", "-5s", "500ms"),
+    ("GUARD_SUCCESS_CODES", "256", "255"),
+    ("GUARD_NO_RESTART_CODES", "SIGNOPE", "signal"),
+    ("GUARD_STOP_SIGNAL", "KIL", "TERM"),
+    ("GUARD_STOP_TIMEOUT", "soon", "none"),
+    ("GUARD_DRAIN_DELAY", "later", "500ms"),
+    ("GUARD_PRE_STOP", "curl 'x", "command"),
+    ("GUARD_SIGNAL_SCOPE", "session", "group"),
+    ("GUARD_SIGNAL_MAP", "HUP>USR1", "restart"),
+    ("GUARD_CHDIR", "/no/such/directory", "directory"),
+    ("GUARD_LOG", "loud", "debug"),
+    ("GUARD_LOG_FORMAT", "xml", "json"),
+];
+
+#[test]
+fn every_error_is_reported_at_once_with_name_value_and_what_it_takes() {
+    for setup in everywhere() {
+        let setup = WRONG.iter().fold(setup, |setup, (name, value, _)| setup.env(name, value));
+        let guard = end(setup.fixture("say started exit 0"), 125);
+        assert!(guard.out().is_empty(), "{}", guard.transcript());
+        for (name, value, takes) in WRONG {
+            let about = |line: &&str| line.contains(&format!("{name}={value}")) && line.contains(takes);
+            assert_eq!(guard.err().into_iter().filter(about).count(), 1, "{name}\n{}", guard.transcript());
+        }
+    }
+}
+
+#[test]
+fn errors_of_flags_are_reported_with_the_others() {
+    let options = ["--stop-timeot=5s", "--restart", "sometimes", "--backoff-max=fast"];
+    let guard = end(child().options(options).env("GUARD_STOP_SIGNAL", "KIL").fixture("exit 0"), 125);
+    let said = guard.err().join("\n");
+    for part in ["--stop-timeot", "--stop-timeout", "sometimes", "fast", "GUARD_STOP_SIGNAL=KIL"] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_are_errors() {
+    for (first, second) in [
+        (("GUARD_DRAIN_DELAY", "10s"), ("GUARD_STOP_TIMEOUT", "10s")),
+        (("GUARD_DRAIN_DELAY", "9s"), ("GUARD_LOG", "info")), // more than the default of 8.3 s
+    ] {
+        let guard = end(child().env(first.0, first.1).env(second.0, second.1).fixture("exit 0"), 125);
+        let said = guard.err().join("\n");
+        assert!(said.contains("GUARD_DRAIN_DELAY") && said.contains("GUARD_STOP_TIMEOUT"), "{said}");
+    }
+    end(child().env("GUARD_DRAIN_DELAY", "9s").env("GUARD_STOP_TIMEOUT", "none").fixture("exit 0"), 0);
+}
+
+#[test]
+fn durations_are_read_and_nonsense_is_not() {
+    for (text, seconds) in
+        [("500ms", "0.5"), ("10s", "10"), ("1m30s", "90"), ("2h", "7200"), ("45", "45"), ("0.5", "0.5")]
+    {
+        assert_eq!(stop_timeout(child().env("GUARD_STOP_TIMEOUT", text)), seconds, "{text}");
+    }
+    for text in ["s", "5 s", "5x", "-5", "1.5.2s", "ms", "99999999999999999999s", "١s", "1e3", "+5"] {
+        end(child().env("GUARD_STOP_TIMEOUT", text).fixture("exit 0"), 125);
+    }
+}
+
+#[test]
+fn signals_are_read_and_nonsense_is_not() {
+    for text in ["TERM", "SIGTERM", "15", "RTMIN", "RTMIN+30", "SIGRTMIN+3", "64"] {
+        end(child().env("GUARD_STOP_SIGNAL", text).fixture("exit 0"), 0);
+    }
+    for text in ["TERMINATE", "0", "65", "-1", "RTMIN+31", "RTMIN-1", "SIG", "SIGSIGTERM", "TERM,INT"] {
+        end(child().env("GUARD_STOP_SIGNAL", text).fixture("exit 0"), 125);
+    }
+}
+
+#[test]
+fn signals_that_cannot_be_taken_cannot_be_mapped() {
+    for map in ["KILL=TERM", "STOP=TERM", "HUP=USR1,HUP=USR2", "HUP", "HUP=", "=HUP", "HUP=start"] {
+        end(child().env("GUARD_SIGNAL_MAP", map).fixture("exit 0"), 125);
+    }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_an_error_like_others() {
+    use std::os::unix::ffi::OsStrExt;
+    let guard = end(child().env("GUARD_STOP_TIMEOUT", std::ffi::OsStr::from_bytes(b"\xff5s")).fixture("exit 0"), 125);
+    assert!(guard.err().join("\n").contains("GUARD_STOP_TIMEOUT"), "{}", guard.transcript());
+}
+
+#[test]
+fn without_dashes_guard_says_how_to_write_the_line() {
+    for setup in everywhere() {
+        let guard = end(setup.options(["node", "server.js", "--port", "80"]), 125);
+        let said = guard.err().join("\n");
+        assert!(said.contains("guard [OPTIONS] -- node server.js --port 80"), "{said}");
+    }
+    let guard = end(child(), 125);
+    assert!(guard.err().join("\n").contains("guard [OPTIONS] -- COMMAND"), "{}", guard.transcript());
+}
+
+#[test]
+fn options_after_the_dashes_are_the_apps() {
+    let mut guard = child().options(["--", "/bin/echo", "--help", "--stop-timeout=5s", "--"]).start();
+    assert_eq!(guard.code(), 0);
+    assert_eq!(guard.out(), ["--help --stop-timeout=5s --"]);
+}
+
+#[test]
+fn check_prints_each_value_and_where_it_comes_from() {
+    let setup = child().env("GUARD_STOP_TIMEOUT", "7s").options(["check", "--restart=never"]).fixture("say started");
+    let guard = end(setup, 0);
+    let shown = guard.out().join("\n");
+    let help = help();
+    let handed = ["GUARD_RUN", "GUARD_INSTANCE", "GUARD_RESTARTS", "GUARD_LAST_EXIT"];
+    for name in variables(&help).into_iter().filter(|name| !handed.contains(name)) {
+        assert_eq!(guard.out().iter().filter(|line| variables(line).contains(name)).count(), 1, "{name}\n{shown}");
+    }
+    let line = |name: &str| *guard.out().iter().find(|line| variables(line).contains(name)).unwrap();
+    for (name, value, origin) in [
+        ("GUARD_STOP_TIMEOUT", "7s", "environment"),
+        ("GUARD_RESTART", "never", "--restart"),
+        ("GUARD_BACKOFF_MAX", "10s", "default"),
+    ] {
+        assert!(line(name).contains(value) && line(name).contains(origin), "{name}\n{shown}");
+    }
+    assert!(!guard.out().contains(&"started"));
+}
+
+#[test]
+fn check_needs_no_command_and_names_the_platforms_choice() {
+    let guard = end(child().env("KUBERNETES_SERVICE_HOST", "10.0.0.1").options(["check"]), 0);
+    let line = guard.out().into_iter().find(|line| variables(line).contains("GUARD_STOP_TIMEOUT"));
+    assert!(line.is_some_and(|line| line.contains("25s")), "{}", guard.transcript());
+    assert!(guard.out().join("\n").contains("Kubernetes"), "{}", guard.transcript());
+}
+
+#[test]
+fn check_reports_every_error() {
+    let setup = WRONG.iter().fold(child(), |setup, (name, value, _)| setup.env(name, value));
+    let guard = end(setup.options(["check"]), 125);
+    let said = [guard.out(), guard.err()].concat().join("\n");
+    for (name, value, takes) in WRONG {
+        assert!(said.contains(&format!("{name}={value}")) && said.contains(takes), "{name}\n{said}");
+    }
+}
+
+#[test]
+fn the_platform_decides_the_default_stop_timeout_and_the_first_line_says_so() {
+    for (variable, platform, seconds) in [
+        ("KUBERNETES_SERVICE_HOST", "Kubernetes", "25"),
+        ("ECS_CONTAINER_METADATA_URI_V4", "ECS", "25"),
+        ("CONTAINER_APP_NAME", "Azure Container Apps", "25"),
+        ("DYNO", "Heroku", "25"),
+        ("K_SERVICE", "Cloud Run", "8.3"),
+        ("NOMAD_ALLOC_ID", "Nomad", "4"),
+        ("FLY_APP_NAME", "Fly.io", "4"),
+        ("HOSTNAME", "Docker", "8.3"),
+    ] {
+        for setup in everywhere() {
+            let mut guard = setup.env(variable, "x").fixture("env exit 0").start();
+            assert_eq!(guard.line_after("env GUARD_STOP_TIMEOUT="), seconds, "{platform}");
+            assert_eq!(guard.code(), 0);
+            let first = &guard.events()[0];
+            assert_eq!(first.name(), "start", "{}", first.line);
+            assert_eq!(first.get("stop_timeout"), Some(format!("{seconds}s").as_str()), "{}", first.line);
+            assert!(first.line.contains(platform), "{}", first.line);
+        }
+    }
+}
+
+#[test]
+fn a_configured_stop_timeout_wins_over_the_platform_and_the_first_line_says_so() {
+    let setup = child().env("NOMAD_ALLOC_ID", "x").env("GUARD_STOP_TIMEOUT", "1m");
+    let mut guard = setup.fixture("env exit 0").start();
+    assert_eq!(guard.line_after("env GUARD_STOP_TIMEOUT="), "60");
+    assert_eq!(guard.code(), 0);
+    let first = &guard.events()[0];
+    assert!(first.line.contains("GUARD_STOP_TIMEOUT") && !first.line.contains("Nomad"), "{}", first.line);
+}
