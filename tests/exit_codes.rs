@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Setup, child, everywhere, fixture_at, pid1, program};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 /// Runs the fixture until guard has ended, and gives guard's exit code.
 fn code(setup: Setup, words: &str) -> i32 {
@@ -316,6 +317,25 @@ fn a_busy_file_at_the_first_spawn_is_tried_again() {
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
+}
+
+/// fork(2), EAGAIN: the limit counts a user's processes, and root has none, so root runs guard as a user without others.
+#[test]
+fn a_process_that_cannot_be_made_at_the_first_spawn_is_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let guard = program(directory.path(), "guard", fs::read(env!("CARGO_BIN_EXE_guard")).unwrap(), 0o755);
+    let limit = if nix::unistd::geteuid().is_root() { "setuid 54321 nproc 1" } else { "nproc 1" };
+    let setup =
+        child().program(guard).inherits(limit).env("GUARD_BACKOFF_INITIAL", "1h").env("GUARD_BACKOFF_MAX", "1h");
+    let mut guard = setup.app(["/bin/echo", "ran"]).start();
+    for _ in 0..2 {
+        guard.event("spawn-failed");
+        guard.event("restart"); // the first is immediate
+    }
+    guard.signal(libc::SIGTERM);
+    assert_ne!(guard.code(), 0);
+    assert!(guard.out().is_empty(), "{}", guard.transcript());
 }
 
 #[test]

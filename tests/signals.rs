@@ -50,6 +50,23 @@ fn every_signal_that_can_be_taken_is_forwarded() {
     }
 }
 
+/// Unlike the others they queue (`signal(7)`): one for each that was sent.
+#[test]
+fn real_time_signals_keep_their_number() {
+    for setup in everywhere() {
+        let (mut guard, _) = serving(setup, "serve");
+        for _ in 0..100 {
+            guard.signal(40);
+        }
+        for _ in 0..100 {
+            guard.line("got 40");
+        }
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+        assert_eq!(guard.out().iter().filter(|line| **line == "got 40").count(), 100);
+    }
+}
+
 #[test]
 fn a_child_that_ends_is_no_signal_for_the_app() {
     for setup in everywhere() {
@@ -330,10 +347,10 @@ fn a_signal_from_before_the_first_spawn_reaches_the_first_run() {
 
 #[test]
 fn signals_sent_while_guard_starts_are_not_lost() {
-    for _ in 0..15 {
+    for scope in ["process", "group"].repeat(8) {
         for setup in everywhere() {
-            let mut guard =
-                setup.inherits("block USR1").env("GUARD_RESTART", "never").fixture("quit USR1 5 serve").start();
+            let setup = setup.inherits("block USR1").env("GUARD_RESTART", "never").env("GUARD_SIGNAL_SCOPE", scope);
+            let mut guard = setup.fixture("quit USR1 5 serve").start();
             wait_until_blocked(&guard, libc::SIGUSR1);
             guard.signal(libc::SIGUSR1);
             assert_eq!(guard.code(), 5);
