@@ -116,7 +116,7 @@ pub(crate) fn fixture() -> &'static Path {
 /// executes its own would make the program busy (`execve(2)`, ETXTBSY).
 static FORKING: Mutex<()> = Mutex::new(());
 
-fn spawn(command: &mut Command) -> Child {
+pub(crate) fn spawn(command: &mut Command) -> Child {
     let _alone = FORKING.lock();
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
@@ -465,7 +465,8 @@ impl Guard {
     /// The pid that the tests see of a process that knows itself by another.
     pub(crate) fn pid_outside(&self, pid: i32) -> i32 {
         let own = |outside: &i32| status_field(*outside, "NSpid:").split_whitespace().last() == Some(&pid.to_string());
-        descendants(self.child.id() as i32).into_iter().find(own).unwrap_or_else(|| panic!("no process {pid}"))
+        // An orphan that is changing parents can escape a look.
+        eventually(&format!("process {pid}"), || descendants(self.child.id() as i32).into_iter().find(own))
     }
 
     /// Presses keys at the terminal.
