@@ -1,0 +1,112 @@
+//! The termination log: a short file that says why a container ended.
+
+mod common;
+
+use common::{child, everywhere};
+use std::fs;
+use std::path::PathBuf;
+
+struct Word {
+    directory: tempfile::TempDir,
+}
+
+impl Word {
+    fn new() -> Word {
+        Word { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("termination-log")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+}
+
+#[test]
+fn a_failure_is_written_down_before_the_next_run() {
+    for setup in everywhere() {
+        let word = Word::new();
+        let setup = setup.env("GUARD_TERMINATION_LOG", word.path());
+        let mut guard = setup.fixture("before-run 2 die SEGV quit TERM 0 serve").start();
+        guard.line("ready");
+        // An OOM kill of the whole container would come without a warning.
+        assert!(word.text().contains("SIGSEGV"), "{}", word.text());
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn the_last_word_replaces_what_was_there() {
+    let word = Word::new();
+    fs::write(word.path(), "from an earlier container\n".repeat(100)).unwrap();
+    let setup = child().env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_RESTART", "never");
+    let mut guard = setup.fixture("exit 7").start();
+    assert_eq!(guard.code(), 7);
+    let text = word.text();
+    assert!(text.contains('7') && !text.contains("earlier"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn the_kill_at_the_stop_timeout_is_the_last_word() {
+    for setup in everywhere() {
+        let word = Word::new();
+        let setup = setup.env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_STOP_TIMEOUT", "200ms");
+        let mut guard = setup.fixture("deaf").start();
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137);
+        let text = word.text();
+        assert!(text.contains("137") && text.contains("GUARD_STOP_TIMEOUT=200ms"), "{text}");
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_the_last_word() {
+    let word = Word::new();
+    let mut guard = child().env("GUARD_TERMINATION_LOG", word.path()).app(["/no/such/app"]).start();
+    assert_eq!(guard.code(), 127);
+    let text = word.text();
+    assert!(text.contains("/no/such/app") && text.contains("127"), "{text}");
+}
+
+#[test]
+fn it_is_never_longer_than_kubernetes_reads() {
+    let word = Word::new();
+    let command = format!("/{}", "ä".repeat(4000));
+    let mut guard = child().env("GUARD_TERMINATION_LOG", word.path()).app([command]).start();
+    assert!([126, 127].contains(&guard.code()));
+    let bytes = fs::read(word.path()).unwrap();
+    assert!(!bytes.is_empty() && bytes.len() <= 4096, "{} bytes", bytes.len());
+    String::from_utf8(bytes).expect("no character is cut in two");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_no_obstacle() {
+    for path in ["/no/such/directory/termination-log", "/dev/full", "/proc/self/status", "/"] {
+        let mut guard = child().env("GUARD_TERMINATION_LOG", path).fixture("before-run 2 exit 1 exit 0").start();
+        assert_eq!(guard.code(), 0, "{path}");
+    }
+}
+
+#[test]
+fn a_fifo_without_a_reader_is_not_waited_for() {
+    let word = Word::new();
+    nix::unistd::mkfifo(&word.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let setup = child().env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_RESTART", "never");
+    assert_eq!(setup.fixture("exit 5").start().code(), 5);
+}
+
+#[test]
+fn the_app_does_not_inherit_it() {
+    let word = Word::new();
+    let mut guard = child().env("GUARD_TERMINATION_LOG", word.path()).fixture("env fds exit 0").start();
+    let environment = guard.lines_until("end");
+    assert!(!environment.iter().any(|line| line.contains("TERMINATION_LOG")), "{environment:?}");
+    let descriptors = guard.lines_until("end");
+    assert!(!descriptors.iter().any(|line| line.contains("termination-log")), "{descriptors:?}");
+    assert_eq!(guard.code(), 0);
+}
