@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{child, eventually, everywhere, pid1, send, status_field};
+use common::{child, children, eventually, everywhere, pid1, send, status_field};
 
 /// An orphan goes to the nearest subreaper (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`), or to PID 1.
 #[test]
@@ -21,14 +21,26 @@ fn an_orphan_becomes_guards_child_and_is_reaped() {
     }
 }
 
+/// Signals of one kind do not queue (`signal(7)`): of those that die while guard stands still, one SIGCHLD tells.
 #[test]
-fn many_orphans_at_once_are_reaped() {
+fn orphans_that_die_at_once_are_all_reaped() {
+    const ORPHANS: usize = 10;
     for setup in everywhere() {
-        let orphans = "fork fork exit 0 . exit 0 . ".repeat(50);
-        let mut guard = setup.fixture(&format!("{orphans} serve")).start();
+        let orphans = "fork fork setsid as orphan serve . exit 0 . ".repeat(ORPHANS);
+        let mut guard = setup.fixture(&format!("{orphans} ids serve")).start();
+        let app = guard.line_after("pid ").parse().unwrap();
         guard.line("ready");
-        let pid = guard.pid();
-        eventually("the app as the only child", || (common::children(pid).len() == 1).then_some(()));
+        let (pid, app) = (guard.pid(), guard.pid_outside(app));
+        let mut orphans =
+            eventually("all orphans", || Some(children(pid)).filter(|children| children.len() == 1 + ORPHANS));
+        orphans.retain(|child| *child != app);
+        send(pid, libc::SIGSTOP);
+        for &orphan in &orphans {
+            send(orphan, libc::SIGKILL);
+            eventually("a zombie", || status_field(orphan, "State:").starts_with('Z').then_some(()));
+        }
+        send(pid, libc::SIGCONT);
+        eventually("the app as the only child", || (children(pid) == [app]).then_some(()));
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }

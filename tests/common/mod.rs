@@ -564,11 +564,9 @@ pub(crate) fn send(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// The pids whose parent this is, oldest first.
+/// The pids whose parent this is, in no order.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
-    let mut children: Vec<i32> = processes().filter(|child| status_field(*child, "PPid:") == pid.to_string()).collect();
-    children.sort_unstable();
-    children
+    processes().filter(|child| status_field(*child, "PPid:") == pid.to_string()).collect()
 }
 
 /// All below a process.
