@@ -102,7 +102,7 @@ fn a_killed_leftover_changes_no_code() {
 fn a_command_that_is_not_there_is_127_and_said_once() {
     for command in ["/no/such/command", "./no-such-command", "no-such-command", ""] {
         for setup in everywhere() {
-            let mut guard = setup.app([command]).start();
+            let mut guard = setup.env("GUARD_RESTART", "always").app([command]).start();
             assert_eq!(guard.code(), 127);
             let errors = guard.events().into_iter().filter(|event| event.get("level") == Some("error"));
             assert_eq!(errors.filter(|event| event.line.contains(command)).count(), 1, "{}", guard.transcript());
@@ -117,7 +117,7 @@ fn a_command_that_cannot_be_executed_is_126_and_said_once() {
     let text = program(directory.path(), "text", "exit 0", 0o644);
     for command in [text.as_path(), directory.path()] {
         for setup in everywhere() {
-            let mut guard = setup.app([command]).start();
+            let mut guard = setup.env("GUARD_RESTART", "always").app([command]).start();
             assert_eq!(guard.code(), 126);
             let errors = guard.events().into_iter().filter(|event| event.get("level") == Some("error"));
             let named = errors.filter(|event| event.line.contains(command.to_str().unwrap()));
