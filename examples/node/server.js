@@ -6,14 +6,18 @@
 const http = require('node:http');
 
 let draining = false;
+let inFlight = 0;
 
 const server = http.createServer((request, response) => {
+  inFlight += 1;
+  response.on('close', () => { inFlight -= 1; });
   const url = new URL(request.url, 'http://localhost');
   const answer = (status, text) => {
     // Asked at the end: a request that was in flight when the drain began must close its connection too.
     if (draining) response.setHeader('Connection', 'close');
-    response.writeHead(status, { 'Content-Type': 'text/plain' });
-    response.end(`${text}\n`);
+    const body = `${text}\n`;
+    response.writeHead(status, { 'Content-Type': 'text/plain', 'Content-Length': Buffer.byteLength(body) });
+    response.end(body);
   };
   if (draining) {
     // On a connection that was open before the drain; a new one is refused.
@@ -27,6 +31,9 @@ const server = http.createServer((request, response) => {
     case '/pid':
       answer(200, process.pid);
       break;
+    case '/in-flight':
+      answer(200, inFlight - 1); // this one is none of them
+      break;
     case '/slow':
       setTimeout(answer, Number(url.searchParams.get('ms') ?? 1000), 200, 'done');
       break;
@@ -39,7 +46,7 @@ const server = http.createServer((request, response) => {
 
 process.on('SIGTERM', () => {
   draining = true;
-  console.log('draining');
+  console.log(`draining, ${inFlight} in flight`);
   // Called when the last connection has ended; idle keep-alive connections are closed at once (Node 19 and later).
   server.close(() => console.log('drained'));
 });
