@@ -17,6 +17,7 @@
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -47,7 +48,7 @@ pub(crate) fn pid1() -> Option<Setup> {
     static UNSHARE: OnceLock<Option<Vec<OsString>>> = OnceLock::new();
     let unshare = UNSHARE.get_or_init(unshare).clone();
     if unshare.is_none() {
-        skipped("no PID namespace can be made here, with or without a user namespace");
+        skipped("guard as PID 1: no PID namespace can be made here, with or without a user namespace");
     }
     unshare.map(Setup::new)
 }
@@ -57,13 +58,17 @@ pub(crate) fn everywhere() -> Vec<Setup> {
     pid1().into_iter().chain([child()]).collect()
 }
 
-/// Says that the test at hand cannot run here, past the capture of output; in CI that is a failure.
+/// Says, once, that the test at hand cannot run here, past the capture of output; in CI that is a failure.
 pub(crate) fn skipped(why: &str) {
+    thread_local!(static SAID: Cell<bool> = const { Cell::new(false) });
     let thread = thread::current();
-    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));
+    // On a line of its own: the tests' runner may be in the middle of one.
+    let line = format!("\nskipped: {}: {why}\n", thread.name().unwrap_or("a test"));
     assert!(std::env::var_os("CI").is_none(), "{line}");
-    // io::stderr() as a writer is not captured, unlike eprintln!.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    if !SAID.replace(true) {
+        // io::stderr() as a writer is not captured, unlike eprintln!.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
 }
 
 /// The command that makes the namespace: as root without a user namespace, as in a container.
