@@ -1,1 +1,98 @@
+use super::layers::Mode;
+use super::*;
 
+/// What the arguments, written as a line, and these variables give.
+fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let (_, layers) = layers(line, environment);
+    Config::resolve(layers)
+}
+
+fn layers(line: &str, environment: &[(&str, &str)]) -> (Mode, Layers) {
+    let arguments = line.split_ascii_whitespace().map(OsString::from);
+    Layers::new(arguments, environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
+}
+
+fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    resolve(line, environment).expect_err("a configuration with errors").0
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let environment = [("GUARD_STOP_TIMEOUT", "5s"), ("GUARD_DRAIN_DELAY", "1s")];
+    let config =
+        resolve("--stop-timeout 3s --signal-scope=group -- app --stop-timeout 9s", &environment).expect("valid");
+    assert_eq!(config.stop.timeout, Some(Duration::from_secs(3)));
+    assert_eq!(config.signal_scope, Scope::Group);
+    assert_eq!(config.command, ["app", "--stop-timeout", "9s"]);
+    let origins = ["GUARD_STOP_TIMEOUT", "GUARD_DRAIN_DELAY", "GUARD_RESTART"].map(|name| config.origin(name));
+    assert_eq!(origins, [Origin::Flag, Origin::Environment, Origin::Default]);
+}
+
+#[test]
+fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
+    let errors = errors("--bogus 1 --restart", &[("GUARD_STOP_SIGNAL", "FOO"), ("GUARD_MAX_RESTARTS", "-1")]);
+    for parts in [
+        &["--bogus", "--log"][..],
+        &["--restart", "no value", "on-failure"],
+        &["no command", "guard [OPTIONS] -- COMMAND"],
+        &["GUARD_STOP_SIGNAL=FOO", "a signal such as TERM"],
+        &["GUARD_MAX_RESTARTS=-1", "unlimited"],
+    ] {
+        let found = errors.iter().any(|error| parts.iter().all(|part| error.contains(part)));
+        assert!(found, "{parts:?} in {errors:#?}");
+    }
+}
+
+#[test]
+fn every_variable_refuses_nonsense_and_takes_what_it_shows() {
+    let config = resolve("-- app", &[]).expect("valid");
+    for variable in &VARIABLES {
+        let shown = (variable.show)(&config);
+        let refuses = |value| resolve("-- app", &[(variable.name, value)]).is_err();
+        let free_text = ["GUARD_PRE_STOP", "GUARD_DRAIN_FILE", "GUARD_TERMINATION_LOG"].contains(&variable.name);
+        assert!(free_text || refuses("\u{1}?"), "{}", variable.name);
+        let by_words = ["the signal received", "inherited"].contains(&shown.as_str());
+        assert!(by_words || !refuses(&shown), "{}={shown}", variable.name);
+        assert!(!refuses(""), "an empty variable counts as not set: {}", variable.name);
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_are_errors() {
+    for (environment, word) in [
+        ([("GUARD_DRAIN_DELAY", "10s"), ("HOME", "/")], "a default"),
+        ([("GUARD_DRAIN_DELAY", "2s"), ("GUARD_STOP_TIMEOUT", "2s")], "GUARD_STOP_TIMEOUT (2s)"),
+        ([("GUARD_BACKOFF_INITIAL", "2s"), ("GUARD_BACKOFF_MAX", "1s")], "GUARD_BACKOFF_MAX"),
+        ([("GUARD_SUCCESS_CODES", "3,4"), ("GUARD_NO_RESTART_CODES", "4")], "4 is in GUARD_SUCCESS_CODES too"),
+    ] {
+        let errors = errors("-- app", &environment);
+        assert!(errors.len() == 1 && errors[0].contains(word), "{environment:?}: {errors:?}");
+    }
+    assert!(resolve("-- app", &[("GUARD_DRAIN_DELAY", "1h"), ("GUARD_STOP_TIMEOUT", "none")]).is_ok());
+}
+
+#[test]
+fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
+    let names = ["PATH", "GUARD_RESTART", "GUARD_RUN", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"];
+    let config = resolve("-- app", &names.map(|name| (name, "always"))).expect("valid");
+    let kept: Vec<_> = config.environment.iter().map(|(name, _)| name.to_str().expect("a name")).collect();
+    assert_eq!(kept, ["PATH", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"]);
+    assert_eq!(config.warnings, [Unknown { name: "GUARD_RESTRAT".to_owned(), nearest: "GUARD_RESTART" }]);
+}
+
+#[test]
+fn zero_restarts_is_never_and_a_restart_in_place_always_has_a_deadline() {
+    let config = resolve("--max-restarts 0 --stop-timeout none -- app", &[("KUBERNETES_SERVICE_HOST", "x")]);
+    let config = config.expect("valid");
+    assert_eq!(config.restart.policy, RestartPolicy::Never);
+    assert_eq!((config.stop.timeout, config.stop.restart_timeout), (None, Duration::from_secs(25)));
+}
+
+#[test]
+fn the_command_stands_after_two_dashes() {
+    assert!(errors("node server.js", &[])[0].contains("guard [OPTIONS] -- node server.js"));
+    assert!(errors("--", &[])[0].contains("no command after --"));
+    assert_eq!(layers("check --restart never", &[]).0, Mode::Check);
+    assert_eq!(layers("--version", &[]).0, Mode::Version);
+    assert_eq!(layers("-- check", &[]).0, Mode::Run);
+}

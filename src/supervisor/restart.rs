@@ -125,3 +125,15 @@ impl Jitter {
         half + Duration::from_nanos(self.0.checked_rem(nanoseconds.saturating_add(1)).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+impl History {
+    /// Moves all times, and forgets what only counts.
+    pub(super) fn shift(&mut self, shift: &impl Fn(Timestamp) -> Timestamp) {
+        for restart in &mut self.remembered {
+            restart.at = shift(restart.at);
+        }
+        self.row = self.row.min(2);
+        self.restarts = 0;
+    }
+}

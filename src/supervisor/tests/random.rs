@@ -1,0 +1,47 @@
+//! Random event sequences, longer than a walk can go, with random settings.
+
+use super::super::Settings;
+use super::world::{UNIT, World, settings};
+use crate::config::{RestartPolicy, Scope};
+use proptest::prelude::*;
+
+prop_compose! {
+    fn any_settings()(
+        instances in 1..4_usize,
+        policy in prop::sample::select(vec![RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::Never]),
+        max in prop::option::of(1..5_u32),
+        window in 0..20_u32,
+        stable_after in 0..5_u32,
+        timeout in prop::option::of(0..10_u32),
+        drain_delay in 0..3_u32,
+        flags in any::<[bool; 4]>(),
+        seed in any::<u64>(),
+    ) -> Settings {
+        let [pre_stop, init, terminal, group] = flags;
+        let mut settings = Settings { instances, pre_stop, init, terminal, seed, ..settings() };
+        settings.restart.policy = policy;
+        settings.restart.max = max;
+        settings.restart.window = UNIT * window;
+        settings.restart.stable_after = UNIT * stable_after;
+        settings.stop.timeout = timeout.map(|units| UNIT * units);
+        settings.stop.restart_timeout = UNIT * timeout.unwrap_or(8);
+        settings.stop.drain_delay = UNIT * drain_delay;
+        settings.scope = if group { Scope::Group } else { Scope::Process };
+        settings
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order, the invariants hold. The world checks them after each step.
+    #[test]
+    fn invariants_hold(settings in any_settings(), choices in prop::collection::vec(any::<prop::sample::Index>(), 0..200)) {
+        let mut world = World::new(settings);
+        for choice in choices {
+            let steps = world.choices();
+            if steps.is_empty() {
+                break;
+            }
+            world.step(steps[choice.index(steps.len())]);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Single paths through the contract, each a sentence of it.
+
+use super::super::{Action, Ending, Notice, RunId, Settings, SpawnError};
+use super::world::{Leftovers, STOP, Step, UNIT, World, settings, signal};
+use crate::config::codes::CodeSet;
+use crate::config::signal::Signal;
+use crate::config::{Meaning, RestartPolicy};
+use std::time::Duration;
+
+/// The `number`th run of the only instance.
+fn run(number: u32) -> RunId {
+    RunId { instance: 0, number }
+}
+
+/// No drain delay and no hook: a stop request is the stop signal.
+fn plain() -> Settings {
+    let mut settings = settings();
+    settings.pre_stop = false;
+    settings.stop.drain_delay = Duration::ZERO;
+    settings
+}
+
+fn exit(number: u32, code: u8) -> Step {
+    Step::Exit(run(number), Ending::Exited(code), Leftovers::None)
+}
+
+fn delay_of(actions: &[Action]) -> Duration {
+    let delay = actions.iter().find_map(|action| match action {
+        Action::Report(Notice::Restarting { delay, .. }) => Some(*delay),
+        _ => None,
+    });
+    delay.unwrap_or_else(|| panic!("no restart: {actions:?}"))
+}
+
+fn spawns(actions: &[Action], number: u32) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Spawn { run, .. } if *run == self::run(number)))
+}
+
+/// Lets time go on until the world does something or ends.
+fn wait(world: &mut World) -> Vec<Action> {
+    for _ in 0..1_000 {
+        let actions = world.step(Step::Advance);
+        if !actions.is_empty() {
+            return actions;
+        }
+    }
+    panic!("nothing happens any more: {world:?}");
+}
+
+#[test]
+fn the_first_restart_is_immediate_and_the_next_doubles_from_the_initial_delay() {
+    let mut settings = plain();
+    settings.restart.max = None;
+    settings.restart.stable_after = Duration::from_secs(100);
+    settings.restart.backoff_initial = Duration::from_millis(100);
+    settings.restart.backoff_max = Duration::from_secs(1);
+    let mut world = World::serving(settings);
+    let mut delays = Vec::new();
+    for number in 1..=8 {
+        let mut actions = world.step(exit(number, 1));
+        delays.push(delay_of(&actions));
+        while !spawns(&actions, number + 1) {
+            actions = wait(&mut world);
+        }
+        world.step(Step::Spawn(Ok(())));
+    }
+    assert_eq!(delays[0], Duration::ZERO);
+    for (delay, full) in delays[1..].iter().zip([100, 200, 400, 800, 1_000, 1_000, 1_000]) {
+        let full = Duration::from_millis(full);
+        assert!((full / 2..=full).contains(delay), "{delay:?} is not in the upper half of {full:?}");
+    }
+}
+
+#[test]
+fn a_stable_run_ends_the_row() {
+    let mut world = World::serving(plain());
+    world.step(exit(1, 1));
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Advance);
+    assert_eq!(delay_of(&world.step(exit(2, 1))), Duration::ZERO);
+}
+
+#[test]
+fn at_the_limit_guard_gives_up_with_the_last_code() {
+    let mut world = World::serving(plain());
+    for number in 1..=2 {
+        let mut actions = world.step(exit(number, 1));
+        while !spawns(&actions, number + 1) {
+            actions = wait(&mut world);
+        }
+        world.step(Step::Spawn(Ok(())));
+    }
+    let actions = world.step(exit(3, 7));
+    assert!(actions.iter().any(|action| matches!(action, Action::Report(Notice::GiveUp { limit: 2, .. }))));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(7));
+}
+
+#[test]
+fn giving_up_after_a_success_is_a_failure_all_the_same() {
+    let mut settings = plain();
+    settings.restart.policy = RestartPolicy::Always;
+    settings.restart.max = Some(1);
+    let mut world = World::serving(settings);
+    world.step(exit(1, 0));
+    world.step(Step::Spawn(Ok(())));
+    world.step(exit(2, 0));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(1));
+}
+
+#[test]
+fn a_restart_is_forgotten_when_it_left_the_window_and_a_run_since_then_was_stable() {
+    let mut settings = plain();
+    settings.restart.max = Some(1);
+    for (stable_after, forgotten) in [(UNIT, true), (UNIT * 100, false)] {
+        settings.restart.stable_after = stable_after;
+        let mut world = World::serving(settings.clone());
+        world.step(exit(1, 1));
+        world.step(Step::Spawn(Ok(())));
+        for _ in 0..4 {
+            world.step(Step::Advance);
+        }
+        let actions = world.step(exit(2, 1));
+        let gave_up = actions.iter().any(|action| matches!(action, Action::Report(Notice::GiveUp { .. })));
+        assert_eq!(gave_up, !forgotten, "stable after {stable_after:?}");
+    }
+}
+
+#[test]
+fn a_stop_before_the_first_spawn_means_that_there_is_none() {
+    let mut world = World::new(plain());
+    world.step(Step::Signal(STOP));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(143));
+}
+
+#[test]
+fn the_stop_signal_waits_for_the_delay_and_the_hook() {
+    let told = |actions: &[Action]| actions.contains(&Action::Signal(run(1), STOP));
+    let mut world = World::serving(settings());
+    assert!(!told(&world.step(Step::Signal(STOP))));
+    assert!(!told(&world.step(Step::Advance)), "the hook still runs");
+    let actions = world.step(Step::HookEnds);
+    assert!(told(&actions) && actions.contains(&Action::Signal(run(1), Signal::CONT)));
+
+    let mut world = World::serving(settings());
+    world.step(Step::Signal(STOP));
+    assert!(!told(&world.step(Step::HookEnds)), "the delay is not over");
+    assert!(told(&world.step(Step::Advance)));
+}
+
+#[test]
+fn asking_again_changes_nothing() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    let before = world.supervisor.clone();
+    assert_eq!(world.step(Step::Signal(STOP)), []);
+    assert_eq!(world.supervisor, before);
+}
+
+#[test]
+fn a_second_sigint_kills_at_a_terminal_only() {
+    for terminal in [false, true] {
+        let mut world = World::serving(Settings { terminal, ..plain() });
+        world.step(Step::Signal(Signal::INT));
+        let actions = world.step(Step::Signal(Signal::INT));
+        assert_eq!(actions.contains(&Action::KillEverything), terminal);
+    }
+}
+
+#[test]
+fn a_deaf_app_is_killed_at_the_stop_timeout() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    let asked = world.now;
+    while !wait(&mut world).contains(&Action::KillEverything) {}
+    assert_eq!(world.now.since(asked), UNIT * 4);
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(137));
+}
+
+#[test]
+fn what_not_even_sigkill_ends_does_not_keep_guard() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    while world.exit.is_none() {
+        wait(&mut world);
+    }
+    assert_eq!(world.exit, Some(137));
+}
+
+#[test]
+fn a_killed_leftover_changes_no_code() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
+    while !wait(&mut world).contains(&Action::KillEverything) {}
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(0));
+}
+
+#[test]
+fn leftovers_of_a_crash_have_two_seconds_before_the_next_run() {
+    let mut world = World::serving(plain());
+    let actions = world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Mortal));
+    assert!(actions.contains(&Action::Sweep(run(1), STOP)) && !spawns(&actions, 2));
+    let ended = world.now;
+    let actions = wait(&mut world);
+    assert_eq!(world.now.since(ended), Duration::from_secs(2));
+    assert!(actions.contains(&Action::Sweep(run(1), Signal::KILL)) && spawns(&actions, 2));
+}
+
+#[test]
+fn a_crash_in_the_drain_is_an_exit() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    world.step(exit(1, 3));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(3));
+}
+
+#[test]
+fn a_stop_in_the_backoff_exits_at_once_with_the_last_code() {
+    let mut world = World::serving(plain());
+    world.step(exit(1, 1));
+    world.step(Step::Spawn(Ok(())));
+    world.step(exit(2, 5));
+    assert!(world.step(Step::Signal(STOP)).contains(&Action::KillEverything));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(5));
+}
+
+#[test]
+fn success_codes_become_zero_and_no_restart_codes_end_guard() {
+    let mut settings = plain();
+    settings.restart.success_codes = CodeSet::parse("TERM,3").expect("codes");
+    settings.restart.no_restart_codes = CodeSet::parse("7,oom").expect("codes");
+    for (ending, code) in [
+        (Ending::Exited(3), 0),
+        (Ending::Signaled(Signal::TERM), 0),
+        (Ending::Exited(143), 0),
+        (Ending::Exited(7), 7),
+        (Ending::OutOfMemory, 137),
+    ] {
+        let mut world = World::serving(settings.clone());
+        world.step(Step::Exit(run(1), ending, Leftovers::None));
+        world.step(Step::Reaped);
+        assert_eq!(world.exit, Some(code), "{ending:?}");
+    }
+}
+
+#[test]
+fn a_spawn_error_ends_guard_only_at_the_first_run_and_only_if_it_will_stay() {
+    let fails = |code, transient| Step::Spawn(Err(SpawnError { code, transient }));
+    let mut world = World::new(plain());
+    world.step(Step::Start);
+    world.step(fails(127, false));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(127));
+
+    let mut world = World::new(plain());
+    world.step(Step::Start);
+    assert!(spawns(&world.step(fails(126, true)), 2), "tried again at once");
+
+    let mut world = World::serving(plain());
+    world.step(exit(1, 1));
+    let actions = world.step(fails(127, false));
+    assert!(delay_of(&actions) > Duration::ZERO, "a failed run with its backoff");
+}
+
+#[test]
+fn a_restart_that_was_asked_for_does_not_count() {
+    let mut world = World::serving(plain());
+    for number in 1..=5 {
+        world.step(Step::Signal(signal("USR1")));
+        let actions = world.step(exit(number, 1));
+        assert!(spawns(&actions, number + 1), "{actions:?}");
+        world.step(Step::Spawn(Ok(())));
+    }
+}
+
+#[test]
+fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
+    let mut settings = plain();
+    settings.stop.timeout = None;
+    let mut world = World::serving(settings);
+    world.step(Step::Signal(signal("USR1")));
+    let asked = world.now;
+    while !wait(&mut world).contains(&Action::Signal(run(1), Signal::KILL)) {}
+    assert_eq!(world.now.since(asked), UNIT * 4);
+}
+
+#[test]
+fn a_stop_during_a_restart_in_place_does_not_tell_the_app_twice() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(signal("USR1")));
+    let actions = world.step(Step::Signal(STOP));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))), "{actions:?}");
+    world.step(exit(1, 0));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(0));
+}
+
+#[test]
+fn a_reload_stops_the_old_run_when_the_new_one_is_ready() {
+    let mut world = World::serving(plain());
+    assert!(spawns(&world.step(Step::Signal(signal("USR2"))), 2));
+    let actions = world.step(Step::Spawn(Ok(())));
+    assert!(actions.contains(&Action::Signal(run(1), STOP)), "{actions:?}");
+    world.step(exit(1, 1));
+    assert_eq!(world.mains, [run(2)]);
+}
+
+#[test]
+fn a_reload_whose_new_run_fails_keeps_the_old_one() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(signal("USR2")));
+    world.step(Step::Spawn(Err(SpawnError { code: 127, transient: false })));
+    assert_eq!(world.mains, [run(1)]);
+    assert!(spawns(&world.step(exit(1, 1)), 3), "and it is restarted like any other");
+}
+
+#[test]
+fn a_reload_goes_from_instance_to_instance() {
+    let mut world = World::serving(Settings { instances: 2, ..plain() });
+    let of = |instance, number| RunId { instance, number };
+    world.step(Step::Signal(signal("USR2")));
+    world.step(Step::Spawn(Ok(())));
+    assert_eq!(world.mains, [of(0, 1), of(1, 1), of(0, 2)]);
+    let actions = world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
+    assert!(actions.contains(&Action::Spawn { run: of(1, 2), restarts: 0, last: None }), "{actions:?}");
+}
+
+#[test]
+fn when_one_instance_gives_up_the_others_are_drained() {
+    let mut settings = Settings { instances: 2, ..plain() };
+    settings.restart.policy = RestartPolicy::Never;
+    settings.restart.no_restart_codes = CodeSet::parse("9").expect("codes");
+    let mut world = World::serving(settings);
+    let actions = world.step(exit(1, 9));
+    let other = RunId { instance: 1, number: 1 };
+    assert!(actions.contains(&Action::Signal(other, STOP)), "{actions:?}");
+    world.step(Step::Exit(other, Ending::Exited(0), Leftovers::None));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(9));
+}
+
+#[test]
+fn death_by_ctrl_c_is_a_stop_at_a_terminal_and_a_failure_elsewhere() {
+    for (terminal, ending) in
+        [(true, Ending::Signaled(Signal::INT)), (true, Ending::Exited(130)), (false, Ending::Signaled(Signal::INT))]
+    {
+        let mut world = World::serving(Settings { terminal, ..plain() });
+        let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
+        assert_eq!(spawns(&actions, 2), !terminal, "{actions:?}");
+    }
+}
+
+#[test]
+fn a_mapped_signal_means_what_it_is_mapped_to() {
+    let mut settings = plain();
+    let mapped = [("TERM", Meaning::Forward(STOP)), ("HUP", Meaning::Ignore), ("WINCH", Meaning::Stop)];
+    settings.signal_map = mapped.map(|(name, meaning)| (signal(name), meaning)).to_vec();
+    let mut world = World::serving(settings);
+    assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
+    assert_eq!(world.supervisor.handle(world.now, super::super::Event::Signal(STOP)), [Action::Signal(run(1), STOP)]);
+    let actions = world.supervisor.handle(world.now, super::super::Event::Signal(signal("WINCH")));
+    assert!(actions.contains(&Action::Signal(run(1), signal("WINCH"))), "the signal received is the stop signal");
+}
+
+#[test]
+fn job_control_ends_at_pid_1_and_is_followed_elsewhere() {
+    let mut world = World::serving(Settings { init: true, terminal: true, ..plain() });
+    assert_eq!(world.step(Step::Signal(Signal::TSTP)), []);
+    assert_eq!(world.step(Step::Suspend(run(1))), [Action::Thaw(run(1))]);
+    let mut world = World::serving(Settings { init: false, terminal: true, ..plain() });
+    assert_eq!(world.step(Step::Signal(Signal::TSTP)), [Action::Signal(run(1), Signal::TSTP), Action::Suspend]);
+    assert_eq!(world.step(Step::Suspend(run(1))), [Action::Suspend, Action::Thaw(run(1))]);
+}

@@ -1,0 +1,119 @@
+//! Every state that can be reached, and everything that can happen in it.
+//!
+//! Worlds that differ only in the time that has passed and in the numbers of their runs are one state, so the states are
+//! finitely many: where the walk comes to its end, every event sequence of any length has been walked.
+
+use super::super::Settings;
+use super::world::{UNIT, World, settings};
+use crate::config::RestartPolicy;
+use std::collections::HashSet;
+use std::io::Write;
+
+struct Walk {
+    states: usize,
+    steps: usize,
+    depth: usize,
+    complete: bool,
+}
+
+/// Walks on from every new state with every step, level by level, until there is none or `depth` is reached.
+fn walk(name: &str, settings: Settings, depth: usize) -> Walk {
+    let first = World::new(settings).normalised();
+    let mut seen = HashSet::from([fingerprint(&first)]);
+    let mut level = vec![first];
+    let mut walk = Walk { states: 1, steps: 0, depth: 0, complete: false };
+    while walk.depth < depth && !level.is_empty() {
+        let mut next = Vec::new();
+        for world in &level {
+            for step in world.choices() {
+                let mut world = world.clone();
+                world.step(step);
+                walk.steps += 1;
+                let world = world.normalised();
+                if seen.insert(fingerprint(&world)) {
+                    next.push(world);
+                }
+            }
+        }
+        walk.depth += 1;
+        walk.states += next.len();
+        level = next;
+        if std::env::var("WALK").is_ok() {
+            let _ = writeln!(std::io::stderr(), "{} {} {}", walk.depth, walk.states, level.len());
+        }
+    }
+    walk.complete = level.is_empty();
+    let Walk { states, steps, depth, complete } = &walk;
+    let extent = if *complete { "complete, sequences of any length" } else { "all sequences up to this length" };
+    let _ = writeln!(std::io::stderr(), "walk {name}: {states} states, {steps} steps, depth {depth} ({extent})");
+    walk
+}
+
+/// 128 bits stand for a state: that two of some millions share them is less likely than a broken memory cell.
+fn fingerprint(world: &World) -> u128 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let half = |salt: u64| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        world.hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(1) << 64 | half(2)
+}
+
+/// Settings without the reload, which makes the states too many to come to an end.
+fn without_reload() -> Settings {
+    let mut settings = settings();
+    settings.signal_map.truncate(1);
+    settings
+}
+
+#[test]
+fn every_state_with_drain_delay_hook_and_limit() {
+    let walk = walk("drain delay, hook, limit", without_reload(), usize::MAX);
+    assert!(walk.complete && walk.states > 100_000);
+}
+
+#[test]
+fn every_state_at_a_terminal() {
+    let mut settings = without_reload();
+    settings.init = false;
+    settings.terminal = true;
+    settings.pre_stop = false;
+    settings.stop.drain_delay = UNIT * 0;
+    settings.restart.max = Some(1);
+    assert!(walk("terminal", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_state_without_a_stop_timeout() {
+    let mut settings = without_reload();
+    settings.stop.timeout = None;
+    settings.stop.drain_delay = UNIT * 0;
+    settings.restart.policy = RestartPolicy::Always;
+    settings.restart.max = Some(1);
+    assert!(walk("no stop timeout, always", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_sequence_with_reloads() {
+    walk("reload", settings(), 9);
+}
+
+/// A million states: by `cargo test -- --ignored`, after a change to the core.
+#[test]
+#[ignore = "takes minutes"]
+fn every_state_with_reloads() {
+    let mut settings = settings();
+    settings.pre_stop = false;
+    settings.restart.max = Some(1);
+    settings.stop.drain_delay = UNIT * 0;
+    settings.stop.timeout = Some(UNIT * 2);
+    settings.stop.restart_timeout = UNIT * 2;
+    assert!(walk("reload, complete", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_sequence_with_two_instances() {
+    walk("two instances", Settings { instances: 2, ..settings() }, 8);
+}

@@ -1,0 +1,438 @@
+//! A simulated world around the supervisor. It owns the time, plays the processes, and checks after each step what must
+//! hold always; docs/design.md lists the same invariants by number.
+
+use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
+use super::super::{Action, Ending, Event, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp};
+use crate::config::signal::Signal;
+use crate::config::{Meaning, RestartSettings, Scope, StopSettings};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The grid on which things happen, so that the states that differ only in time are finitely many.
+pub(super) const UNIT: Duration = Duration::from_millis(500);
+
+/// Something that the world can do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Start,
+    /// The answer to a spawn: it worked, or it failed with this code.
+    Spawn(Result<(), SpawnError>),
+    /// A main process ends and leaves this behind.
+    Exit(RunId, Ending, Leftovers),
+    /// The leftovers of a run end.
+    Clear(RunId),
+    HookEnds,
+    Signal(Signal),
+    /// A terminal stops a main process.
+    Suspend(RunId),
+    /// Everything that SIGKILL went to is reaped.
+    Reaped,
+    /// Time goes on by one unit, or to the next deadline if that is sooner.
+    Advance,
+}
+
+/// What outlives a main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Leftovers {
+    None,
+    /// It ends when it likes, or by SIGKILL.
+    Mortal,
+    /// Not even SIGKILL ends it.
+    Stuck,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) supervisor: Supervisor,
+    pub(super) now: Timestamp,
+    started: bool,
+    /// A spawn that waits for its answer.
+    spawning: Option<RunId>,
+    pub(super) mains: Vec<RunId>,
+    leftovers: BTreeMap<RunId, Leftovers>,
+    hook: bool,
+    drain_file: bool,
+    /// Runs that got their stop signal.
+    told: Vec<RunId>,
+    /// When restarts that nobody asked for were decided.
+    restarts: Vec<Timestamp>,
+    /// When guard's end began.
+    end: Option<Timestamp>,
+    killed: bool,
+    pub(super) exit: Option<u8>,
+}
+
+pub(super) const STOP: Signal = Signal::TERM;
+
+/// USR1 restarts, USR2 reloads.
+pub(super) fn signal(name: &str) -> Signal {
+    name.parse().expect("a signal")
+}
+
+/// Settings on the grid: a drain delay, a hook, two restarts in a short window.
+pub(super) fn settings() -> Settings {
+    Settings {
+        restart: RestartSettings {
+            max: Some(2),
+            window: UNIT * 3,
+            backoff_initial: UNIT,
+            backoff_max: UNIT,
+            stable_after: UNIT,
+            ..RestartSettings::default()
+        },
+        stop: StopSettings { signal: None, timeout: Some(UNIT * 4), restart_timeout: UNIT * 4, drain_delay: UNIT },
+        signal_map: vec![(signal("USR1"), Meaning::Restart), (signal("USR2"), Meaning::Reload)],
+        scope: Scope::Process,
+        pre_stop: true,
+        instances: 1,
+        init: true,
+        terminal: false,
+        seed: 1,
+    }
+}
+
+impl World {
+    pub(super) fn new(settings: Settings) -> World {
+        World {
+            supervisor: Supervisor::new(settings),
+            now: Timestamp(Duration::ZERO),
+            started: false,
+            spawning: None,
+            mains: Vec::new(),
+            leftovers: BTreeMap::new(),
+            hook: false,
+            drain_file: false,
+            told: Vec::new(),
+            restarts: Vec::new(),
+            end: None,
+            killed: false,
+            exit: None,
+        }
+    }
+
+    /// A world in which the first run of each instance serves.
+    pub(super) fn serving(settings: Settings) -> World {
+        let mut world = World::new(settings);
+        world.step(Step::Start);
+        while world.spawning.is_some() {
+            world.step(Step::Spawn(Ok(())));
+        }
+        world
+    }
+
+    /// Everything that can happen next.
+    pub(super) fn choices(&self) -> Vec<Step> {
+        if self.exit.is_some() {
+            return Vec::new();
+        }
+        if self.spawning.is_some() {
+            let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient }));
+            return vec![Step::Spawn(Ok(())), failure(false), failure(true)];
+        }
+        let mut steps = vec![Step::Signal(Signal::INT), Step::Signal(STOP)];
+        steps.extend(["HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
+        steps.extend(self.supervisor.settings.signal_map.iter().map(|(signal, _)| Step::Signal(*signal)));
+        if !self.started {
+            steps.push(Step::Start);
+            return steps;
+        }
+        steps.push(Step::Advance);
+        for &run in &self.mains {
+            steps.push(Step::Suspend(run));
+            for ending in [Ending::Exited(0), Ending::Exited(1), Ending::Signaled(Signal::INT)] {
+                for leftovers in [Leftovers::None, Leftovers::Mortal, Leftovers::Stuck] {
+                    steps.push(Step::Exit(run, ending, leftovers));
+                }
+            }
+        }
+        let mortal = self.leftovers.iter().filter(|(_, leftovers)| **leftovers == Leftovers::Mortal);
+        steps.extend(mortal.map(|(run, _)| Step::Clear(*run)));
+        if self.hook {
+            steps.push(Step::HookEnds);
+        }
+        if self.killed {
+            steps.push(Step::Reaped);
+        }
+        steps
+    }
+
+    /// Does a step and checks the invariants.
+    pub(super) fn step(&mut self, step: Step) -> Vec<Action> {
+        let before = self.supervisor.clone();
+        let event = match step {
+            Step::Start => {
+                self.started = true;
+                Event::Start
+            }
+            Step::Spawn(outcome) => {
+                let run = self.spawning.take().expect("a spawn was asked for");
+                match outcome {
+                    Ok(()) => {
+                        self.mains.push(run);
+                        Event::Spawned(run)
+                    }
+                    Err(error) => Event::SpawnFailed(run, error),
+                }
+            }
+            Step::Exit(run, ending, leftovers) => {
+                self.mains.retain(|main| *main != run);
+                if leftovers != Leftovers::None {
+                    self.leftovers.insert(run, leftovers);
+                }
+                Event::Exited(run, ending)
+            }
+            Step::Clear(run) => {
+                self.leftovers.remove(&run);
+                Event::Leftovers(run, 0)
+            }
+            Step::HookEnds => {
+                self.hook = false;
+                Event::HookEnded
+            }
+            Step::Signal(signal) => Event::Signal(signal),
+            Step::Suspend(run) => Event::Suspended(run),
+            Step::Reaped => {
+                self.mains.clear();
+                self.leftovers.clear();
+                Event::NothingLeft
+            }
+            Step::Advance => {
+                let soon = self.now.after(UNIT);
+                let deadline = self.supervisor.next_deadline();
+                self.now = deadline.map_or(soon, |deadline| deadline.min(soon).max(self.now));
+                Event::Timeout
+            }
+        };
+        let due = self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        let stop = matches!(event, Event::Signal(STOP | Signal::INT));
+        let actions = self.give(event);
+        if matches!(step, Step::Advance) && !due {
+            assert!(
+                actions.is_empty() && self.supervisor == before,
+                "7: a spurious timeout changes nothing: {actions:?}"
+            );
+        }
+        if stop {
+            self.end.get_or_insert(self.now);
+        }
+        self.check(&before);
+        actions
+    }
+
+    fn give(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.supervisor.handle(self.now, event);
+        let mut answers = Vec::new();
+        for (index, action) in actions.iter().enumerate() {
+            assert!(self.exit.is_none(), "nothing follows the exit: {action:?}");
+            match *action {
+                Action::Spawn { run, .. } => {
+                    assert!(self.end.is_none() && !self.killed, "1: no spawn after a stop request");
+                    assert_eq!(index + 1, actions.len(), "a spawn is the last action: {actions:?}");
+                    assert_eq!(self.spawning.replace(run), None);
+                    let same = |other: &&RunId| other.instance == run.instance;
+                    assert!(self.mains.iter().filter(same).count() <= 1, "at most one run beside a new one");
+                }
+                Action::Signal(run, _) | Action::Freeze(run) | Action::Thaw(run) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                }
+                Action::Sweep(run, signal) => {
+                    if signal == Signal::KILL && self.leftovers.get(&run) == Some(&Leftovers::Mortal) {
+                        self.leftovers.remove(&run);
+                    }
+                    answers.push(Event::Leftovers(run, usize::from(self.leftovers.contains_key(&run))));
+                }
+                Action::Draining(drains) => {
+                    assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
+                }
+                Action::StartHook => assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time"),
+                Action::SignalHook(_) => assert!(self.hook, "2: no signal to a hook that has ended"),
+                Action::KillEverything => self.killed = true,
+                Action::Report(notice) => self.note(notice),
+                Action::Exit(code) => {
+                    assert!(self.killed, "the last blow comes before the exit");
+                    assert!(!self.drain_file, "the drain file is gone at the exit");
+                    self.exit = Some(code);
+                }
+                Action::Suspend => {}
+            }
+        }
+        let mut all = actions;
+        for answer in answers {
+            all.extend(self.give(answer));
+        }
+        all
+    }
+
+    fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::StopSignal { run, .. } => {
+                assert!(!self.told.contains(&run), "no run is told to stop twice");
+                self.told.push(run);
+            }
+            Notice::Restarting { .. } => self.restarts.push(self.now),
+            Notice::Draining { .. } | Notice::StoppedAtTerminal { .. } => {
+                self.end.get_or_insert(self.now);
+            }
+            Notice::Unkillable { run, .. } => {
+                self.leftovers.remove(&run);
+            }
+            Notice::RestartRequested { .. }
+            | Notice::NotForwarded { .. }
+            | Notice::Ignored { .. }
+            | Notice::Reloading { .. }
+            | Notice::ReloadFailed { .. }
+            | Notice::Background { .. }
+            | Notice::KillRun { .. }
+            | Notice::KillLeftovers { .. }
+            | Notice::KillHook
+            | Notice::KillEverything { .. }
+            | Notice::GiveUp { .. }
+            | Notice::NotRestarted { .. } => {}
+        }
+    }
+
+    fn check(&self, before: &Supervisor) {
+        let settings = &self.supervisor.settings;
+        let deadline = self.supervisor.next_deadline();
+        if let (Some(end), Some(timeout), None) = (self.end, settings.stop.timeout, self.exit) {
+            let latest = end.after(timeout).after(LAST_DEADLINE);
+            assert!(
+                self.now <= latest,
+                "3: from a stop request to the end within the stop timeout and the last deadline"
+            );
+            assert!(deadline.is_some_and(|deadline| deadline <= latest), "3: the end is in sight");
+        }
+        for (old, new) in kill_times(before).into_iter().filter_map(|(whose, old)| {
+            let new = kill_times(&self.supervisor).get(&whose).copied()?;
+            Some((old, new))
+        }) {
+            let moved_later = old.is_some_and(|old| new.is_none_or(|new| new > old));
+            assert!(!moved_later, "4: a deadline never moves later: {old:?} to {new:?}");
+        }
+        for instance in 0..settings.instances {
+            let max = settings.restart.max.unwrap_or(u32::MAX);
+            let in_window = |at: &&Timestamp| self.now.since(**at) < settings.restart.window;
+            let count = self.restarts.iter().filter(in_window).count();
+            let allowed = usize::try_from(max).unwrap_or(usize::MAX).saturating_mul(settings.instances);
+            assert!(count <= allowed, "5: never more restarts in a window than allowed (instance {instance})");
+        }
+        // Without a stop timeout the orchestrator is the one to end what does not end by itself.
+        let left_alone = self.end.is_some() && settings.stop.timeout.is_none() && !self.leftovers.is_empty();
+        let wakes = left_alone
+            || !self.mains.is_empty()
+            || self.spawning.is_some()
+            || self.hook
+            || self.leftovers.values().any(|leftovers| *leftovers == Leftovers::Mortal);
+        if self.started && self.exit.is_none() && !wakes {
+            assert!(deadline.is_some(), "6: whenever nothing else can wake us there is a next deadline");
+        }
+    }
+
+    /// The same world with times counted from now, and runs numbered anew: what differs only in these reacts alike.
+    pub(super) fn normalised(mut self) -> World {
+        const NOW: Timestamp = Timestamp(Duration::from_secs(3_600));
+        let now = self.now;
+        let settings = self.supervisor.settings.clone();
+        let oldest = settings.restart.window.max(settings.restart.stable_after) + UNIT;
+        let shift = |at: Timestamp| {
+            let later = at.since(now);
+            let earlier = now.since(at).min(oldest);
+            let at = if later > Duration::ZERO { NOW.after(later) } else { Timestamp(NOW.0 - earlier) };
+            // The jitter leaves the grid.
+            let units = at.0.as_millis().div_ceil(UNIT.as_millis());
+            Timestamp(UNIT * u32::try_from(units).expect("in range"))
+        };
+        self.now = NOW;
+        self.end = self.end.map(shift);
+        self.restarts.retain(|at| now.since(*at) < settings.restart.window);
+        self.restarts.iter_mut().for_each(|at| *at = shift(*at));
+        self.supervisor.shift(&shift);
+        let mut numbers = BTreeMap::new();
+        for instance in 0..settings.instances {
+            let known = |run: &RunId| run.instance == instance;
+            let mut known: Vec<u32> = self
+                .mains
+                .iter()
+                .chain(self.leftovers.keys())
+                .chain(&self.spawning)
+                .copied()
+                .chain(self.supervisor.runs().map(|run| run.id))
+                .filter(known)
+                .map(|run| run.number)
+                .collect();
+            known.sort_unstable();
+            known.dedup();
+            // The first run is told from the others.
+            let first = if known.first() == Some(&1) { 1 } else { 2 };
+            for (number, new) in known.into_iter().zip(first..) {
+                numbers.insert(RunId { instance, number }, RunId { instance, number: new });
+            }
+        }
+        let renumber = |run: RunId| numbers.get(&run).copied();
+        self.mains = self.mains.into_iter().filter_map(renumber).collect();
+        self.mains.sort_unstable();
+        self.told = self.told.into_iter().filter_map(renumber).collect();
+        self.told.sort_unstable();
+        self.spawning = self.spawning.and_then(renumber);
+        self.leftovers = self.leftovers.into_iter().filter_map(|(run, left)| Some((renumber(run)?, left))).collect();
+        self.supervisor.renumber(&renumber);
+        self
+    }
+}
+
+/// When SIGKILL is due, for guard as a whole and for each run that is being stopped or swept.
+fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timestamp>> {
+    let own = match supervisor.mode {
+        Mode::Draining(End { kill_at, .. }) | Mode::Sweeping(End { kill_at, .. }) => Some((None, kill_at)),
+        Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
+    };
+    let runs = supervisor.runs().filter_map(|run| match run.state {
+        RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => Some((Some(run.id), kill_at)),
+        RunState::Sweeping { kill_at, .. } => Some((Some(run.id), kill_at)),
+        RunState::Starting | RunState::Ready | RunState::Killing | RunState::Clearing { .. } => None,
+    });
+    own.into_iter().chain(runs).collect()
+}
+
+impl Supervisor {
+    fn shift(&mut self, shift: &impl Fn(Timestamp) -> Timestamp) {
+        let each = |at: &mut Option<Timestamp>| *at = at.map(shift);
+        match &mut self.mode {
+            Mode::Draining(end) | Mode::Sweeping(end) => each(&mut end.kill_at),
+            Mode::Killing { give_up_at, .. } => *give_up_at = shift(*give_up_at),
+            Mode::Serving | Mode::Done => {}
+        }
+        if let Some(hook) = &mut self.hook {
+            each(&mut hook.kill_at);
+        }
+        for instance in &mut self.instances {
+            if let Slot::Waiting { until } = &mut instance.slot {
+                each(until);
+            }
+            instance.history.shift(shift);
+            for run in instance.runs_mut() {
+                each(&mut run.ready_since);
+                match &mut run.state {
+                    RunState::Draining { until, kill_at, .. } => {
+                        *until = shift(*until);
+                        each(kill_at);
+                    }
+                    RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => each(kill_at),
+                    RunState::Clearing { give_up_at, .. } => *give_up_at = shift(*give_up_at),
+                    RunState::Starting | RunState::Ready | RunState::Killing => {}
+                }
+            }
+        }
+        self.jitter = super::super::restart::Jitter::new(self.settings.seed);
+    }
+
+    fn renumber(&mut self, renumber: &impl Fn(RunId) -> Option<RunId>) {
+        let each = |run: &mut Run| run.id = renumber(run.id).unwrap_or(run.id);
+        for instance in &mut self.instances {
+            instance.runs_mut().for_each(each);
+            // The next number only has to be a new one.
+            let newest = Instance::runs(instance).map(|run| run.id.number).max();
+            instance.runs = newest.unwrap_or(instance.runs.min(1));
+        }
+    }
+}
