@@ -39,7 +39,7 @@ impl Layers {
         Layers::new(std::env::args_os().skip(1), environment)
     }
 
-    fn new(
+    pub(super) fn new(
         arguments: impl Iterator<Item = OsString>,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> (Mode, Layers) {

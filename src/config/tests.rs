@@ -30,7 +30,7 @@ fn a_flag_wins_over_its_variable() {
 
 #[test]
 fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
-    let errors = errors("--bogus 1 --restart", &[("GUARD_STOP_SIGNAL", "FOO"), ("GUARD_MAX_RESTARTS", "-1")]);
+    let errors = errors("--bogus=1 --restart", &[("GUARD_STOP_SIGNAL", "FOO"), ("GUARD_MAX_RESTARTS", "-1")]);
     for parts in [
         &["--bogus", "--log"][..],
         &["--restart", "no value", "on-failure"],
