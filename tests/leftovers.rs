@@ -45,6 +45,8 @@ fn a_run_that_leaves_nobody_behind_is_followed_at_once() {
     for setup in everywhere() {
         let mut guard = setup.fixture("before-run 2 exit 1 quit TERM 0 serve").start();
         guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
         assert!(logged(&guard, "leftovers").is_none(), "{}", guard.transcript());
     }
 }
@@ -196,6 +198,22 @@ fn at_the_stop_leftovers_have_the_time_that_is_left() {
             assert_eq!(guard.code(), 3);
             assert!(logged(&guard, "kill").is_none(), "{}", guard.transcript());
         }
+    }
+}
+
+#[test]
+fn a_stopped_leftover_is_woken() {
+    for setup in everywhere() {
+        let mut guard = setup.fixture("fork setsid as left ids quit TERM 0 serve . quit TERM 3 serve").start();
+        let pid = guard.line_after("left pid ").parse().unwrap();
+        guard.line("ready");
+        let outside = guard.pid_outside(pid);
+        guard.signal_inside(pid, libc::SIGSTOP);
+        eventually("stopped leftover", || status_field(outside, "State:").starts_with('T').then_some(()));
+        guard.signal(libc::SIGTERM);
+        guard.line("left got TERM");
+        assert_eq!(guard.code(), 3);
+        assert!(logged(&guard, "kill").is_none(), "{}", guard.transcript());
     }
 }
 
