@@ -141,8 +141,9 @@ fn the_configured_stop_signal_is_sent_and_is_a_request_itself() {
 #[test]
 fn a_signal_mapped_to_another_arrives_as_that() {
     for setup in everywhere() {
-        let (mut guard, _) = serving(setup.env("GUARD_SIGNAL_MAP", "HUP=USR2,RTMIN+3=WINCH,USR1=SIGRTMIN+4"), "serve");
-        for (sent, got) in [(libc::SIGHUP, "USR2"), (37, "WINCH"), (libc::SIGUSR1, "38"), (libc::SIGUSR2, "USR2")] {
+        let (mut guard, _) =
+            serving(setup.env("GUARD_SIGNAL_MAP", "HUP=USR2,RTMIN+3=WINCH,USR1=SIGRTMIN+4,TSTP=QUIT"), "serve");
+        for (sent, got) in [(libc::SIGHUP, "USR2"), (37, "WINCH"), (libc::SIGUSR1, "38"), (libc::SIGTSTP, "QUIT")] {
             guard.signal(sent);
             guard.line(&format!("got {got}"));
         }
