@@ -113,19 +113,25 @@ impl Runtime<'_> {
             run.sweeping = true;
         }
         if !self.childless {
+            // A stopped process would never see SIGTERM.
+            let wake = (signal != Signal::KILL).then_some(Signal::CONT);
+            let signals = || [signal].into_iter().chain(wake);
             match leftovers::of(id, &self.children) {
                 Some(processes) => {
                     if !processes.is_empty() {
                         self.journal.sweep(id, signal, &processes);
                     }
-                    for process in processes {
-                        self.journal.signalled(id, signal, signals::send(process.pid, signal));
+                    for process in &processes {
+                        signals()
+                            .for_each(|signal| self.journal.signalled(id, signal, signals::send(process.pid, signal)));
                     }
                 }
                 // Without /proc the group is all that can be reached.
                 None => {
                     if let Some(run) = self.children.get(id) {
-                        let _ = signals::send_to_group(run.pid, signal);
+                        for signal in signals() {
+                            let _ = signals::send_to_group(run.pid, signal);
+                        }
                     }
                 }
             }

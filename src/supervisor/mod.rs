@@ -62,6 +62,8 @@ pub struct Supervisor {
     hook: Option<Hook>,
     /// The instance from which a reload goes on.
     reload: Option<usize>,
+    /// Signals from before the first run, for which they are kept.
+    early: Vec<Signal>,
     /// A SIGINT has come.
     interrupted: bool,
     /// What the drain file says.
@@ -93,6 +95,7 @@ impl Supervisor {
             instances: vec![instance; settings.instances],
             hook: None,
             reload: None,
+            early: Vec::new(),
             interrupted: false,
             draining: false,
             jitter: Jitter::new(settings.seed),
@@ -288,16 +291,36 @@ impl Supervisor {
 
     fn signal(&mut self, now: Timestamp, signal: Signal) {
         let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
+        let meaning = mapped.map(|(_, meaning)| *meaning);
         let suspends = [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal);
-        match mapped.map(|(_, meaning)| *meaning) {
+        match meaning {
             Some(Meaning::Ignore) => {}
             Some(Meaning::Stop) => self.stop_requested(now, signal),
+            None if self.is_stop_request(signal) => self.stop_requested(now, signal),
+            Some(_) | None if !self.begun() => self.early.push(signal),
             Some(Meaning::Restart) => self.restart_requested(now),
             Some(Meaning::Reload) => self.reload_requested(now),
             Some(Meaning::Forward(other)) => self.forward(other),
-            None if self.is_stop_request(signal) => self.stop_requested(now, signal),
             None if suspends => self.suspend(signal),
             None => self.forward(signal),
+        }
+    }
+
+    /// Every instance has had a run.
+    fn begun(&self) -> bool {
+        self.instances.iter().all(|instance| match &instance.slot {
+            Slot::Waiting { .. } => instance.runs > 0,
+            Slot::Live(run) => run.state != RunState::Starting || run.id.number > 1,
+            Slot::Finished { .. } => true,
+        })
+    }
+
+    /// Gives the signals from before the first run to it, now that it lives.
+    fn deliver_early(&mut self, now: Timestamp) {
+        if self.begun() && self.living().next().is_some() {
+            for signal in std::mem::take(&mut self.early) {
+                self.signal(now, signal);
+            }
         }
     }
 
@@ -377,6 +400,7 @@ impl Supervisor {
         if matches!(self.mode, Mode::Killing { .. } | Mode::Done) {
             return;
         }
+        self.deliver_early(now);
         self.tell(now);
         self.release_hook();
         self.proceed(now);
@@ -386,9 +410,6 @@ impl Supervisor {
 
     /// Starts the first run that is due. The others' turn comes with the answer.
     fn spawn_next(&mut self, now: Timestamp) {
-        if self.mode != Mode::Serving {
-            return;
-        }
         for (index, instance) in self.instances.iter_mut().enumerate() {
             let due = |until: Option<Timestamp>| until.is_some_and(|until| until <= now);
             match &instance.slot {

@@ -136,6 +136,14 @@ fn a_stop_before_the_first_spawn_means_that_there_is_none() {
 }
 
 #[test]
+fn a_signal_from_before_the_first_spawn_reaches_the_first_run() {
+    let mut world = World::new(plain());
+    assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
+    world.step(Step::Start);
+    assert_eq!(world.step(Step::Spawn(Ok(()))), [Action::Signal(run(1), signal("HUP"))]);
+}
+
+#[test]
 fn the_stop_signal_waits_for_the_delay_and_the_hook() {
     let told = |actions: &[Action]| actions.contains(&Action::Signal(run(1), STOP));
     let mut world = World::serving(settings());

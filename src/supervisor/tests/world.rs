@@ -133,6 +133,10 @@ impl World {
         steps.extend(["HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
         steps.extend(self.supervisor.settings.signal_map.iter().map(|(signal, _)| Step::Signal(*signal)));
         if !self.started {
+            // A second early signal would be kept like the first, without end.
+            if !self.supervisor.early.is_empty() {
+                steps.clear();
+            }
             steps.push(Step::Start);
             return steps;
         }
