@@ -6,8 +6,16 @@ use crate::config::Scope;
 use crate::config::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
+use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
-use crate::sys::{Errno, process, signals};
+use crate::sys::{Errno, Pid, process, signals};
+
+/// What is left of a run.
+enum Leftovers {
+    Known(Vec<Process>),
+    /// Without /proc, the run's group is all that can be seen and reached.
+    Group(Pid),
+}
 
 impl Runtime<'_> {
     /// Does one thing, and returns the answer where the core expects one.
@@ -108,52 +116,61 @@ impl Runtime<'_> {
         }
     }
 
+    /// Signals the leftovers of a run. The answer counts them as they were before: their ends are events of their own.
     fn sweep(&mut self, id: RunId, signal: Signal) -> Event {
         if let Some(run) = self.children.get_mut(id) {
             run.sweeping = true;
         }
-        if !self.childless {
-            // A stopped process would never see SIGTERM.
-            let wake = (signal != Signal::KILL).then_some(Signal::CONT);
-            let signals = || [signal].into_iter().chain(wake);
-            match leftovers::of(id, &self.children) {
-                Some(processes) => {
-                    if !processes.is_empty() {
-                        self.journal.sweep(id, signal, &processes);
-                    }
-                    for process in &processes {
-                        signals()
-                            .for_each(|signal| self.journal.signalled(id, signal, signals::send(process.pid, signal)));
+        let leftovers = self.leftovers(id);
+        // A stopped process would never see SIGTERM.
+        let wake = (signal != Signal::KILL).then_some(Signal::CONT);
+        match &leftovers {
+            Leftovers::Known(processes) => {
+                if !processes.is_empty() {
+                    self.journal.sweep(id, signal, processes);
+                }
+                for process in processes {
+                    for signal in [signal].into_iter().chain(wake) {
+                        self.journal.signalled(id, signal, signals::send(process.pid, signal));
                     }
                 }
-                // Without /proc the group is all that can be reached.
-                None => {
-                    if let Some(run) = self.children.get(id) {
-                        for signal in signals() {
-                            let _ = signals::send_to_group(run.pid, signal);
-                        }
-                    }
+            }
+            Leftovers::Group(group) => {
+                for signal in [signal].into_iter().chain(wake) {
+                    let _ = signals::send_to_group(*group, signal);
                 }
             }
         }
-        Event::Leftovers(id, self.count_leftovers(id))
+        self.answer(id, &leftovers)
     }
 
-    /// How many leftovers of a run live. A run without any is forgotten: nothing of it can come back.
-    pub(super) fn count_leftovers(&mut self, id: RunId) -> usize {
-        let count = if self.childless {
-            0
-        } else {
-            match (leftovers::of(id, &self.children), self.children.get(id)) {
-                (Some(processes), _) => processes.len(),
-                (None, Some(run)) => usize::from(signals::group_lives(run.pid)),
-                (None, None) => 0,
-            }
+    /// Looks again for leftovers of a run that is being swept.
+    pub(super) fn count_leftovers(&mut self, id: RunId) -> Event {
+        let leftovers = self.leftovers(id);
+        self.answer(id, &leftovers)
+    }
+
+    fn leftovers(&self, id: RunId) -> Leftovers {
+        if self.childless {
+            return Leftovers::Known(Vec::new());
+        }
+        let group = self.children.get(id).map(|run| run.pid).filter(|&group| signals::group_lives(group));
+        match (leftovers::of(id, &self.children), group) {
+            (None, Some(group)) => Leftovers::Group(group),
+            (processes, _) => Leftovers::Known(processes.unwrap_or_default()),
+        }
+    }
+
+    /// A run without leftovers is forgotten: nothing of it can come back.
+    fn answer(&mut self, id: RunId, leftovers: &Leftovers) -> Event {
+        let count = match leftovers {
+            Leftovers::Known(processes) => processes.len(),
+            Leftovers::Group(_) => 1,
         };
         if count == 0 {
             self.children.forget(id);
         }
-        count
+        Event::Leftovers(id, count)
     }
 
     pub(super) fn kill_everything(&self) {

@@ -17,8 +17,10 @@ use std::time::Duration;
 pub(super) struct Journal<'a> {
     config: &'a Config,
     last_word: LastWord,
-    /// Why guard ends, or what ended last.
-    reason: String,
+    /// Why guard ends, where that is more than how the last run ended.
+    cause: Option<String>,
+    /// What ended last.
+    last: String,
 }
 
 impl<'a> Journal<'a> {
@@ -28,7 +30,7 @@ impl<'a> Journal<'a> {
             log::warn!(error:% = error; "termination-log");
             LastWord::none()
         });
-        Journal { config, last_word, reason: "nothing was started".to_owned() }
+        Journal { config, last_word, cause: None, last: "nothing was started".to_owned() }
     }
 
     /// The first line, and the warnings that belong to it.
@@ -93,10 +95,10 @@ impl<'a> Journal<'a> {
                 cpu_sys:% = system; "exit"
             ),
         }
-        self.reason = format!("run {run} {} after {uptime}", told(ending));
+        self.last = format!("run {run} {} after {uptime}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
-            self.last_word.say(&self.reason);
+            self.last_word.say(&self.reason());
         }
     }
 
@@ -107,9 +109,9 @@ impl<'a> Journal<'a> {
             [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        self.reason = format!("{command}: {problem}");
+        self.last = format!("{command}: {problem}");
         log::error!(run = run.number, command:%, code, error:% = problem; "spawn-failed");
-        self.last_word.say(&self.reason);
+        self.last_word.say(&self.reason());
         SpawnError { code, transient }
     }
 
@@ -187,7 +189,7 @@ impl<'a> Journal<'a> {
                 let delay = show(delay);
                 match signal {
                     Some(signal) => {
-                        self.reason = format!("stopped by {signal}");
+                        self.cause = Some(format!("stopped by {signal}"));
                         log::info!(signal:%, delay:%, stop_timeout:%; "drain");
                     }
                     None => log::info!(delay:%, stop_timeout:%; "drain"),
@@ -216,14 +218,13 @@ impl<'a> Journal<'a> {
                 let left = leftovers::all();
                 let (count, names) = (left.len(), leftovers::names(&left));
                 let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
-                self.reason = format!("killed after {why}: {names}");
+                self.cause = Some(format!("killed after {why}: {names}"));
                 let msg = format!("still running after {why}: SIGKILL");
                 log::error!(count, processes:% = names, msg:%; "kill");
             }
             Notice::GiveUp { run, ending, limit, window } => {
                 let window = show(window);
-                self.reason =
-                    format!("gave up after {limit} restarts in {window}: run {} {}", run.number, told(ending));
+                self.cause = Some(format!("gave up after {limit} restarts in {window}"));
                 log::error!(run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
@@ -239,8 +240,12 @@ impl<'a> Journal<'a> {
 
     /// The last line.
     pub(super) fn end(&self, code: u8) {
-        self.last_word.say(&format!("exit code {code}: {}", self.reason));
-        log::info!(code, reason:% = self.reason; "end");
+        self.last_word.say(&format!("exit code {code}: {}", self.reason()));
+        log::info!(code, reason:% = self.reason(); "end");
+    }
+
+    fn reason(&self) -> String {
+        self.cause.iter().chain([&self.last]).map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 

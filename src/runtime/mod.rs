@@ -168,8 +168,8 @@ impl<'a> Runtime<'a> {
         }
         if any && !self.killing {
             for id in sweeping {
-                let count = self.count_leftovers(id);
-                self.dispatch(Event::Leftovers(id, count));
+                let event = self.count_leftovers(id);
+                self.dispatch(event);
             }
         }
         if self.killing && self.childless {

@@ -25,11 +25,12 @@ fn exit(number: u32, code: u8) -> Step {
 }
 
 fn delay_of(actions: &[Action]) -> Duration {
-    let delay = actions.iter().find_map(|action| match action {
-        Action::Report(Notice::Restarting { delay, .. }) => Some(*delay),
-        _ => None,
-    });
-    delay.unwrap_or_else(|| panic!("no restart: {actions:?}"))
+    for action in actions {
+        if let Action::Report(Notice::Restarting { delay, .. }) = action {
+            return *delay;
+        }
+    }
+    panic!("no restart: {actions:?}")
 }
 
 fn spawns(actions: &[Action], number: u32) -> bool {

@@ -8,6 +8,7 @@ use super::world::{UNIT, World, settings};
 use crate::config::RestartPolicy;
 use std::collections::HashSet;
 use std::io::Write;
+use std::time::Duration;
 
 struct Walk {
     states: usize,
@@ -38,9 +39,6 @@ fn walk(name: &str, settings: Settings, depth: usize) -> Walk {
         walk.depth += 1;
         walk.states += next.len();
         level = next;
-        if std::env::var("WALK").is_ok() {
-            let _ = writeln!(std::io::stderr(), "{} {} {}", walk.depth, walk.states, level.len());
-        }
     }
     walk.complete = level.is_empty();
     let Walk { states, steps, depth, complete } = &walk;
@@ -80,7 +78,7 @@ fn every_state_at_a_terminal() {
     settings.init = false;
     settings.terminal = true;
     settings.pre_stop = false;
-    settings.stop.drain_delay = UNIT * 0;
+    settings.stop.drain_delay = Duration::ZERO;
     settings.restart.max = Some(1);
     assert!(walk("terminal", settings, usize::MAX).complete);
 }
@@ -89,7 +87,7 @@ fn every_state_at_a_terminal() {
 fn every_state_without_a_stop_timeout() {
     let mut settings = without_reload();
     settings.stop.timeout = None;
-    settings.stop.drain_delay = UNIT * 0;
+    settings.stop.drain_delay = Duration::ZERO;
     settings.restart.policy = RestartPolicy::Always;
     settings.restart.max = Some(1);
     assert!(walk("no stop timeout, always", settings, usize::MAX).complete);
@@ -107,7 +105,7 @@ fn every_state_with_reloads() {
     let mut settings = settings();
     settings.pre_stop = false;
     settings.restart.max = Some(1);
-    settings.stop.drain_delay = UNIT * 0;
+    settings.stop.drain_delay = Duration::ZERO;
     settings.stop.timeout = Some(UNIT * 2);
     settings.stop.restart_timeout = UNIT * 2;
     assert!(walk("reload, complete", settings, usize::MAX).complete);
