@@ -175,10 +175,18 @@ impl Runtime<'_> {
 
     pub(super) fn kill_everything(&self) {
         if self.init {
-            signals::kill_all();
-        } else {
-            for process in leftovers::all() {
-                let _ = signals::send(process.pid, Signal::KILL);
+            return signals::kill_all();
+        }
+        match leftovers::all() {
+            Some(processes) => {
+                for process in processes {
+                    let _ = signals::send(process.pid, Signal::KILL);
+                }
+            }
+            None => {
+                for group in self.children.runs().map(|run| run.pid).chain(self.children.hook) {
+                    let _ = signals::send_to_group(group, Signal::KILL);
+                }
             }
         }
     }

@@ -4,15 +4,19 @@ use super::environment::Environment;
 use crate::config::Config;
 use crate::sys::Pid;
 use crate::sys::spawn::{Program, SpawnFailure, Start};
+use nix::libc::O_NONBLOCK;
 use std::ffi::{CStr, OsString};
-use std::fs::{File, remove_file};
+use std::fs::{OpenOptions, remove_file};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Makes the file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
     let Some(path) = path else { return };
-    let result = if drains { File::create(path).map(drop) } else { remove_file(path) };
+    // What is there may be a pipe without a reader, which must not keep guard waiting.
+    let create = || OpenOptions::new().write(true).create(true).truncate(true).custom_flags(O_NONBLOCK).open(path);
+    let result = if drains { create().map(drop) } else { remove_file(path) };
     match result {
         Err(error) if drains || error.kind() != io::ErrorKind::NotFound => {
             log::warn!(path:% = path.display(), error:% = error; "drain-file");

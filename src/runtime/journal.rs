@@ -215,7 +215,7 @@ impl<'a> Journal<'a> {
             }
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
             Notice::KillEverything { interrupted } => {
-                let left = leftovers::all();
+                let left = leftovers::all().unwrap_or_default();
                 let (count, names) = (left.len(), leftovers::names(&left));
                 let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
                 self.cause = Some(format!("killed after {why}: {names}"));

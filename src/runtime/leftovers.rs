@@ -66,9 +66,9 @@ pub(super) fn names(processes: &[Process]) -> String {
     shown.join(" ") + more
 }
 
-/// Every living descendant: what is left when guard stops waiting.
-pub(super) fn all() -> Vec<Process> {
-    procfs::descendants().unwrap_or_default()
+/// Every living descendant, what is left when guard stops waiting; `None` where there is no /proc to ask.
+pub(super) fn all() -> Option<Vec<Process>> {
+    procfs::descendants()
 }
 
 #[cfg(test)]
