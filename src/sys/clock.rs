@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn timestamp() -> String {
     #[expect(clippy::disallowed_methods, reason = "log lines are the one place for calendar time")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or(0);
+    let seconds = now.as_secs().try_into().unwrap_or(0);
     // SAFETY: tm is plain data, for which all zeros is a value; gmtime_r(3) reads one number and fills one structure.
     let time = unsafe {
         let mut time: libc::tm = std::mem::zeroed();
