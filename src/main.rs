@@ -17,6 +17,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let (mode, layers) = Layers::from_process();
+    if mode != Mode::Run {
+        sys::early::unblock_signals();
+    }
     let outcome = match mode {
         Mode::Help => print(&cli::help::text()),
         Mode::Version => print(&cli::help::version()),

@@ -1,6 +1,6 @@
 //! Sets of exit codes, as GUARD_SUCCESS_CODES and GUARD_NO_RESTART_CODES list them.
 
-use super::signal::Signal;
+use super::signal::{Signal, number};
 use std::fmt;
 
 /// Exit codes as a shell shows them, a death by signal n being 128 + n, and whether an OOM kill is among them.
@@ -18,7 +18,7 @@ impl CodeSet {
         for item in text.split(',').map(str::trim) {
             if item.eq_ignore_ascii_case("oom") {
                 set.oom = true;
-            } else if let Ok(code) = item.parse::<u8>() {
+            } else if let Some(code) = number(item) {
                 set.insert(code);
             } else if item.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(format!("{item:?} is not an exit code"));
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_refused() {
-        for text in ["", "256", "1,,2", "-1", "ok", "1;2"] {
+        for text in ["", "256", "1,,2", "-1", "+7", "ok", "1;2"] {
             assert!(CodeSet::parse(text).is_err(), "{text}");
         }
     }

@@ -4,6 +4,7 @@ use super::suggest::nearest;
 use super::variables::{VARIABLES, Variable};
 use super::{Origin, Unknown};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 /// What guard is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Layers {
                 }
                 Some("--help" | "-h") => return (Mode::Help, layers),
                 Some("--version" | "-V") => return (Mode::Version, layers),
-                Some(flag) if flag.starts_with("--") => layers.flag(flag, &mut arguments),
+                _ if argument.as_bytes().starts_with(b"--") => layers.flag(&argument, &mut arguments),
                 _ => {
                     // A word that is no flag: the command begins here, and so ends what guard can make sense of.
                     let mut line = argument.to_string_lossy().into_owned();
@@ -78,11 +79,11 @@ impl Layers {
     }
 
     /// `--name value` or `--name=value`.
-    fn flag(&mut self, flag: &str, arguments: &mut std::iter::Peekable<impl Iterator<Item = OsString>>) {
-        let (name, inline) = match flag.split_once('=') {
-            Some((name, value)) => (name, Some(OsString::from(value))),
-            None => (flag, None),
-        };
+    fn flag(&mut self, flag: &OsStr, arguments: &mut std::iter::Peekable<impl Iterator<Item = OsString>>) {
+        let mut parts = flag.as_bytes().splitn(2, |&byte| byte == b'=').map(OsStr::from_bytes);
+        let name = parts.next().unwrap_or(flag).to_string_lossy();
+        let name = name.as_ref();
+        let inline = parts.next().map(OsStr::to_os_string);
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
             let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
             let nearest = nearest(name, flags.iter().map(String::as_str));

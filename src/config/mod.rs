@@ -14,7 +14,7 @@ use crate::platform::Platform;
 use codes::CodeSet;
 use layers::Layers;
 use signal::Signal;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,7 +67,8 @@ pub struct StopSettings {
     pub signal: Option<Signal>,
     /// From the stop request to SIGKILL; `None` leaves the kill to the orchestrator.
     pub timeout: Option<Duration>,
-    /// The timeout of a restart in place, which no orchestrator would end: as above, or the platform's default.
+    /// The timeout of a restart in place, which no orchestrator would end: as above, or the platform's default after
+    /// the drain delay.
     pub restart_timeout: Duration,
     pub drain_delay: Duration,
 }
@@ -141,22 +142,24 @@ impl Config {
         let platform = Platform::detect(|name| layers.environment(name).is_some());
         let mut config = Config::of_platform(platform);
         let mut errors = layers.errors.clone();
+        let mut misread = Vec::new();
         for (index, variable) in VARIABLES.iter().enumerate() {
             let Some((origin, value)) = layers.value(variable) else { continue };
             config.origins[index] = origin;
-            let called = if origin == Origin::Flag { variable.flag() } else { variable.name.to_owned() };
+            let by_flag = if origin == Origin::Flag { format!(" ({})", variable.flag()) } else { String::new() };
             let read = value.to_str().ok_or_else(|| "not valid UTF-8".to_owned());
             if let Err(problem) = read.and_then(|text| (variable.set)(&mut config, text)) {
-                errors.push(format!("{called}={}: {problem}; it takes {}", value.to_string_lossy(), variable.takes));
+                let (name, value) = (variable.name, value.to_string_lossy());
+                errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
+                misread.push(variable.name);
             }
         }
-        if errors.is_empty() {
-            errors = config.contradictions();
-        }
-        if config.restart.max == Some(0) {
-            config.restart.policy = RestartPolicy::Never;
-        }
-        config.stop.restart_timeout = config.stop.timeout.unwrap_or(config.stop.restart_timeout);
+        let pairs = config.contradictions().into_iter();
+        errors.extend(
+            pairs.filter(|(names, _)| !names.iter().any(|name| misread.contains(name))).map(|(_, error)| error),
+        );
+        let without_limit = platform.stop_timeout().saturating_add(config.stop.drain_delay);
+        config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
         config.warnings = layers.unknown();
         config.environment = layers.environment_of_the_app();
         config.command = layers.command;
@@ -195,31 +198,41 @@ impl Config {
         index.map_or(Origin::Default, |index| self.origins[index])
     }
 
-    /// Values that are each valid, but not together.
-    fn contradictions(&self) -> Vec<String> {
+    /// The value of a variable that the app gets.
+    pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
+        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// Values that are each valid, but not together, by the names of the two variables.
+    fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut errors = Vec::new();
         let delay = self.stop.drain_delay;
         if let Some(timeout) = self.stop.timeout.filter(|&timeout| !delay.is_zero() && delay >= timeout) {
             let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
-            errors.push(format!(
+            let error = format!(
                 "GUARD_DRAIN_DELAY={}: leaves the app no time to stop; it takes less than GUARD_STOP_TIMEOUT ({}{whose})",
                 duration::show(delay),
                 duration::show(timeout),
-            ));
+            );
+            errors.push((["GUARD_DRAIN_DELAY", "GUARD_STOP_TIMEOUT"], error));
         }
         let restart = &self.restart;
-        if restart.backoff_initial > restart.backoff_max {
-            errors.push(format!(
+        // A lower maximum alone simply caps the default.
+        let chosen = self.origin("GUARD_BACKOFF_INITIAL") != Origin::Default;
+        if chosen && restart.backoff_initial > restart.backoff_max {
+            let error = format!(
                 "GUARD_BACKOFF_INITIAL={}: more than GUARD_BACKOFF_MAX; it takes {} at most",
                 duration::show(restart.backoff_initial),
                 duration::show(restart.backoff_max),
-            ));
+            );
+            errors.push((["GUARD_BACKOFF_INITIAL", "GUARD_BACKOFF_MAX"], error));
         }
         if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
-            errors.push(format!(
+            let error = format!(
                 "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",
                 restart.no_restart_codes
-            ));
+            );
+            errors.push((["GUARD_NO_RESTART_CODES", "GUARD_SUCCESS_CODES"], error));
         }
         errors
     }

@@ -51,6 +51,11 @@ impl Signal {
     }
 }
 
+/// A number of digits alone; Rust's own parser takes a sign too.
+pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -72,9 +77,9 @@ impl FromStr for Signal {
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let offset = |rest: &str, sign: char| match rest {
             "" => Some(0),
-            _ => rest.strip_prefix(sign)?.parse::<u8>().ok(),
+            _ => number(rest.strip_prefix(sign)?),
         };
-        let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+        let found = if let Some(rest) = name.strip_prefix("RTMIN") {
             offset(rest, '+').and_then(|up| RTMIN.checked_add(up))
         } else if let Some(rest) = name.strip_prefix("RTMAX") {
             offset(rest, '-').and_then(|down| RTMAX.checked_sub(down)).filter(|&number| number >= RTMIN)
@@ -83,9 +88,9 @@ impl FromStr for Signal {
         } else if let Some((_, signal)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
             Some(signal.0)
         } else {
-            name.parse::<u8>().ok()
+            number(name)
         };
-        number
+        found
             .and_then(|number| Signal::from_number(i32::from(number)))
             .ok_or_else(|| format!("no signal is called {text:?}"))
     }
@@ -113,7 +118,21 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_refused() {
-        for text in ["", "SIG", "0", "65", "-1", "RTMIN+31", "RTMAX-31", "RTMIN-1", "TERMINATE", "RTMIN+", "256"] {
+        for text in [
+            "",
+            "SIG",
+            "0",
+            "65",
+            "-1",
+            "RTMIN+31",
+            "RTMAX-31",
+            "RTMIN-1",
+            "TERMINATE",
+            "RTMIN+",
+            "256",
+            "+5",
+            "RTMIN++3",
+        ] {
             assert!(text.parse::<Signal>().is_err(), "{text}");
         }
     }

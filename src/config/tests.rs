@@ -63,6 +63,7 @@ fn values_that_contradict_each_other_are_errors() {
         ([("GUARD_DRAIN_DELAY", "10s"), ("HOME", "/")], "a default"),
         ([("GUARD_DRAIN_DELAY", "2s"), ("GUARD_STOP_TIMEOUT", "2s")], "GUARD_STOP_TIMEOUT (2s)"),
         ([("GUARD_BACKOFF_INITIAL", "2s"), ("GUARD_BACKOFF_MAX", "1s")], "GUARD_BACKOFF_MAX"),
+        ([("GUARD_DRAIN_DELAY", "60s"), ("GUARD_LOG", "off")], "GUARD_STOP_TIMEOUT"),
         ([("GUARD_SUCCESS_CODES", "3,4"), ("GUARD_NO_RESTART_CODES", "4")], "4 is in GUARD_SUCCESS_CODES too"),
     ] {
         let errors = errors("-- app", &environment);
@@ -81,10 +82,10 @@ fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
 }
 
 #[test]
-fn zero_restarts_is_never_and_a_restart_in_place_always_has_a_deadline() {
+fn a_restart_in_place_always_has_a_deadline() {
     let config = resolve("--max-restarts 0 --stop-timeout none -- app", &[("KUBERNETES_SERVICE_HOST", "x")]);
     let config = config.expect("valid");
-    assert_eq!(config.restart.policy, RestartPolicy::Never);
+    assert_eq!(config.restart.max, Some(0));
     assert_eq!((config.stop.timeout, config.stop.restart_timeout), (None, Duration::from_secs(25)));
 }
 

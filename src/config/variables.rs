@@ -1,7 +1,7 @@
 //! The one table of variables: parsing, `--help`, `guard check` and the test of docs/configuration.md all read it.
 
 use super::codes::CodeSet;
-use super::signal::Signal;
+use super::signal::{Signal, number};
 use super::{Config, LogFormat, Meaning, RestartPolicy, Scope, SignalMap, duration, words};
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub struct Variable {
     /// One line for `--help`.
     pub help: &'static str,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The value in force, in a form that `set` takes.
+    /// The value in force, as a person reads it.
     pub show: fn(&Config) -> String,
 }
 
@@ -63,7 +63,7 @@ pub const VARIABLES: [Variable; 19] = [
         set: |config, text| {
             config.restart.max = match text {
                 "unlimited" => None,
-                _ => Some(text.parse().map_err(|_| "not a number in range".to_owned())?),
+                _ => Some(number(text).ok_or("not a number in range")?),
             };
             Ok(())
         },
@@ -169,13 +169,13 @@ pub const VARIABLES: [Variable; 19] = [
         help: "command run at the stop request, beside the drain delay",
         set: |config, text| {
             let words = optional(text, words::split)?;
-            if words.as_ref().is_some_and(Vec::is_empty) {
+            if words.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
                 return Err("no command".to_owned());
             }
             config.pre_stop = words.unwrap_or_default();
             Ok(())
         },
-        show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { config.pre_stop.join(" ") },
+        show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { words::join(&config.pre_stop) },
     },
     Variable {
         name: "GUARD_DRAIN_FILE",
@@ -248,14 +248,15 @@ pub const VARIABLES: [Variable; 19] = [
     Variable {
         name: "GUARD_LOG",
         default: "info",
-        takes: "off, error, warn, info, debug or trace, also as guard=LEVEL or a list of such",
+        takes: "off, error, warn, info, debug or trace, also as TARGET=LEVEL or a list of such",
         help: "log level, as a filter of env_logger's; off is silence",
         set: |config, text| {
             for directive in text.split(',').map(str::trim) {
-                let (target, level) = directive.rsplit_once('=').unwrap_or(("guard", directive));
-                let ours = target == "guard" || target.starts_with("guard::");
-                if !ours || level.parse::<log::LevelFilter>().is_err() {
-                    return Err(format!("{directive:?} is no level"));
+                // A lone word may name a target too, but only one of guard's: else a slip of the finger means silence.
+                let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+                let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains('=');
+                if !ours && level.parse::<log::LevelFilter>().is_err() {
+                    return Err(format!("{level:?} is no level"));
                 }
             }
             config.log_filter = text.to_owned();

@@ -42,6 +42,14 @@ pub fn split(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
+/// The words as a line that splits into them again.
+pub fn join(words: &[String]) -> String {
+    let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '\'', '"', '\\']);
+    let quoted =
+        words.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +87,11 @@ mod tests {
         #[test]
         fn a_quoted_word_comes_back_whole(word in "[^']*") {
             prop_assert_eq!(split(&format!("'{word}'")), Ok(vec![word]));
+        }
+
+        #[test]
+        fn what_is_joined_splits_again(words in prop::collection::vec("\\PC*", 0..5)) {
+            prop_assert_eq!(split(&join(&words)), Ok(words));
         }
 
         #[test]

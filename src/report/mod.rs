@@ -8,6 +8,7 @@ pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};
 use crate::sys::output::Output;
+use std::io::ErrorKind;
 use writer::Writer;
 
 /// Sets the logger up; from here on the macros of `log` work.
@@ -27,5 +28,13 @@ pub fn init(config: &Config) {
 /// Says something before there is a configuration to say how.
 pub fn complain(text: &str) {
     let lines: String = text.lines().map(|line| format!("guard: {line}\n")).collect();
-    let _ = Output::of_stderr().write(lines.as_bytes());
+    let output = Output::of_stderr();
+    let mut rest = lines.as_bytes();
+    while !rest.is_empty() {
+        match output.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock && output.wait_for_room() => {}
+            Err(_) => return,
+        }
+    }
 }

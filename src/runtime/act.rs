@@ -8,6 +8,7 @@ use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
+use crate::sys::terminal::Terminal;
 use crate::sys::{Errno, Pid, process, signals};
 
 /// What is left of a run.
@@ -25,7 +26,7 @@ impl Runtime<'_> {
             Action::Signal(id, signal) => self.signal(id, signal),
             Action::Freeze(id) => self.signal_group(id, Signal::STOP),
             Action::Thaw(id) => {
-                self.pass_foreground();
+                self.look_at_terminal();
                 self.signal_group(id, Signal::CONT);
             }
             Action::Suspend => process::suspend(),
@@ -43,13 +44,15 @@ impl Runtime<'_> {
                 return self.childless.then_some(Event::NothingLeft);
             }
             Action::Report(notice) => {
-                if let Notice::Unkillable { run, .. } = notice {
+                if let Notice::Abandoned { run, .. } = notice {
                     self.children.forget(run);
                 }
                 self.journal.notice(notice);
             }
             Action::Exit(code) => {
-                self.restore_terminal();
+                if let Some(terminal) = &self.terminal {
+                    terminal.restore();
+                }
                 self.journal.end(code);
                 self.exit = Some(code);
             }
@@ -59,17 +62,21 @@ impl Runtime<'_> {
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
         let environment = self.environment.for_run(run, restarts, last);
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
         let start = Start {
             environment: &environment,
             directory: self.directory.as_deref(),
-            foreground: self.restore_terminal(),
+            foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
             die_with_guard: !self.init,
         };
         let oom_kills = self.oom_kills.as_ref().and_then(OomCounter::read);
         match self.program.spawn(&start) {
             Ok(pid) => {
                 let started = self.clock.now();
-                self.children.add(RunProcess { id: run, pid, started, oom_kills, reaped: false, sweeping: false });
+                let (reaped, killed, sweeping) = (false, false, None);
+                self.children.add(RunProcess { id: run, pid, started, oom_kills, reaped, killed, sweeping });
                 self.childless = false;
                 log::debug!(run = run.number, pid; "spawn");
                 Event::Spawned(run)
@@ -81,24 +88,31 @@ impl Runtime<'_> {
         }
     }
 
-    /// Sets the terminal's modes to what they were, if guard holds the terminal; `false` if it does not.
-    fn restore_terminal(&self) -> bool {
-        let terminal = self.terminal.as_ref().filter(|terminal| terminal.is_ours());
-        terminal.inspect(|terminal| terminal.restore()).is_some()
-    }
-
-    /// Puts the app into the foreground, if guard holds the terminal.
+    /// Puts the newest run into the foreground, or guard itself while none lives.
     pub(super) fn pass_foreground(&self) {
-        let main = self.children.runs().find(|run| !run.reaped);
-        if let (Some(terminal), Some(main)) = (&self.terminal, main)
-            && terminal.is_ours()
-        {
-            terminal.give(main.pid);
+        if let Some(terminal) = &self.terminal {
+            match self.children.newest_main() {
+                Some(main) => {
+                    terminal.give(main);
+                }
+                None => terminal.take(),
+            }
         }
     }
 
-    fn signal(&self, id: RunId, signal: Signal) {
+    /// guard was continued: the foreground may have changed hands.
+    pub(super) fn look_at_terminal(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.look();
+        }
+        self.pass_foreground();
+    }
+
+    fn signal(&mut self, id: RunId, signal: Signal) {
         let Some(pid) = self.children.main(id) else { return };
+        if let Some(run) = self.children.get_mut(id) {
+            run.killed |= signal == Signal::KILL;
+        }
         let mut result = match self.config.signal_scope {
             Scope::Process => signals::send(pid, signal),
             Scope::Group => signals::send_to_group(pid, signal),
@@ -119,26 +133,25 @@ impl Runtime<'_> {
     /// Signals the leftovers of a run. The answer counts them as they were before: their ends are events of their own.
     fn sweep(&mut self, id: RunId, signal: Signal) -> Event {
         if let Some(run) = self.children.get_mut(id) {
-            run.sweeping = true;
+            run.sweeping = Some(signal);
         }
         let leftovers = self.leftovers(id);
-        // A stopped process would never see SIGTERM.
-        let wake = (signal != Signal::KILL).then_some(Signal::CONT);
         match &leftovers {
             Leftovers::Known(processes) => {
                 if !processes.is_empty() {
                     self.journal.sweep(id, signal, processes);
                 }
                 for process in processes {
-                    for signal in [signal].into_iter().chain(wake) {
-                        self.journal.signalled(id, signal, signals::send(process.pid, signal));
+                    self.journal.signalled(id, signal, signals::send(process.pid, signal));
+                    // It would never see SIGTERM.
+                    if process.stopped {
+                        let _ = signals::send(process.pid, Signal::CONT);
                     }
                 }
             }
             Leftovers::Group(group) => {
-                for signal in [signal].into_iter().chain(wake) {
-                    let _ = signals::send_to_group(*group, signal);
-                }
+                self.journal.signalled(id, signal, signals::send_to_group(*group, signal));
+                let _ = signals::send_to_group(*group, Signal::CONT);
             }
         }
         self.answer(id, &leftovers)
@@ -147,6 +160,13 @@ impl Runtime<'_> {
     /// Looks again for leftovers of a run that is being swept.
     pub(super) fn count_leftovers(&mut self, id: RunId) -> Event {
         let leftovers = self.leftovers(id);
+        let killing = self.children.get(id).is_some_and(|run| run.sweeping == Some(Signal::KILL));
+        if let (true, Leftovers::Known(processes)) = (killing, &leftovers) {
+            // Some may have been born after the first blow.
+            for process in processes {
+                let _ = signals::send(process.pid, Signal::KILL);
+            }
+        }
         self.answer(id, &leftovers)
     }
 
@@ -155,7 +175,9 @@ impl Runtime<'_> {
             return Leftovers::Known(Vec::new());
         }
         let group = self.children.get(id).map(|run| run.pid).filter(|&group| signals::group_lives(group));
-        match (leftovers::of(id, &self.children), group) {
+        let look = || leftovers::of(id, &self.children);
+        // While one looks, a process may fork and end, and both be missed: what is not seen twice is not there.
+        match (look().filter(|found| !found.is_empty()).or_else(look), group) {
             (None, Some(group)) => Leftovers::Group(group),
             (processes, _) => Leftovers::Known(processes.unwrap_or_default()),
         }

@@ -1,5 +1,6 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
+use crate::config::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
 
@@ -22,8 +23,10 @@ pub(super) struct RunProcess {
     pub(super) oom_kills: Option<u64>,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
-    /// Its leftovers are being waited for.
-    pub(super) sweeping: bool,
+    /// The main process got SIGKILL from guard.
+    pub(super) killed: bool,
+    /// What its leftovers got, which are being waited for.
+    pub(super) sweeping: Option<Signal>,
 }
 
 #[derive(Default)]
@@ -53,6 +56,11 @@ impl Children {
     /// The pid of a main process that lives.
     pub(super) fn main(&self, id: RunId) -> Option<Pid> {
         self.get(id).filter(|run| !run.reaped).map(|run| run.pid)
+    }
+
+    /// The main process that the terminal belongs to: the newest that lives.
+    pub(super) fn newest_main(&self) -> Option<Pid> {
+        self.runs.iter().rev().find(|run| !run.reaped).map(|run| run.pid)
     }
 
     pub(super) fn runs(&self) -> impl Iterator<Item = &RunProcess> {

@@ -52,12 +52,12 @@ impl<'a> Journal<'a> {
                 "unknown-variable"
             );
         }
-        let shells = ["sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"];
-        if let Some(name) = procfs::name(1).filter(|name| process::parent() == 1 && shells.contains(&name.as_str())) {
-            log::warn!(
-                msg:% = format!("the parent is {name} as PID 1, where signals end: start guard by exec, or as the entrypoint");
-                "shell-above"
-            );
+        let above = procfs::process(1).filter(|init| process::parent() == 1 && procfs::is_shell(&init.name));
+        if let Some(shell) = above {
+            let name = shell.name;
+            let msg =
+                format!("the parent is {name} as PID 1, where signals end: start guard by exec, or as the entrypoint");
+            log::warn!(msg:%; "shell-above");
         }
     }
 
@@ -78,13 +78,14 @@ impl<'a> Journal<'a> {
 
     /// The main process of a run was reaped.
     pub(super) fn exit(&mut self, run: RunId, pid: Pid, ending: Ending, uptime: Duration, usage: &Usage) {
-        let level = if ending == Ending::Exited(0) { Level::Info } else { Level::Warn };
+        let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
+        let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
         let run = run.number;
         let uptime = format!("{}s", show_seconds(uptime));
         let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
         let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
         match ending {
-            Ending::Exited(code) | Ending::NotSpawned(code) => log::log!(
+            Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) => log::log!(
                 level, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
             ),
             Ending::Signaled(signal) => log::log!(
@@ -117,7 +118,11 @@ impl<'a> Journal<'a> {
 
     fn explain(&self, failure: SpawnFailure, found: Option<&Path>) -> (Errno, u8, String) {
         match failure {
-            SpawnFailure::Clone(errno) => (errno, CANNOT_EXECUTE, format!("no new process: {}", errno.desc())),
+            SpawnFailure::Clone(errno) => (
+                errno,
+                CANNOT_EXECUTE,
+                format!("no new process ({}): is a limit of processes or memory reached?", errno.desc()),
+            ),
             SpawnFailure::Directory(errno) => {
                 let directory = self.config.chdir.as_deref().unwrap_or(Path::new(".")).display();
                 (errno, OWN_ERROR, format!("GUARD_CHDIR={directory}: {}", errno.desc()))
@@ -163,7 +168,8 @@ impl<'a> Journal<'a> {
 
     pub(super) fn hook_failed(&self, failure: SpawnFailure) {
         let (_, _, problem) = self.explain(failure, None);
-        log::warn!(error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
+        let command = self.config.pre_stop.join(" ");
+        log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
 
     /// A decision of the core's.
@@ -206,11 +212,17 @@ impl<'a> Journal<'a> {
                 "background"
             ),
             Notice::KillRun { run } => {
-                let msg = format!("still running after {}: SIGKILL", self.limit());
-                log::error!(run = run.number, msg:%; "kill");
+                let limit = match self.config.stop.timeout {
+                    Some(_) => self.limit(),
+                    None => format!("{}, since GUARD_STOP_TIMEOUT is none", show(self.config.stop.restart_timeout)),
+                };
+                log::error!(run = run.number, msg:% = format!("still running after {limit}: SIGKILL"); "kill");
             }
-            Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers ignore SIGTERM"; "kill"),
-            Notice::Unkillable { run, count } => {
+            Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers still run: SIGKILL"; "kill"),
+            Notice::Unkillable { run } => {
+                log::error!(run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
+            }
+            Notice::Abandoned { run, count } => {
                 log::error!(run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
             }
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
@@ -218,7 +230,7 @@ impl<'a> Journal<'a> {
                 let left = leftovers::all().unwrap_or_default();
                 let (count, names) = (left.len(), leftovers::names(&left));
                 let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
-                self.cause = Some(format!("killed after {why}: {names}"));
+                self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
                 let msg = format!("still running after {why}: SIGKILL");
                 log::error!(count, processes:% = names, msg:%; "kill");
             }
@@ -254,6 +266,6 @@ fn told(ending: Ending) -> String {
         Ending::Exited(code) => format!("exited with code {code}"),
         Ending::Signaled(signal) => format!("died of {signal}"),
         Ending::OutOfMemory => "was killed for lack of memory".to_owned(),
-        Ending::NotSpawned(code) => format!("could not be started (code {code})"),
+        Ending::NotSpawned(error) => format!("could not be started (code {})", error.code),
     }
 }

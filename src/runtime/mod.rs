@@ -13,13 +13,13 @@ mod leftovers;
 
 use crate::config::Config;
 use crate::config::signal::Signal;
-use crate::supervisor::{Ending, Event, Settings, Supervisor, Timestamp};
+use crate::supervisor::{Ending, Event, RunId, Settings, Supervisor, Timestamp};
 use crate::sys::Pid;
 use crate::sys::cgroup::OomCounter;
 use crate::sys::process::{self, Status, Usage, Wait};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
-use crate::sys::terminal::Terminal;
+use crate::sys::terminal::{Terminal, has_job_control};
 use anyhow::Context;
 use children::{Children, Owner};
 use clock::Clock;
@@ -68,7 +68,6 @@ struct Runtime<'a> {
 impl<'a> Runtime<'a> {
     fn new(config: &'a Config, signals: Signals, init: bool) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
-        let path = config.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         Runtime {
             config,
             clock: Clock::start(),
@@ -81,12 +80,13 @@ impl<'a> Runtime<'a> {
                 instances: 1,
                 init,
                 terminal: terminal.is_some(),
+                job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),
             signals,
             children: Children::default(),
             journal: Journal::new(config),
-            program: Program::new(&config.command, path),
+            program: Program::new(&config.command, config.variable_of_the_app("PATH")),
             directory: config.chdir.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             environment: Environment::new(config),
             terminal,
@@ -162,7 +162,7 @@ impl<'a> Runtime<'a> {
         if self.childless {
             events.extend(self.lost());
         }
-        let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping).map(|run| run.id).collect();
+        let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id).collect();
         for event in events {
             self.dispatch(event);
         }
@@ -185,16 +185,15 @@ impl<'a> Runtime<'a> {
                 let oom_kills = self.oom_kills.as_ref().and_then(OomCounter::read);
                 let run = self.children.get_mut(id)?;
                 run.reaped = true;
+                let struck = oom_kills.zip(run.oom_kills).is_some_and(|(now, before)| now > before);
                 let ending = match status {
                     Status::Exited(code) => Ending::Exited(code),
-                    Status::Signaled(Signal::KILL) if oom_kills > run.oom_kills => Ending::OutOfMemory,
+                    Status::Signaled(Signal::KILL) if struck && !run.killed => Ending::OutOfMemory,
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
                 let uptime = self.clock.now().since(run.started);
                 self.journal.exit(id, pid, ending, uptime, &usage);
-                if let Some(terminal) = &self.terminal {
-                    terminal.reclaim(pid, self.init);
-                }
+                self.pass_foreground();
                 Some(Event::Exited(id, ending))
             }
             Owner::Hook => {
@@ -212,9 +211,21 @@ impl<'a> Runtime<'a> {
     fn stopped(&self, pid: Pid, signal: Signal) -> Option<Event> {
         match self.children.owner(pid) {
             // SIGSTOP is somebody's will; the others come from a terminal.
-            Owner::Run(id) if signal != Signal::STOP => Some(Event::Suspended(id)),
+            Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
+            Owner::Run(id) if signal != Signal::STOP => self.starved(id, pid, signal),
             Owner::Run(_) | Owner::Hook | Owner::Nobody => None,
         }
+    }
+
+    /// A run wants the terminal from the background (TTIN, TTOU). To continue one that cannot have it would only stop
+    /// it again, and so on.
+    fn starved(&self, id: RunId, pid: Pid, signal: Signal) -> Option<Event> {
+        let has_it = self.children.newest_main() == Some(pid)
+            && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_held() || terminal.give(pid));
+        if !has_it {
+            log::warn!(run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
+        }
+        has_it.then_some(Event::Suspended(id))
     }
 
     /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).
@@ -230,9 +241,9 @@ impl<'a> Runtime<'a> {
     }
 
     fn receive(&mut self, signal: Signal) {
-        // A shell has put guard into the foreground again: the app belongs there.
+        // A shell may have put guard into the foreground again: the app belongs there.
         if signal == Signal::CONT {
-            self.pass_foreground();
+            self.look_at_terminal();
         }
         self.dispatch(Event::Signal(signal));
     }

@@ -61,8 +61,10 @@ pub enum Notice {
     KillRun { run: RunId },
     /// Leftovers got their time, and live.
     KillLeftovers { run: RunId },
-    /// Some processes survived even SIGKILL; guard goes on without them.
-    Unkillable { run: RunId, count: usize },
+    /// The main process survived even SIGKILL; the run goes on.
+    Unkillable { run: RunId },
+    /// Leftovers survived even SIGKILL; guard goes on without them.
+    Abandoned { run: RunId, count: usize },
     /// The pre-stop hook took more than half of the stop timeout.
     KillHook,
     /// The stop timeout passed, or a second Ctrl-C came: SIGKILL to everything.

@@ -1,5 +1,6 @@
 //! How a run ended, and what guard exits with for it.
 
+use super::event::SpawnError;
 use crate::config::codes::CodeSet;
 use crate::config::signal::Signal;
 use std::fmt;
@@ -22,15 +23,16 @@ pub enum Ending {
     Signaled(Signal),
     /// The kernel's out-of-memory killer chose the main process.
     OutOfMemory,
-    /// There was no process; the code says why as in [`CANNOT_EXECUTE`] and [`NOT_FOUND`].
-    NotSpawned(u8),
+    /// There was no process.
+    NotSpawned(SpawnError),
 }
 
 impl Ending {
     /// The code as a shell would show it: 128 + n for a death by signal n.
     pub fn code(self) -> u8 {
         match self {
-            Ending::Exited(code) | Ending::NotSpawned(code) => code,
+            Ending::Exited(code) => code,
+            Ending::NotSpawned(error) => error.code,
             Ending::Signaled(signal) => of_signal(signal),
             Ending::OutOfMemory => KILLED,
         }
@@ -40,7 +42,9 @@ impl Ending {
     pub fn is_in(self, codes: &CodeSet) -> bool {
         match self {
             Ending::OutOfMemory => codes.oom || codes.contains(KILLED),
-            Ending::Exited(_) | Ending::Signaled(_) | Ending::NotSpawned(_) => codes.contains(self.code()),
+            // What may pass is not what a list of hopeless codes means.
+            Ending::NotSpawned(error) => !error.transient && codes.contains(error.code),
+            Ending::Exited(_) | Ending::Signaled(_) => codes.contains(self.code()),
         }
     }
 
@@ -59,7 +63,8 @@ pub fn of_signal(signal: Signal) -> u8 {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Exited(code) | Ending::NotSpawned(code) => code.fmt(f),
+            Ending::Exited(code) => code.fmt(f),
+            Ending::NotSpawned(error) => error.code.fmt(f),
             Ending::Signaled(signal) => signal.fmt(f),
             Ending::OutOfMemory => f.write_str("oom"),
         }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub init: bool,
     /// stdin is a terminal.
     pub terminal: bool,
+    /// stdin is a terminal, and somebody above may continue guard after it was stopped.
+    pub job_control: bool,
     /// Where the jitter begins.
     pub seed: u64,
 }
@@ -78,6 +80,8 @@ struct Hook {
     kill_at: Option<Timestamp>,
     /// No run waits for it any more, and it was told so.
     told: bool,
+    /// Another one is wanted when it has ended.
+    again: bool,
 }
 
 impl Supervisor {
@@ -113,7 +117,7 @@ impl Supervisor {
             Event::Exited(id, ending) => self.exited(now, id, ending),
             Event::Leftovers(id, count) => self.leftovers(now, id, count),
             Event::Suspended(id) => self.suspended(id),
-            Event::HookEnded => self.hook = None,
+            Event::HookEnded => self.hook_ended(),
             Event::Signal(signal) => self.signal(now, signal),
             Event::NothingLeft => self.nothing_left(),
             Event::Timeout => self.timeout(now),
@@ -159,7 +163,7 @@ impl Supervisor {
         if self.restore(id) {
             return;
         }
-        let ending = Ending::NotSpawned(error.code);
+        let ending = Ending::NotSpawned(error);
         if id.number == 1 && !error.transient {
             self.finish(now, id, ending, error.code);
         } else {
@@ -174,7 +178,7 @@ impl Supervisor {
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let kill_at = match run.state {
             RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => kill_at,
-            RunState::Killing => Some(now),
+            RunState::Killing { .. } => Some(now),
             RunState::Starting | RunState::Ready => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
@@ -215,7 +219,7 @@ impl Supervisor {
             }
             RunState::Clearing { left, .. } => *left = count,
             RunState::Starting | RunState::Ready | RunState::Draining { .. } => {}
-            RunState::Stopping { .. } | RunState::Killing => {}
+            RunState::Stopping { .. } | RunState::Killing { .. } => {}
         }
     }
 
@@ -281,12 +285,11 @@ impl Supervisor {
     }
 
     fn suspended(&mut self, id: RunId) {
-        if self.settings.init {
-            // Nobody could ever continue it: job control ends where there is no shell above.
-            self.actions.push(Action::Thaw(id));
-        } else if self.settings.terminal {
-            self.actions.extend([Action::Suspend, Action::Thaw(id)]);
+        // Without a shell above nobody could ever continue it.
+        if self.settings.job_control {
+            self.actions.push(Action::Suspend);
         }
+        self.actions.push(Action::Thaw(id));
     }
 
     fn signal(&mut self, now: Timestamp, signal: Signal) {
@@ -300,7 +303,12 @@ impl Supervisor {
             Some(_) | None if !self.begun() => self.early.push(signal),
             Some(Meaning::Restart) => self.restart_requested(now),
             Some(Meaning::Reload) => self.reload_requested(now),
-            Some(Meaning::Forward(other)) => self.forward(other),
+            Some(Meaning::Forward(other)) => {
+                self.forward(other);
+                if suspends && !self.settings.init {
+                    self.actions.push(Action::Suspend);
+                }
+            }
             None if suspends => self.suspend(signal),
             None => self.forward(signal),
         }
@@ -378,7 +386,7 @@ impl Supervisor {
         let Some(run) = self.run_mut(id) else { return };
         match run.state {
             RunState::Draining { .. } | RunState::Stopping { .. } => {
-                run.state = RunState::Killing;
+                run.state = RunState::Killing { give_up_at: now.after(LAST_DEADLINE) };
                 self.report(Notice::KillRun { run: id });
                 self.actions.push(Action::Signal(id, Signal::KILL));
             }
@@ -388,10 +396,16 @@ impl Supervisor {
                 self.actions.push(Action::Sweep(id, Signal::KILL));
             }
             RunState::Clearing { ending, left, .. } => {
-                self.report(Notice::Unkillable { run: id, count: left });
+                self.report(Notice::Abandoned { run: id, count: left });
                 self.gone(now, id, ending);
             }
-            RunState::Starting | RunState::Ready | RunState::Killing => {}
+            RunState::Killing { .. } => {
+                // A main process that lives cannot be replaced: it stays, and the restart has failed.
+                run.state = RunState::Ready;
+                run.asked = false;
+                self.report(Notice::Unkillable { run: id });
+            }
+            RunState::Starting | RunState::Ready => {}
         }
     }
 

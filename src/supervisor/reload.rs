@@ -33,6 +33,7 @@ impl Supervisor {
                 }
                 // The run that comes will be a new one anyway.
                 Slot::Waiting { until: Some(until) } => *until = now,
+                Slot::Live(run) if !run.main_lives() => run.asked = true,
                 Slot::Waiting { until: None } | Slot::Live(_) | Slot::Finished { .. } => {}
             }
         }

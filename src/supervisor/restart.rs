@@ -70,6 +70,9 @@ impl History {
             RestartPolicy::OnFailure if code == 0 => return Verdict::Finish { code, why: "success" },
             RestartPolicy::OnFailure | RestartPolicy::Always => {}
         }
+        if settings.max == Some(0) {
+            return Verdict::Finish { code, why: "GUARD_MAX_RESTARTS is 0" };
+        }
         self.remembered.retain(|restart| !restart.settled || now.since(restart.at) <= settings.window);
         if let Some(limit) = settings.max {
             if self.remembered.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -88,8 +91,9 @@ impl History {
 /// What an ending is worth to guard's own exit code: 0 for a success.
 pub(super) fn worth(ending: Ending, settings: &RestartSettings) -> u8 {
     let success = match ending {
-        Ending::NotSpawned(_) => false,
-        Ending::Exited(_) | Ending::Signaled(_) | Ending::OutOfMemory => ending.is_in(&settings.success_codes),
+        Ending::NotSpawned(_) | Ending::OutOfMemory => false,
+        Ending::Exited(0) => true,
+        Ending::Exited(_) | Ending::Signaled(_) => ending.is_in(&settings.success_codes),
     };
     if success { 0 } else { ending.code() }
 }

@@ -110,8 +110,8 @@ pub enum RunState {
     Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
     /// Has got its stop signal.
     Stopping { kill_at: Option<Timestamp> },
-    /// Has got SIGKILL.
-    Killing,
+    /// Has got SIGKILL, in a restart in place.
+    Killing { give_up_at: Timestamp },
     /// The main process has ended; its leftovers have got SIGTERM.
     Sweeping { ending: Ending, kill_at: Option<Timestamp>, told: bool },
     /// The leftovers have got SIGKILL.
@@ -122,7 +122,7 @@ impl Run {
     /// Whether the main process lives, so that it may be signalled.
     pub(super) fn main_lives(&self) -> bool {
         match self.state {
-            RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing => true,
+            RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => true,
             RunState::Starting | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
     }
@@ -130,10 +130,10 @@ impl Run {
     /// When this run needs attention though nothing happens to it.
     pub(super) fn deadline(&self, hook_runs: bool) -> Option<Timestamp> {
         match self.state {
-            RunState::Starting | RunState::Ready | RunState::Killing => None,
+            RunState::Starting | RunState::Ready => None,
             RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
             RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => kill_at,
-            RunState::Clearing { give_up_at, .. } => Some(give_up_at),
+            RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => Some(give_up_at),
         }
     }
 }

@@ -71,6 +71,11 @@ impl Supervisor {
                     *until = now;
                     notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
                 }
+                // It has ended by itself: the next run follows as one that was asked for.
+                Slot::Live(run) if !run.asked && !run.main_lives() => {
+                    run.asked = true;
+                    notices.push(Notice::RestartRequested { run: run.id });
+                }
                 Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
                 Slot::Waiting { until: None } | Slot::Finished { .. } => {}
             }
@@ -88,12 +93,28 @@ impl Supervisor {
         }
         let kill_at = timeout.map(|timeout| now.after(timeout / 2));
         match &mut self.hook {
+            // It is on its way out, for a run that has ended. This drain gets one of its own.
+            Some(hook) if hook.told => {
+                *hook = Hook { kill_at, told: true, again: true };
+                self.actions.push(Action::SignalHook(Signal::KILL));
+            }
             Some(hook) => hook.kill_at = earlier(hook.kill_at, kill_at),
             None => {
-                self.hook = Some(Hook { kill_at, told: false });
+                self.hook = Some(Hook { kill_at, told: false, again: false });
                 self.actions.push(Action::StartHook);
             }
         }
+    }
+
+    pub(super) fn hook_ended(&mut self) {
+        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
+        self.hook = match self.hook {
+            Some(hook) if hook.again && waits => {
+                self.actions.push(Action::StartHook);
+                Some(Hook { told: false, again: false, ..hook })
+            }
+            Some(_) | None => None,
+        };
     }
 
     /// Sends the stop signal to every run whose drain delay is over and that waits for no hook.
@@ -112,7 +133,7 @@ impl Supervisor {
                     actions.push(Action::Signal(run.id, Signal::CONT));
                 }
                 RunState::Starting | RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } => {}
-                RunState::Killing | RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
+                RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
             }
         }
     }
@@ -214,6 +235,6 @@ pub(super) fn drain(run: &mut Run, now: Timestamp, signal: Signal, delay: Durati
         RunState::Sweeping { ending, kill_at: own, told } => {
             RunState::Sweeping { ending, kill_at: earlier(own, kill_at), told }
         }
-        state @ (RunState::Starting | RunState::Killing | RunState::Clearing { .. }) => state,
+        state @ (RunState::Starting | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
     };
 }

@@ -25,11 +25,14 @@ pub fn inherited() -> Inherited {
     }
 }
 
+// The binary of the unit tests has a runtime of its own, which must stay interruptible.
 // SAFETY: a pointer to a function of the type that the C library calls through `.init_array`, once, with one thread.
+#[cfg(not(test))]
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = before_main;
 
+#[cfg_attr(test, expect(dead_code))]
 extern "C" fn before_main() {
     MASK.store(change_mask(libc::SIG_BLOCK, SignalSet::FULL).bits(), Ordering::Relaxed);
     let ignored = Signal::all().filter(|&signal| is_ignored(signal));
@@ -37,6 +40,11 @@ extern "C" fn before_main() {
     for descriptor in 0..=2 {
         fill_if_closed(descriptor);
     }
+}
+
+/// Undoes the block, for a guard that runs no app and is to end like any program.
+pub fn unblock_signals() {
+    change_mask(libc::SIG_SETMASK, inherited().mask);
 }
 
 /// The kernel's own sigaction structure: the C library's wrapper refuses the signals that it keeps for itself.

@@ -52,6 +52,15 @@ impl Output {
     }
 }
 
+impl Output {
+    /// Waits for a reader, a second at most; `false` if there is still no room.
+    pub fn wait_for_room(&self) -> bool {
+        let stderr = stderr();
+        let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut descriptors, PollTimeout::from(1_000_u16)) == Ok(1)
+    }
+}
+
 /// stderr as a file that is never closed, without std's habit to call a closed descriptor a success.
 fn borrowed() -> ManuallyDrop<File> {
     // SAFETY: descriptor 2 is open (see `early`), and is not closed here.

@@ -14,7 +14,9 @@ pub struct Process {
     pub group: Pid,
     /// The name that it goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
     pub name: String,
-    parent: Pid,
+    pub parent: Pid,
+    /// Stopped, by a signal or a tracer.
+    pub stopped: bool,
 }
 
 /// All living descendants of guard; `None` without a /proc of guard's own PID namespace.
@@ -30,23 +32,26 @@ pub fn descendants() -> Option<Vec<Process>> {
 
 /// Follows /proc/PID/task/TID/children; `None` where the kernel was built without it (CONFIG_PROC_CHILDREN).
 fn descendants_by_children() -> Option<Vec<Pid>> {
-    let mut found = children(process::id())?;
+    if !Path::new("/proc/thread-self/children").exists() {
+        return None;
+    }
+    let mut found = children(process::id());
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
-        found.extend(children(pid).unwrap_or_default());
+        found.extend(children(pid));
         next += 1;
     }
     Some(found)
 }
 
-/// The children of every thread of a process.
-fn children(pid: Pid) -> Option<Vec<Pid>> {
+/// The children of every thread of a process; a thread that has just ended has none.
+fn children(pid: Pid) -> Vec<Pid> {
     let mut pids = Vec::new();
-    for task in read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
-        let text = read_to_string(task.path().join("children")).ok()?;
+    for task in read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let text = read_to_string(task.path().join("children")).unwrap_or_default();
         pids.extend(text.split_ascii_whitespace().filter_map(|word| word.parse::<Pid>().ok()));
     }
-    Some(pids)
+    pids
 }
 
 /// Asks every process who its parent is.
@@ -92,9 +97,10 @@ fn parse_stat(pid: Pid, text: &str) -> Option<Stat> {
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
     let parent = fields.get(1)?.parse().ok()?;
     let group = fields.get(2)?.parse().ok()?;
+    let state = fields.first()?.chars().next()?;
     Some(Stat {
-        process: Process { pid, group, name: name.to_owned(), parent },
-        state: fields.first()?.chars().next()?,
+        process: Process { pid, group, name: name.to_owned(), parent, stopped: matches!(state, 'T' | 't') },
+        state,
         threads: fields.get(17)?.parse().ok()?,
     })
 }
@@ -105,9 +111,14 @@ pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
     read(format!("/proc/{pid}/environ"))
 }
 
-/// The name of the process with this pid.
-pub fn name(pid: Pid) -> Option<String> {
-    stat(pid).map(|stat| stat.process.name)
+/// The process with this pid.
+pub fn process(pid: Pid) -> Option<Process> {
+    stat(pid).map(|stat| stat.process)
+}
+
+/// Whether a process of this name is a shell.
+pub fn is_shell(name: &str) -> bool {
+    ["sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"].contains(&name)
 }
 
 #[cfg(test)]
@@ -118,7 +129,7 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = "7 (a) Z (b c) S 1 5 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 100";
         let stat = parse_stat(7, line).expect("parsed");
-        assert_eq!(stat.process, Process { pid: 7, group: 5, name: "a) Z (b c".to_owned(), parent: 1 });
+        assert_eq!(stat.process, Process { pid: 7, group: 5, name: "a) Z (b c".to_owned(), parent: 1, stopped: false });
         assert_eq!((stat.state, stat.threads), ('S', 3));
     }
 
@@ -138,7 +149,7 @@ mod tests {
         assert!(descendants_by_parents().expect("/proc").contains(&pid));
         match descendants_by_children() {
             Some(pids) => assert!(pids.contains(&pid)),
-            None => assert!(!Path::new("/proc/self/task").join(pid.to_string()).join("children").exists()),
+            None => assert!(!Path::new("/proc/thread-self/children").exists()),
         }
         drop(child.stdin.take());
         child.wait().expect("ended");

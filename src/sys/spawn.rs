@@ -163,6 +163,9 @@ impl Plan<'_> {
 
     /// Dispositions first, the mask last: a signal that was held back meanwhile must find no handler of guard's.
     fn reset_signals(&self) {
+        // A Ctrl-Z from before the program would stop this process, and guard with it: to ignore it once discards it.
+        // SAFETY: signal(2) with one of its two constants, or what it returned, installs no handler of guard's.
+        unsafe { libc::signal(libc::SIGTSTP, libc::signal(libc::SIGTSTP, libc::SIG_IGN)) };
         for signal in HANDLED.into_iter().chain([Signal::PIPE]) {
             // An inherited SIGCHLD=SIG_IGN is not passed on: with it nobody can wait for a child (`sigaction(2)`).
             let ignore = self.inherited.ignored.contains(signal) && signal != Signal::CHLD;
@@ -186,8 +189,9 @@ impl Plan<'_> {
             if errno != Errno::EACCES && !ELSEWHERE.contains(&errno) {
                 return SpawnFailure::Execute(errno);
             }
-            // A later directory may have a file that works; if none has, that one may not be executed says the most.
-            if failure != Errno::EACCES {
+            // A later directory may have a file that works. If none has, any other error says more than that.
+            let elsewhere = [Errno::ENOENT, Errno::ENOTDIR].contains(&errno) && failure != Errno::ENOENT;
+            if failure != Errno::EACCES && !elsewhere {
                 failure = errno;
             }
         }

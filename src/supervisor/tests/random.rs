@@ -14,11 +14,11 @@ prop_compose! {
         stable_after in 0..5_u32,
         timeout in prop::option::of(0..10_u32),
         drain_delay in 0..3_u32,
-        flags in any::<[bool; 4]>(),
+        flags in any::<[bool; 5]>(),
         seed in any::<u64>(),
     ) -> Settings {
-        let [pre_stop, init, terminal, group] = flags;
-        let mut settings = Settings { instances, pre_stop, init, terminal, seed, ..settings() };
+        let [pre_stop, init, terminal, job_control, group] = flags;
+        let mut settings = Settings { instances, pre_stop, init, terminal, job_control, seed, ..settings() };
         settings.restart.policy = policy;
         settings.restart.max = max;
         settings.restart.window = UNIT * window;

@@ -301,6 +301,35 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
 }
 
 #[test]
+fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(signal("USR1")));
+    while !wait(&mut world).contains(&Action::Signal(run(1), Signal::KILL)) {}
+    let actions = wait(&mut world);
+    assert!(actions.contains(&Action::Draining(false)), "{actions:?}");
+    assert!(spawns(&world.step(exit(1, 1)), 2), "its end is a crash like any other");
+}
+
+#[test]
+fn a_restart_that_is_asked_for_while_leftovers_are_swept_does_not_count() {
+    let mut world = World::serving(plain());
+    world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
+    world.step(Step::Signal(signal("USR1")));
+    assert!(spawns(&world.step(Step::Clear(run(1))), 2), "even after a success");
+}
+
+#[test]
+fn a_drain_does_not_make_do_with_a_hook_on_its_way_out() {
+    let mut world = World::serving(Settings { pre_stop: true, ..plain() });
+    world.step(Step::Signal(signal("USR1")));
+    assert!(world.step(exit(1, 0)).contains(&Action::SignalHook(STOP)));
+    world.step(Step::Spawn(Ok(())));
+    assert!(world.step(Step::Signal(STOP)).contains(&Action::SignalHook(Signal::KILL)));
+    assert!(world.step(Step::HookEnds).contains(&Action::StartHook));
+    assert!(world.step(Step::HookEnds).contains(&Action::Signal(run(2), STOP)));
+}
+
+#[test]
 fn a_stop_during_a_restart_in_place_does_not_tell_the_app_twice() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
@@ -383,7 +412,7 @@ fn job_control_ends_at_pid_1_and_is_followed_elsewhere() {
     let mut world = World::serving(Settings { init: true, terminal: true, ..plain() });
     assert_eq!(world.step(Step::Signal(Signal::TSTP)), []);
     assert_eq!(world.step(Step::Suspend(run(1))), [Action::Thaw(run(1))]);
-    let mut world = World::serving(Settings { init: false, terminal: true, ..plain() });
+    let mut world = World::serving(Settings { init: false, terminal: true, job_control: true, ..plain() });
     assert_eq!(world.step(Step::Signal(Signal::TSTP)), [Action::Signal(run(1), Signal::TSTP), Action::Suspend]);
     assert_eq!(world.step(Step::Suspend(run(1))), [Action::Suspend, Action::Thaw(run(1))]);
 }

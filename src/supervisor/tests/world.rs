@@ -87,6 +87,7 @@ pub(super) fn settings() -> Settings {
         instances: 1,
         init: true,
         terminal: false,
+        job_control: false,
         seed: 1,
     }
 }
@@ -273,11 +274,13 @@ impl World {
                 assert!(!self.told.contains(&run), "no run is told to stop twice");
                 self.told.push(run);
             }
+            // Whoever asks again after that has failed means it.
+            Notice::Unkillable { run } => self.told.retain(|told| *told != run),
             Notice::Restarting { .. } => self.restarts.push(self.now),
             Notice::Draining { .. } | Notice::StoppedAtTerminal { .. } => {
                 self.end.get_or_insert(self.now);
             }
-            Notice::Unkillable { run, .. } => {
+            Notice::Abandoned { run, .. } => {
                 self.leftovers.remove(&run);
             }
             Notice::RestartRequested { .. }
@@ -393,7 +396,7 @@ fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timesta
     let runs = supervisor.runs().filter_map(|run| match run.state {
         RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => Some((Some(run.id), kill_at)),
         RunState::Sweeping { kill_at, .. } => Some((Some(run.id), kill_at)),
-        RunState::Starting | RunState::Ready | RunState::Killing | RunState::Clearing { .. } => None,
+        RunState::Starting | RunState::Ready | RunState::Killing { .. } | RunState::Clearing { .. } => None,
     });
     own.into_iter().chain(runs).collect()
 }
@@ -422,8 +425,10 @@ impl Supervisor {
                         each(kill_at);
                     }
                     RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => each(kill_at),
-                    RunState::Clearing { give_up_at, .. } => *give_up_at = shift(*give_up_at),
-                    RunState::Starting | RunState::Ready | RunState::Killing => {}
+                    RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => {
+                        *give_up_at = shift(*give_up_at);
+                    }
+                    RunState::Starting | RunState::Ready => {}
                 }
             }
         }
