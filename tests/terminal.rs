@@ -184,3 +184,35 @@ fn elsewhere_ctrl_z_stops_both_and_sigcont_continues_both() {
     guard.signal(libc::SIGTERM);
     assert_eq!(guard.code(), 0);
 }
+
+#[test]
+fn after_a_reload_the_new_run_has_the_terminal() {
+    for setup in everywhere() {
+        let setup = setup.terminal().env("GUARD_SIGNAL_MAP", "USR2=reload");
+        let mut guard = setup.fixture("foreground quit INT 0 quit TERM 0 serve").start();
+        assert_eq!(guard.lines_until("ready"), ["foreground yes"]);
+        guard.signal(libc::SIGUSR2);
+        guard.event("exit");
+        guard.line("foreground yes");
+        guard.line("ready");
+        guard.press(CTRL_C);
+        guard.line("got INT");
+        assert_eq!(guard.code(), 0);
+        assert!(!has_logged(&guard, "drain"), "the key is the app's alone: {}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_run_that_cannot_have_the_terminal_is_left_stopped() {
+    // To continue it would only stop it again, and guard would do nothing else.
+    let reader = "echo ready; trap : TERM; while :; do read line; done";
+    let Some(setup) = pid1() else { return };
+    let setup = setup.terminal().env("GUARD_SIGNAL_MAP", "USR2=reload").env("GUARD_STOP_TIMEOUT", "1s");
+    let mut guard = setup.app(["sh", "-c", reader]).start();
+    guard.line("ready");
+    guard.signal(libc::SIGUSR2);
+    guard.event("stopped");
+    guard.event("kill");
+    let stopped = guard.events().iter().filter(|event| event.name() == "stopped").count();
+    assert!(stopped < 5, "{}", guard.transcript());
+}
