@@ -52,7 +52,8 @@ impl<'a> Journal<'a> {
                 "unknown-variable"
             );
         }
-        let above = procfs::process(1).filter(|init| process::parent() == 1 && procfs::is_shell(&init.name));
+        let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::process);
+        let above = parent.filter(|init| procfs::is_shell(&init.name));
         if let Some(shell) = above {
             let name = shell.name;
             let msg =

@@ -25,7 +25,7 @@ use children::{Children, Owner};
 use clock::Clock;
 use environment::Environment;
 use journal::Journal;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
@@ -100,7 +100,7 @@ impl<'a> Runtime<'a> {
 
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none.
-        for signal in self.signals.take() {
+        for signal in self.signals.wait(PollTimeout::ZERO).signals {
             self.dispatch(Event::Signal(signal));
         }
         self.dispatch(Event::Start);
@@ -108,11 +108,13 @@ impl<'a> Runtime<'a> {
             if let Some(code) = self.exit {
                 return code;
             }
-            self.sleep();
             // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
-            let signals = self.signals.take();
-            self.reap();
-            for signal in signals {
+            let timeout = timeout(self.supervisor.next_deadline(), self.clock.now());
+            let wakeup = self.signals.wait(timeout);
+            if wakeup.children {
+                self.reap();
+            }
+            for signal in wakeup.signals {
                 self.receive(signal);
             }
             let now = self.clock.now();
@@ -120,14 +122,6 @@ impl<'a> Runtime<'a> {
                 self.dispatch(Event::Timeout);
             }
         }
-    }
-
-    /// Until something happens or the core's next deadline has passed.
-    fn sleep(&self) {
-        let timeout = timeout(self.supervisor.next_deadline(), self.clock.now());
-        let mut descriptors = self.signals.descriptors().map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-        // EINTR is a reason to look, like any other.
-        let _ = poll(&mut descriptors, timeout);
     }
 
     /// Gives an event to the core, does what it says, and gives it the answers.
@@ -182,13 +176,13 @@ impl<'a> Runtime<'a> {
     fn ended(&mut self, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
         match self.children.owner(pid) {
             Owner::Run(id) => {
-                let oom_kills = self.oom_kills.as_ref().and_then(OomCounter::read);
                 let run = self.children.get_mut(id)?;
                 run.reaped = true;
-                let struck = oom_kills.zip(run.oom_kills).is_some_and(|(now, before)| now > before);
+                let oom_kills = || self.oom_kills.as_ref().and_then(OomCounter::read);
+                let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
                 let ending = match status {
                     Status::Exited(code) => Ending::Exited(code),
-                    Status::Signaled(Signal::KILL) if struck && !run.killed => Ending::OutOfMemory,
+                    Status::Signaled(Signal::KILL) if !run.killed && struck() => Ending::OutOfMemory,
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
                 let uptime = self.clock.now().since(run.started);

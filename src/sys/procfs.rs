@@ -2,8 +2,8 @@
 
 use super::{Pid, process};
 use std::collections::HashMap;
-use std::fs::{read, read_dir, read_link, read_to_string};
-use std::io;
+use std::fs::{File, read, read_dir, read_link, read_to_string};
+use std::io::{self, Read};
 use std::path::Path;
 
 /// A living process.
@@ -87,7 +87,10 @@ impl Stat {
 
 /// Reads /proc/PID/stat.
 fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(pid, &String::from_utf8_lossy(&read(format!("/proc/{pid}/stat")).ok()?))
+    // One line, far shorter than this; std would ask for it in many small pieces.
+    let mut line = [0; 1024];
+    let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    parse_stat(pid, &String::from_utf8_lossy(&line[..count]))
 }
 
 fn parse_stat(pid: Pid, text: &str) -> Option<Stat> {

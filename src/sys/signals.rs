@@ -4,10 +4,11 @@
 
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::low_level::pipe;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,6 +69,17 @@ pub struct Signals {
     stop: [(Signal, Arc<AtomicBool>); 2],
     /// The rest: a signalfd (`signalfd(2)`).
     rest: File,
+    /// guard's own pid, which its own SIGPIPE names as the sender.
+    own: u32,
+}
+
+/// What made a poll return.
+#[derive(Clone, Debug, Default)]
+pub struct Wakeup {
+    /// A child may have changed its state.
+    pub children: bool,
+    /// In no particular order, without SIGCHLD and guard's own SIGPIPE.
+    pub signals: Vec<Signal>,
 }
 
 impl Signals {
@@ -93,37 +105,40 @@ impl Signals {
         // SAFETY: the descriptor is new, and nobody else's.
         let rest_file = unsafe { OwnedFd::from_raw_fd(descriptor) };
         change_mask(libc::SIG_SETMASK, rest);
-        Ok(Signals { wake: File::from(reader), stop, rest: File::from(rest_file) })
+        Ok(Signals { wake: File::from(reader), stop, rest: File::from(rest_file), own: std::process::id() })
     }
 
-    /// What to poll for reading.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.wake.as_fd(), self.rest.as_fd()]
+    /// Waits for signals until the timeout has passed, and takes those that have come, at most a few dozen.
+    pub fn wait(&mut self, timeout: PollTimeout) -> Wakeup {
+        let mut descriptors = [&self.wake, &self.rest].map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
+        // EINTR leaves the results as they were, though a handler has just written to the pipe.
+        let interrupted = poll(&mut descriptors, timeout).is_err();
+        let [handled, rest] = descriptors.map(|descriptor| descriptor.any().unwrap_or(false));
+        let mut wakeup = Wakeup::default();
+        if handled || interrupted {
+            wakeup.children = true;
+            let mut bytes = [0; 64];
+            while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
+            let came = self.stop.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
+            wakeup.signals.extend(came.map(|(signal, _)| *signal));
+        }
+        if rest || interrupted {
+            self.take_rest(&mut wakeup.signals);
+        }
+        wakeup
     }
 
-    /// The signals that have come since the last call, at most a few dozen; SIGCHLD and guard's own SIGPIPE are left out.
-    pub fn take(&mut self) -> Vec<Signal> {
-        let mut bytes = [0; 64];
-        while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
-        let came = self.stop.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
-        let mut signals: Vec<Signal> = came.map(|(signal, _)| *signal).collect();
-        signals.extend(self.take_rest());
-        signals
-    }
-
-    fn take_rest(&self) -> Vec<Signal> {
-        const AT_ONCE: usize = 32;
+    fn take_rest(&self, signals: &mut Vec<Signal>) {
+        const AT_ONCE: usize = 8;
         // SAFETY: signalfd_siginfo is plain data, for which all zeros is a value.
         let mut infos: [libc::signalfd_siginfo; AT_ONCE] = unsafe { std::mem::zeroed() };
         // SAFETY: read(2) writes at most the size of the array, in whole records.
         let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
         let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
-        let own = std::process::id();
-        let received = infos[..records].iter().filter_map(|info| {
+        signals.extend(infos[..records].iter().filter_map(|info| {
             let signal = Signal::from_number(i32::try_from(info.ssi_signo).ok()?)?;
-            (signal != Signal::PIPE || info.ssi_pid != own).then_some(signal)
-        });
-        received.collect()
+            (signal != Signal::PIPE || info.ssi_pid != self.own).then_some(signal)
+        }));
     }
 }
 

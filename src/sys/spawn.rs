@@ -9,6 +9,7 @@ use super::signals::{HANDLED, SignalSet, change_mask};
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -88,8 +89,8 @@ impl Program {
             environment: pointers(start.environment),
             failure: None,
         };
-        const STACK: usize = 32 * 1024;
-        let mut stack = Box::<[u128; STACK / size_of::<u128>()]>::new_uninit();
+        const STACK: usize = 16 * 1024;
+        let mut stack = MaybeUninit::<[u128; STACK / size_of::<u128>()]>::uninit();
         let old = change_mask(libc::SIG_SETMASK, SignalSet::FULL);
         // SAFETY: the child runs `run_plan` on a stack of its own, which grows down from its end and outlives it, since
         // guard stands still until the child has executed its program or has ended. It shares `plan`, to which nobody
