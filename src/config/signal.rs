@@ -44,11 +44,6 @@ impl Signal {
     pub fn number(self) -> u8 {
         self.0
     }
-
-    /// Every signal, in the order of their numbers.
-    pub fn all() -> impl Iterator<Item = Signal> {
-        (1..=RTMAX).map(Signal)
-    }
 }
 
 /// A number of digits alone; Rust's own parser takes a sign too.
@@ -139,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_signal_reads_back_as_itself() {
-        for signal in Signal::all() {
+        for signal in (1..=RTMAX).map(Signal) {
             assert_eq!(signal.to_string().parse(), Ok(signal), "{signal}");
         }
     }

@@ -71,10 +71,12 @@ impl Runtime<'_> {
             foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
             die_with_guard: !self.init,
         };
-        let oom_kills = self.oom_kills.as_ref().and_then(OomCounter::read);
         match self.program.spawn(&start) {
             Ok(pid) => {
                 let started = self.clock.now();
+                // Only now, since it need not delay the app.
+                let oom_kills = self.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
+                let oom_kills = oom_kills.and_then(OomCounter::read);
                 let (reaped, killed, sweeping) = (false, false, None);
                 self.children.add(RunProcess { id: run, pid, started, oom_kills, reaped, killed, sweeping });
                 self.childless = false;

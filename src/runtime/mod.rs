@@ -55,7 +55,8 @@ struct Runtime<'a> {
     directory: Option<CString>,
     environment: Environment,
     terminal: Option<Terminal>,
-    oom_kills: Option<OomCounter>,
+    /// Found at the first spawn; `Some(None)` where there is none.
+    oom_kills: Option<Option<OomCounter>>,
     /// guard is PID 1 of its namespace.
     init: bool,
     /// The last reap found no child at all, so there is no descendant either.
@@ -90,7 +91,7 @@ impl<'a> Runtime<'a> {
             directory: config.chdir.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             environment: Environment::new(config),
             terminal,
-            oom_kills: OomCounter::of_this_cgroup(),
+            oom_kills: None,
             init,
             childless: true,
             killing: false,
@@ -178,7 +179,7 @@ impl<'a> Runtime<'a> {
             Owner::Run(id) => {
                 let run = self.children.get_mut(id)?;
                 run.reaped = true;
-                let oom_kills = || self.oom_kills.as_ref().and_then(OomCounter::read);
+                let oom_kills = || self.oom_kills.as_ref()?.as_ref()?.read();
                 let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
                 let ending = match status {
                     Status::Exited(code) => Ending::Exited(code),

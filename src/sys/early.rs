@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static MASK: AtomicU64 = AtomicU64::new(0);
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
+/// The signals whose disposition std or guard changes, and sets back in a child. All others are left as they were.
+pub(super) const CHANGED: [Signal; 3] = [Signal::PIPE, Signal::TERM, Signal::INT];
+
 /// What guard was started with, and what a child of its is to be started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Inherited {
     /// The signal mask.
     pub mask: SignalSet,
-    /// The signals whose disposition was SIG_IGN.
+    /// Those of [`CHANGED`] whose disposition was SIG_IGN.
     pub ignored: SignalSet,
 }
 
@@ -35,7 +38,7 @@ static CONSTRUCTOR: extern "C" fn() = before_main;
 #[cfg_attr(test, expect(dead_code))]
 extern "C" fn before_main() {
     MASK.store(change_mask(libc::SIG_BLOCK, SignalSet::FULL).bits(), Ordering::Relaxed);
-    let ignored = Signal::all().filter(|&signal| is_ignored(signal));
+    let ignored = CHANGED.into_iter().filter(|&signal| is_ignored(signal));
     IGNORED.store(ignored.fold(SignalSet::EMPTY, SignalSet::with).bits(), Ordering::Relaxed);
     for descriptor in 0..=2 {
         fill_if_closed(descriptor);

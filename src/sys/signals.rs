@@ -1,6 +1,7 @@
-//! Taking signals: CHLD, TERM and INT through signal-hook, all others, real-time ones included, from one signalfd.
+//! Taking signals: TERM and INT through signal-hook, all others, real-time ones included, from one signalfd.
 //!
-//! A handler per signal would cost a millisecond at the start, and neither signal-hook nor nix takes every number.
+//! A handler per signal would cost a millisecond at the start, and a handler for CHLD two system calls for each orphan;
+//! and neither signal-hook nor nix takes every number.
 
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
@@ -9,8 +10,6 @@ use signal_hook::low_level::pipe;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A set of signals, as the kernel has it: bit n - 1 is signal n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +59,19 @@ pub(super) fn change_mask(how: libc::c_int, set: SignalSet) -> SignalSet {
 }
 
 /// The signals that signal-hook carries.
-pub(super) const HANDLED: [Signal; 3] = [Signal::CHLD, Signal::TERM, Signal::INT];
+const HANDLED: [Signal; 2] = [Signal::TERM, Signal::INT];
 
 /// Where signals come in. There is one for the whole process.
 pub struct Signals {
-    /// Readable when one of the handled signals has come.
-    wake: File,
-    stop: [(Signal, Arc<AtomicBool>); 2],
+    /// Each handled signal with the pipe that its handler writes to.
+    handled: [(Signal, File); 2],
     /// The rest: a signalfd (`signalfd(2)`).
     rest: File,
     /// guard's own pid, which its own SIGPIPE names as the sender.
     own: u32,
 }
 
-/// What made a poll return.
+/// What made a wait end.
 #[derive(Clone, Debug, Default)]
 pub struct Wakeup {
     /// A child may have changed its state.
@@ -85,17 +83,12 @@ pub struct Wakeup {
 impl Signals {
     /// Takes over every signal that can be taken; errors are those of the calls that make descriptors.
     pub fn new() -> io::Result<Signals> {
-        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
-        let stop = [Signal::TERM, Signal::INT].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
-        for (signal, flag) in &stop {
-            // The flag first: who reads the pipe must find it set.
-            signal_hook::flag::register(signal.number().into(), Arc::clone(flag))?;
-        }
-        for signal in HANDLED {
-            pipe::register(signal.number().into(), writer.try_clone()?)?;
-        }
-        let handled = HANDLED.into_iter().fold(SignalSet::EMPTY, SignalSet::with);
-        let rest = SignalSet::FULL.without(handled);
+        // With an inherited SIG_IGN the kernel itself would reap, and guard would never hear of it (`wait(2)`).
+        // SAFETY: signal(2) with this constant installs no handler.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        let [term, int] = HANDLED;
+        let handled = [(term, pipe_of(term)?), (int, pipe_of(int)?)];
+        let rest = SignalSet::FULL.without(HANDLED.into_iter().fold(SignalSet::EMPTY, SignalSet::with));
         // SAFETY: signalfd4(2) reads one 64-bit set and returns a new descriptor or -1.
         let descriptor = unsafe {
             let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
@@ -103,43 +96,52 @@ impl Signals {
         };
         let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
         // SAFETY: the descriptor is new, and nobody else's.
-        let rest_file = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         change_mask(libc::SIG_SETMASK, rest);
-        Ok(Signals { wake: File::from(reader), stop, rest: File::from(rest_file), own: std::process::id() })
+        Ok(Signals { handled, rest: file, own: std::process::id() })
     }
 
-    /// Waits for signals until the timeout has passed, and takes those that have come, at most a few dozen.
+    /// Waits for signals until the timeout has passed, and takes those that have come, at most a few.
     pub fn wait(&mut self, timeout: PollTimeout) -> Wakeup {
-        let mut descriptors = [&self.wake, &self.rest].map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
-        // EINTR leaves the results as they were, though a handler has just written to the pipe.
+        let [(_, term), (_, int)] = &self.handled;
+        let mut descriptors = [&self.rest, term, int].map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
+        // EINTR leaves the results as they were, though a handler has just written to its pipe.
         let interrupted = poll(&mut descriptors, timeout).is_err();
-        let [handled, rest] = descriptors.map(|descriptor| descriptor.any().unwrap_or(false));
+        let [rest, handled @ ..] = descriptors.map(|descriptor| interrupted || descriptor.any().unwrap_or(false));
         let mut wakeup = Wakeup::default();
-        if handled || interrupted {
-            wakeup.children = true;
-            let mut bytes = [0; 64];
-            while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
-            let came = self.stop.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
-            wakeup.signals.extend(came.map(|(signal, _)| *signal));
+        for ((signal, pipe), _) in self.handled.iter_mut().zip(handled).filter(|(_, ready)| *ready) {
+            if pipe.read(&mut [0; 64]).is_ok() {
+                wakeup.signals.push(*signal);
+            }
         }
-        if rest || interrupted {
-            self.take_rest(&mut wakeup.signals);
+        if rest {
+            self.take_rest(&mut wakeup);
         }
         wakeup
     }
 
-    fn take_rest(&self, signals: &mut Vec<Signal>) {
+    fn take_rest(&self, wakeup: &mut Wakeup) {
         const AT_ONCE: usize = 8;
         // SAFETY: signalfd_siginfo is plain data, for which all zeros is a value.
         let mut infos: [libc::signalfd_siginfo; AT_ONCE] = unsafe { std::mem::zeroed() };
         // SAFETY: read(2) writes at most the size of the array, in whole records.
         let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
         let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
-        signals.extend(infos[..records].iter().filter_map(|info| {
-            let signal = Signal::from_number(i32::try_from(info.ssi_signo).ok()?)?;
-            (signal != Signal::PIPE || info.ssi_pid != self.own).then_some(signal)
-        }));
+        for info in &infos[..records] {
+            match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
+                Some(Signal::CHLD) => wakeup.children = true,
+                Some(Signal::PIPE) if info.ssi_pid == self.own => {}
+                signal => wakeup.signals.extend(signal),
+            }
+        }
     }
+}
+
+/// Has every delivery of a signal write to a pipe, and returns the end to read.
+fn pipe_of(signal: Signal) -> io::Result<File> {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)?;
+    pipe::register(signal.number().into(), writer)?;
+    Ok(File::from(reader))
 }
 
 /// Sends a signal to a process (`kill(2)`).

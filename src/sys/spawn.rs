@@ -4,10 +4,9 @@
 //! CLONE_VFORK, `clone(2)`). So everything that allocates is prepared before, the child only makes system calls, and what
 //! went wrong is simply written to memory.
 
-use super::early::{Inherited, inherited};
-use super::signals::{HANDLED, SignalSet, change_mask};
+use super::early::{CHANGED, Inherited, inherited};
+use super::signals::{SignalSet, change_mask};
 use super::{Errno, Pid};
-use crate::config::signal::Signal;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -167,10 +166,8 @@ impl Plan<'_> {
         // A Ctrl-Z from before the program would stop this process, and guard with it: to ignore it once discards it.
         // SAFETY: signal(2) with one of its two constants, or what it returned, installs no handler of guard's.
         unsafe { libc::signal(libc::SIGTSTP, libc::signal(libc::SIGTSTP, libc::SIG_IGN)) };
-        for signal in HANDLED.into_iter().chain([Signal::PIPE]) {
-            // An inherited SIGCHLD=SIG_IGN is not passed on: with it nobody can wait for a child (`sigaction(2)`).
-            let ignore = self.inherited.ignored.contains(signal) && signal != Signal::CHLD;
-            let disposition = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+        for signal in CHANGED {
+            let disposition = if self.inherited.ignored.contains(signal) { libc::SIG_IGN } else { libc::SIG_DFL };
             // SAFETY: signal(2) with one of the two constants installs no handler.
             unsafe { libc::signal(signal.number().into(), disposition) };
         }
