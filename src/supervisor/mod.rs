@@ -10,10 +10,12 @@
 //! last action of a call, and its answer is the next event, so nothing can come between.
 
 mod action;
+mod end_of_run;
 mod event;
 mod exit_code;
 mod reload;
 mod restart;
+mod signals;
 mod state;
 mod stop;
 
@@ -23,8 +25,8 @@ pub use exit_code::{CANNOT_EXECUTE, Ending, NOT_FOUND, OWN_ERROR};
 pub use state::{RunId, Timestamp};
 
 use crate::config::signal::Signal;
-use crate::config::{Meaning, RestartSettings, Scope, SignalMap, StopSettings};
-use restart::{History, Jitter, Verdict, worth};
+use crate::config::{RestartSettings, Scope, SignalMap, StopSettings};
+use restart::{History, Jitter};
 use state::{End, Instance, Mode, Run, RunState, Slot, earlier};
 use std::time::Duration;
 
@@ -171,193 +173,6 @@ impl Supervisor {
         }
     }
 
-    fn exited(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        let mode = self.mode;
-        let (terminal, stable_after) = (self.settings.terminal, self.settings.restart.stable_after);
-        let Some(instance) = self.instances.get_mut(id.instance) else { return };
-        let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
-        let kill_at = match run.state {
-            RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => kill_at,
-            RunState::Killing { .. } => Some(now),
-            RunState::Starting | RunState::Ready => None,
-            RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
-        };
-        let kill_at = match mode {
-            Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
-            Mode::Draining(end) | Mode::Sweeping(end) => earlier(kill_at, end.kill_at),
-            Mode::Killing { .. } | Mode::Done => kill_at,
-        };
-        let stopped = mode == Mode::Serving && terminal && !run.asked && ending.by_terminal();
-        let stable = run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
-        run.state = RunState::Sweeping { ending, kill_at: kill_at.filter(|_| !stopped), told: false };
-        if stable {
-            instance.history.stable();
-        }
-        if stopped {
-            self.report(Notice::StoppedAtTerminal { run: id, ending });
-            self.end(now, None, None);
-        }
-        if !matches!(mode, Mode::Killing { .. }) {
-            self.actions.push(Action::Sweep(id, Signal::TERM));
-        }
-    }
-
-    fn leftovers(&mut self, now: Timestamp, id: RunId, count: usize) {
-        let serving = self.mode == Mode::Serving;
-        let Some(run) = self.run_mut(id) else { return };
-        let asked = run.asked;
-        match &mut run.state {
-            RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. } if count == 0 => {
-                let ending = *ending;
-                self.gone(now, id, ending);
-            }
-            RunState::Sweeping { ending, told, .. } => {
-                let background = *ending == Ending::Exited(0) && serving && !asked;
-                if !std::mem::replace(told, true) && background {
-                    self.report(Notice::Background { run: id });
-                }
-            }
-            RunState::Clearing { left, .. } => *left = count,
-            RunState::Starting | RunState::Ready | RunState::Draining { .. } => {}
-            RunState::Stopping { .. } | RunState::Killing { .. } => {}
-        }
-    }
-
-    /// The run has ended and nothing of it is left: decides what follows.
-    fn gone(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        let Some(instance) = self.instances.get_mut(id.instance) else { return };
-        if instance.retiring.as_ref().is_some_and(|run| run.id == id) {
-            instance.retiring = None;
-            self.reload_on(now);
-            return;
-        }
-        let asked = match &instance.slot {
-            Slot::Live(run) => run.asked,
-            Slot::Waiting { .. } | Slot::Finished { .. } => false,
-        };
-        if asked && self.mode == Mode::Serving {
-            instance.last = Some(ending);
-            instance.slot = Slot::Waiting { until: Some(now) };
-        } else {
-            self.follow(now, id, ending);
-        }
-    }
-
-    /// What follows a run that nobody asked to end, or the last one of all.
-    fn follow(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        let Supervisor { instances, settings, jitter, mode, .. } = self;
-        let Some(instance) = instances.get_mut(id.instance) else { return };
-        instance.last = Some(ending);
-        if *mode != Mode::Serving {
-            instance.slot = Slot::Finished { code: worth(ending, &settings.restart) };
-            return;
-        }
-        match instance.history.decide(now, ending, &settings.restart, jitter) {
-            Verdict::Restart { count, delay } => {
-                instance.slot = Slot::Waiting { until: Some(now.after(delay)) };
-                let limit = settings.restart.max;
-                self.report(Notice::Restarting { run: id, ending, count, limit, delay });
-            }
-            Verdict::GiveUp { limit } => {
-                let window = settings.restart.window;
-                self.report(Notice::GiveUp { run: id, ending, limit, window });
-                let code = worth(ending, &self.settings.restart).max(1);
-                self.finish(now, id, ending, code);
-            }
-            Verdict::Finish { code, why } => {
-                instance.slot = Slot::Finished { code };
-                self.report(Notice::NotRestarted { run: id, ending, why });
-            }
-            Verdict::Abort { code, why } => {
-                self.report(Notice::NotRestarted { run: id, ending, why });
-                self.finish(now, id, ending, code);
-            }
-        }
-    }
-
-    /// An instance is done for good and takes guard along: the other instances are drained first.
-    fn finish(&mut self, now: Timestamp, id: RunId, ending: Ending, code: u8) {
-        if let Some(instance) = self.instances.get_mut(id.instance) {
-            instance.last = Some(ending);
-            instance.slot = Slot::Finished { code };
-        }
-        self.end(now, None, Some(code));
-    }
-
-    fn suspended(&mut self, id: RunId) {
-        // Without a shell above nobody could ever continue it.
-        if self.settings.job_control {
-            self.actions.push(Action::Suspend);
-        }
-        self.actions.push(Action::Thaw(id));
-    }
-
-    fn signal(&mut self, now: Timestamp, signal: Signal) {
-        let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
-        let meaning = mapped.map(|(_, meaning)| *meaning);
-        let suspends = [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal);
-        match meaning {
-            Some(Meaning::Ignore) => {}
-            Some(Meaning::Stop) => self.stop_requested(now, signal),
-            None if self.is_stop_request(signal) => self.stop_requested(now, signal),
-            Some(_) | None if !self.begun() => self.early.push(signal),
-            Some(Meaning::Restart) => self.restart_requested(now),
-            Some(Meaning::Reload) => self.reload_requested(now),
-            Some(Meaning::Forward(other)) => {
-                self.forward(other);
-                if suspends && !self.settings.init {
-                    self.actions.push(Action::Suspend);
-                }
-            }
-            None if suspends => self.suspend(signal),
-            None => self.forward(signal),
-        }
-    }
-
-    /// Every instance has had a run.
-    fn begun(&self) -> bool {
-        self.instances.iter().all(|instance| match &instance.slot {
-            Slot::Waiting { .. } => instance.runs > 0,
-            Slot::Live(run) => run.state != RunState::Starting || run.id.number > 1,
-            Slot::Finished { .. } => true,
-        })
-    }
-
-    /// Gives the signals from before the first run to it, now that it lives.
-    fn deliver_early(&mut self, now: Timestamp) {
-        if self.begun() && self.living().next().is_some() {
-            for signal in std::mem::take(&mut self.early) {
-                self.signal(now, signal);
-            }
-        }
-    }
-
-    fn is_stop_request(&self, signal: Signal) -> bool {
-        [Some(Signal::TERM), Some(Signal::INT), self.settings.stop.signal].contains(&Some(signal))
-    }
-
-    fn forward(&mut self, signal: Signal) {
-        let living: Vec<RunId> = self.living().collect();
-        if living.is_empty() {
-            self.report(Notice::NotForwarded { signal });
-        }
-        self.actions.extend(living.into_iter().map(|id| Action::Signal(id, signal)));
-    }
-
-    /// A terminal's stop signal came to guard. As PID 1 nobody could continue it, so it is ignored.
-    fn suspend(&mut self, signal: Signal) {
-        if self.settings.init {
-            return;
-        }
-        let scope = self.settings.scope;
-        let living: Vec<RunId> = self.living().collect();
-        self.actions.extend(living.into_iter().map(|id| match scope {
-            Scope::Process => Action::Signal(id, signal),
-            Scope::Group => Action::Freeze(id),
-        }));
-        self.actions.push(Action::Suspend);
-    }
-
     fn timeout(&mut self, now: Timestamp) {
         match self.mode {
             Mode::Draining(End { kill_at: Some(at), .. }) | Mode::Sweeping(End { kill_at: Some(at), .. })
@@ -378,34 +193,6 @@ impl Supervisor {
             self.runs().filter(|run| run.deadline(true).is_some_and(|at| at <= now)).map(|run| run.id).collect();
         for id in due {
             self.run_timeout(now, id);
-        }
-    }
-
-    /// A deadline of a run other than its drain delay has passed.
-    fn run_timeout(&mut self, now: Timestamp, id: RunId) {
-        let Some(run) = self.run_mut(id) else { return };
-        match run.state {
-            RunState::Draining { .. } | RunState::Stopping { .. } => {
-                run.state = RunState::Killing { give_up_at: now.after(LAST_DEADLINE) };
-                self.report(Notice::KillRun { run: id });
-                self.actions.push(Action::Signal(id, Signal::KILL));
-            }
-            RunState::Sweeping { ending, .. } => {
-                run.state = RunState::Clearing { ending, give_up_at: now.after(LAST_DEADLINE), left: 0 };
-                self.report(Notice::KillLeftovers { run: id });
-                self.actions.push(Action::Sweep(id, Signal::KILL));
-            }
-            RunState::Clearing { ending, left, .. } => {
-                self.report(Notice::Abandoned { run: id, count: left });
-                self.gone(now, id, ending);
-            }
-            RunState::Killing { .. } => {
-                // A main process that lives cannot be replaced: it stays, and the restart has failed.
-                run.state = RunState::Ready;
-                run.asked = false;
-                self.report(Notice::Unkillable { run: id });
-            }
-            RunState::Starting | RunState::Ready => {}
         }
     }
 

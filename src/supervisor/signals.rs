@@ -1,0 +1,82 @@
+//! What a signal at guard means, and job control.
+
+use super::state::{RunId, RunState, Slot, Timestamp};
+use super::{Action, Notice, Supervisor};
+use crate::config::signal::Signal;
+use crate::config::{Meaning, Scope};
+
+impl Supervisor {
+    pub(super) fn suspended(&mut self, id: RunId) {
+        // Without a shell above nobody could ever continue it.
+        if self.settings.job_control {
+            self.actions.push(Action::Suspend);
+        }
+        self.actions.push(Action::Thaw(id));
+    }
+
+    pub(super) fn signal(&mut self, now: Timestamp, signal: Signal) {
+        let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
+        let meaning = mapped.map(|(_, meaning)| *meaning);
+        let suspends = [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal);
+        match meaning {
+            Some(Meaning::Ignore) => {}
+            Some(Meaning::Stop) => self.stop_requested(now, signal),
+            None if self.is_stop_request(signal) => self.stop_requested(now, signal),
+            Some(_) | None if !self.begun() => self.early.push(signal),
+            Some(Meaning::Restart) => self.restart_requested(now),
+            Some(Meaning::Reload) => self.reload_requested(now),
+            Some(Meaning::Forward(other)) => {
+                self.forward(other);
+                if suspends && !self.settings.init {
+                    self.actions.push(Action::Suspend);
+                }
+            }
+            None if suspends => self.suspend(signal),
+            None => self.forward(signal),
+        }
+    }
+
+    /// Every instance has had a run.
+    fn begun(&self) -> bool {
+        self.instances.iter().all(|instance| match &instance.slot {
+            Slot::Waiting { .. } => instance.runs > 0,
+            Slot::Live(run) => run.state != RunState::Starting || run.id.number > 1,
+            Slot::Finished { .. } => true,
+        })
+    }
+
+    /// Gives the signals from before the first run to it, now that it lives.
+    pub(super) fn deliver_early(&mut self, now: Timestamp) {
+        if self.begun() && self.living().next().is_some() {
+            for signal in std::mem::take(&mut self.early) {
+                self.signal(now, signal);
+            }
+        }
+    }
+
+    fn is_stop_request(&self, signal: Signal) -> bool {
+        [Some(Signal::TERM), Some(Signal::INT), self.settings.stop.signal].contains(&Some(signal))
+    }
+
+    fn forward(&mut self, signal: Signal) {
+        let living: Vec<RunId> = self.living().collect();
+        if living.is_empty() {
+            self.report(Notice::NotForwarded { signal });
+        }
+        self.actions.extend(living.into_iter().map(|id| Action::Signal(id, signal)));
+    }
+
+    /// A terminal's stop signal came to guard. As PID 1 nobody could continue it, so it is ignored.
+    fn suspend(&mut self, signal: Signal) {
+        if self.settings.init {
+            return;
+        }
+        let scope = self.settings.scope;
+        let living: Vec<RunId> = self.living().collect();
+        self.actions.extend(living.into_iter().map(|id| match scope {
+            Scope::Process => Action::Signal(id, signal),
+            Scope::Group => Action::Freeze(id),
+        }));
+        self.actions.push(Action::Suspend);
+    }
+}
