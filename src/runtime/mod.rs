@@ -93,15 +93,18 @@ impl<'a> Runtime<'a> {
             terminal,
             oom_kills: None,
             init,
-            childless: true,
+            childless: false,
             killing: false,
             exit: None,
         }
     }
 
     fn live(&mut self) -> u8 {
-        // A stop request that came before the first spawn means that there is none.
-        for signal in self.signals.wait(PollTimeout::ZERO).signals {
+        // A stop request that came before the first spawn means that there is none. Children may be there from before
+        // guard was executed.
+        let signals = self.signals.wait(PollTimeout::ZERO);
+        self.reap();
+        for signal in signals {
             self.dispatch(Event::Signal(signal));
         }
         self.dispatch(Event::Start);
@@ -111,11 +114,9 @@ impl<'a> Runtime<'a> {
             }
             // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
             let timeout = timeout(self.supervisor.next_deadline(), self.clock.now());
-            let wakeup = self.signals.wait(timeout);
-            if wakeup.children {
-                self.reap();
-            }
-            for signal in wakeup.signals {
+            let signals = self.signals.wait(timeout);
+            self.reap();
+            for signal in signals {
                 self.receive(signal);
             }
             let now = self.clock.now();

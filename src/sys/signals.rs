@@ -71,15 +71,6 @@ pub struct Signals {
     own: u32,
 }
 
-/// What made a wait end.
-#[derive(Clone, Debug, Default)]
-pub struct Wakeup {
-    /// A child may have changed its state.
-    pub children: bool,
-    /// In no particular order, without SIGCHLD and guard's own SIGPIPE.
-    pub signals: Vec<Signal>,
-}
-
 impl Signals {
     /// Takes over every signal that can be taken; errors are those of the calls that make descriptors.
     pub fn new() -> io::Result<Signals> {
@@ -101,26 +92,27 @@ impl Signals {
         Ok(Signals { handled, rest: file, own: std::process::id() })
     }
 
-    /// Waits for signals until the timeout has passed, and takes those that have come, at most a few.
-    pub fn wait(&mut self, timeout: PollTimeout) -> Wakeup {
+    /// Waits for signals until the timeout has passed, and takes those that have come: at most a few, in no particular
+    /// order, and without SIGCHLD, which only wakes, and guard's own SIGPIPE.
+    pub fn wait(&mut self, timeout: PollTimeout) -> Vec<Signal> {
         let [(_, term), (_, int)] = &self.handled;
         let mut descriptors = [&self.rest, term, int].map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
         // EINTR leaves the results as they were, though a handler has just written to its pipe.
         let interrupted = poll(&mut descriptors, timeout).is_err();
         let [rest, handled @ ..] = descriptors.map(|descriptor| interrupted || descriptor.any().unwrap_or(false));
-        let mut wakeup = Wakeup::default();
+        let mut signals = Vec::new();
         for ((signal, pipe), _) in self.handled.iter_mut().zip(handled).filter(|(_, ready)| *ready) {
             if pipe.read(&mut [0; 64]).is_ok() {
-                wakeup.signals.push(*signal);
+                signals.push(*signal);
             }
         }
         if rest {
-            self.take_rest(&mut wakeup);
+            self.take_rest(&mut signals);
         }
-        wakeup
+        signals
     }
 
-    fn take_rest(&self, wakeup: &mut Wakeup) {
+    fn take_rest(&self, signals: &mut Vec<Signal>) {
         const AT_ONCE: usize = 8;
         // SAFETY: signalfd_siginfo is plain data, for which all zeros is a value.
         let mut infos: [libc::signalfd_siginfo; AT_ONCE] = unsafe { std::mem::zeroed() };
@@ -129,9 +121,9 @@ impl Signals {
         let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
         for info in &infos[..records] {
             match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
-                Some(Signal::CHLD) => wakeup.children = true,
+                Some(Signal::CHLD) => {}
                 Some(Signal::PIPE) if info.ssi_pid == self.own => {}
-                signal => wakeup.signals.extend(signal),
+                signal => signals.extend(signal),
             }
         }
     }
