@@ -2,6 +2,8 @@
 
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// What `wait4(2)` had to say.
@@ -78,6 +80,29 @@ pub fn id() -> Pid {
 /// The pid of guard's parent; 0 where it is outside of the PID namespace.
 pub fn parent() -> Pid {
     nix::unistd::getppid().as_raw()
+}
+
+/// The user that guard acts as (`geteuid(2)`).
+#[allow(dead_code, reason = "the doors come next")]
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// The inode that names guard's mount namespace (`namespaces(7)`); `None` without a /proc.
+#[allow(dead_code, reason = "the doors come next")]
+pub fn mount_namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/mnt").ok().map(|namespace| namespace.ino())
+}
+
+/// A descriptor that becomes readable when the process ends (`pidfd_open(2)`), closed on exec. Fails for one that is
+/// not there, and where the kernel is older than 5.3 or the call is forbidden.
+#[allow(dead_code, reason = "the doors come next")]
+pub fn watch_process(pid: Pid) -> std::io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes any pid, and no flags.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Makes guard the one that orphans among its descendants are handed to (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`).
