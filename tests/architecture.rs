@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys"]),
     ("cli", &["config"]),
     ("config", &["platform"]),
     ("platform", &[]),
     ("supervisor", &["config"]),
-    ("runtime", &["config", "report", "supervisor", "sys"]),
+    ("runtime", &["config", "doors", "report", "supervisor", "sys"]),
+    ("doors", &["config", "supervisor", "sys"]),
     ("report", &["config", "sys"]),
     ("sys", &["config"]),
 ];

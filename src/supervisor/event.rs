@@ -3,6 +3,7 @@
 use super::exit_code::Ending;
 use super::state::RunId;
 use crate::config::signal::Signal;
+use std::time::Duration;
 
 /// A fact that the supervisor reacts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,18 @@ pub enum Event {
     Leftovers(RunId, usize),
     /// The main process was stopped by its terminal (TSTP, TTIN or TTOU).
     Suspended(RunId),
+    /// A run says that it is ready (READY=1, or Node's `ready`).
+    SaidReady(RunId),
+    /// A run says that it has begun to end (STOPPING=1).
+    SaidStopping(RunId),
+    /// A run shows that it lives (WATCHDOG=1).
+    WatchdogPing(RunId),
+    /// A run knows that something is wrong with it (WATCHDOG=trigger).
+    WatchdogTriggered(RunId),
+    /// How often a run will show that it lives from now on; zero for no more.
+    WatchdogPeriod(RunId, Duration),
+    /// A run needs so much time from now (EXTEND_TIMEOUT_USEC).
+    TimeoutExtended(RunId, Duration),
     /// The pre-stop hook has ended, however it did.
     HookEnded,
     /// guard received a signal.

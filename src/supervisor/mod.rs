@@ -119,6 +119,12 @@ impl Supervisor {
             Event::Exited(id, ending) => self.exited(now, id, ending),
             Event::Leftovers(id, count) => self.leftovers(now, id, count),
             Event::Suspended(id) => self.suspended(id),
+            Event::SaidReady(_)
+            | Event::SaidStopping(_)
+            | Event::WatchdogPing(_)
+            | Event::WatchdogTriggered(_)
+            | Event::WatchdogPeriod(..)
+            | Event::TimeoutExtended(..) => {}
             Event::HookEnded => self.hook_ended(),
             Event::Signal(signal) => self.signal(now, signal),
             Event::NothingLeft => self.nothing_left(),

@@ -83,20 +83,18 @@ pub fn parent() -> Pid {
 }
 
 /// The user that guard acts as (`geteuid(2)`).
-#[allow(dead_code, reason = "the doors come next")]
 pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
 /// The inode that names guard's mount namespace (`namespaces(7)`); `None` without a /proc.
-#[allow(dead_code, reason = "the doors come next")]
 pub fn mount_namespace() -> Option<u64> {
     std::fs::metadata("/proc/self/ns/mnt").ok().map(|namespace| namespace.ino())
 }
 
 /// A descriptor that becomes readable when the process ends (`pidfd_open(2)`), closed on exec. Fails for one that is
 /// not there, and where the kernel is older than 5.3 or the call is forbidden.
-#[allow(dead_code, reason = "the doors come next")]
+#[allow(dead_code, reason = "the runtime uses it next")]
 pub fn watch_process(pid: Pid) -> std::io::Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes any pid, and no flags.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

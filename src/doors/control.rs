@@ -1,0 +1,191 @@
+//! The control socket: `guard ready`, `guard status`, `guard stop` and their kind ask here. It needs no port, no file and
+//! no writable disk; who asks is known by the kernel's word.
+
+use super::wire::{self, Reply, Request};
+use super::{Door, Message, Taken, is_lasting};
+use crate::sys::socket::{Address, Datagram, DatagramSocket};
+use crate::sys::{Pid, process};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Requests taken per wake-up.
+const AT_ONCE: usize = 16;
+
+/// Who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    pub pid: Pid,
+    address: Address,
+}
+
+/// guard's end.
+pub struct Control(DatagramSocket);
+
+impl Control {
+    /// Takes the first name of its mount namespace that is free; an error if [`wire::NAMES`] are taken. Without a /proc the
+    /// namespace counts as 0.
+    pub fn open() -> io::Result<Control> {
+        Control::open_for(process::mount_namespace().unwrap_or(0))
+    }
+
+    fn open_for(mount_namespace: u64) -> io::Result<Control> {
+        let mut number = 1;
+        loop {
+            let address = Address::abstract_name(wire::name(mount_namespace, number).as_bytes())?;
+            match DatagramSocket::bind(&address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < wire::NAMES => number += 1,
+                result => return result.map(Control),
+            }
+        }
+    }
+
+    /// Answers, if the client is still there and has room for it.
+    pub fn answer(&self, client: &Client, reply: &Reply) {
+        self.send(&client.address, reply);
+    }
+
+    fn send(&self, to: &Address, reply: &Reply) {
+        let _ = self.0.send(reply.to_text().as_bytes(), to);
+    }
+
+    /// The message of a datagram. What guard does not know and who may not ask is answered here.
+    fn hear(&self, datagram: &Datagram) -> Option<Message> {
+        let (Some(address), Some(sender)) = (datagram.sender, datagram.credentials) else {
+            return Some(Message::Refused);
+        };
+        // From another PID namespace: a neighbour in the same network namespace, whom it does not concern.
+        if sender.pid == 0 {
+            return Some(Message::Refused);
+        }
+        let own = process::effective_uid();
+        if !may_ask(sender.uid, own) {
+            self.send(&address, &Reply::Refused(format!("only root or uid {own} may ask this guard")));
+            return Some(Message::Refused);
+        }
+        let Some(request) = Request::parse(&datagram.bytes) else {
+            self.send(&address, &Reply::No("unknown request".to_owned()));
+            return None;
+        };
+        Some(Message::Request(request, Client { pid: sender.pid, address }))
+    }
+}
+
+/// Root, or the user that guard acts as.
+fn may_ask(uid: u32, own: u32) -> bool {
+    uid == 0 || uid == own
+}
+
+impl Door for Control {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn take(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        for _ in 0..AT_ONCE {
+            match self.0.receive() {
+                Ok(datagram) => taken.messages.extend(self.hear(&datagram)),
+                Err(error) => {
+                    taken.closed = is_lasting(&error);
+                    break;
+                }
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+    use std::time::Duration;
+
+    /// A namespace that nobody has: the kernel counts theirs from 4026531840 (PROC_DYNAMIC_FIRST).
+    fn namespace(test: u64) -> u64 {
+        u64::from(std::process::id()) * 100 + test
+    }
+
+    fn client(control: &Control) -> (DatagramSocket, Address) {
+        let name = control.0.name().expect("a name");
+        (DatagramSocket::bind_anew().expect("a socket"), Address::abstract_name(&name).expect("an address"))
+    }
+
+    fn reply(client: &DatagramSocket) -> Option<Reply> {
+        client.receive().ok().and_then(|datagram| Reply::parse(&datagram.bytes))
+    }
+
+    #[test]
+    fn a_request_is_handed_on_and_its_answer_sent() {
+        let mut control = Control::open_for(namespace(1)).expect("a socket");
+        let (client, guard) = client(&control);
+        client.send(b"guard 1 status", &guard).expect("a receiver");
+        let taken = control.take();
+        assert!(!taken.closed);
+        let [Message::Request(Request::Status, asker)] = &taken.messages[..] else { panic!("{taken:?}") };
+        assert_eq!(asker.pid, process::id());
+        control.answer(asker, &Reply::Text("fine\n".to_owned()));
+        assert_eq!(reply(&client), Some(Reply::Text("fine\n".to_owned())));
+        drop(client);
+        control.answer(asker, &Reply::Text("nobody hears it".to_owned()));
+    }
+
+    #[test]
+    fn what_is_unknown_is_answered_at_once() {
+        let mut control = Control::open_for(namespace(2)).expect("a socket");
+        let (client, guard) = client(&control);
+        for bytes in [&b"guard 1 dance"[..], b"guard 9 ready", b"", b"\xff"] {
+            client.send(bytes, &guard).expect("a receiver");
+            assert!(control.take().messages.is_empty());
+            assert_eq!(reply(&client), Some(Reply::No("unknown request".to_owned())));
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused_and_counted() {
+        assert!(may_ask(0, 1000) && may_ask(1000, 1000));
+        assert!(!may_ask(1000, 0) && !may_ask(1001, 1000));
+        let control = Control::open_for(namespace(3)).expect("a socket");
+        let (client, _) = client(&control);
+        let sender = Address::abstract_name(&client.name().expect("a name")).ok();
+        let from = |pid, uid| Datagram {
+            bytes: b"guard 1 stop".to_vec(),
+            sender,
+            credentials: Some(socket::Credentials { pid, uid }),
+            descriptors: Vec::new(),
+            truncated: false,
+        };
+        let own = process::effective_uid();
+        assert_eq!(control.hear(&from(7, own + 1)), Some(Message::Refused));
+        assert_eq!(reply(&client), Some(Reply::Refused(format!("only root or uid {own} may ask this guard"))));
+        assert_eq!(control.hear(&from(0, 0)), Some(Message::Refused));
+        assert_eq!(control.hear(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
+        assert_eq!(control.hear(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
+        assert!(!client.wait_readable(Duration::ZERO).expect("a wait"), "whom it does not concern gets no answer");
+    }
+
+    #[test]
+    fn a_flood_is_taken_in_parts() {
+        let mut control = Control::open_for(namespace(4)).expect("a socket");
+        let (client, guard) = client(&control);
+        let mut sent = 0;
+        while sent < 40 && client.send(b"guard 1 ping", &guard).is_ok() {
+            sent += 1;
+        }
+        let mut taken = Vec::new();
+        while taken.last() != Some(&0) {
+            taken.push(control.take().messages.len());
+        }
+        assert_eq!(taken.iter().sum::<usize>(), sent);
+        assert!(taken.iter().all(|&count| count <= AT_ONCE), "{taken:?}");
+    }
+
+    #[test]
+    fn names_are_taken_in_turn() {
+        let all: Vec<Control> = (0..wire::NAMES).map_while(|_| Control::open_for(namespace(5)).ok()).collect();
+        let names = all.iter().map(|control| control.0.name().expect("a name"));
+        let expected = (1..=wire::NAMES).map(|number| wire::name(namespace(5), number).into_bytes());
+        assert!(names.eq(expected));
+        assert!(Control::open_for(namespace(5)).is_err());
+    }
+}

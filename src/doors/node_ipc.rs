@@ -1,0 +1,207 @@
+//! guard's end of Node's IPC channel: a stream with one JSON value a line, in both directions.
+//!
+//! It is read always, since a full one would keep a finished app from exiting. Nothing but whole lines goes out, for a
+//! piece of one would crash the app. Descriptors that the app sends along are dropped by a plain read (`unix(7)`).
+
+use super::{Door, Message, Taken, read_some};
+use crate::supervisor::{Event, RunId};
+use crate::sys::socket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// 64 KiB per wake-up.
+const READS: usize = 16;
+
+/// What is kept of a line, in bytes. The only one that matters is far shorter.
+const LONGEST_LINE: usize = 64;
+
+/// What guard says to the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A drain has begun.
+    Drain,
+    /// What the stop signal would say.
+    Shutdown,
+}
+
+/// The channel of one run.
+pub struct NodeIpc {
+    run: RunId,
+    stream: OwnedFd,
+    line: Line,
+}
+
+impl NodeIpc {
+    /// A channel, and the end of it that is the app's (NODE_CHANNEL_FD).
+    pub fn open(run: RunId) -> io::Result<(NodeIpc, OwnedFd)> {
+        let (stream, of_the_app) = socket::channel()?;
+        Ok((NodeIpc { run, stream, line: Line::default() }, of_the_app))
+    }
+
+    /// Says it, unless the channel is full or closed: `false` if the app will not hear of it.
+    pub fn send(&mut self, word: Word) -> bool {
+        let line: &[u8] = match word {
+            Word::Drain => b"\"drain\"\n",
+            Word::Shutdown => b"\"shutdown\"\n",
+        };
+        match socket::send(&self.stream, line) {
+            Ok(count) if count < line.len() => {
+                // What would follow could not be told from the rest of this line. The next take sees the end.
+                socket::end(&self.stream);
+                false
+            }
+            result => result.is_ok(),
+        }
+    }
+}
+
+impl Door for NodeIpc {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    fn take(&mut self) -> Taken {
+        let mut ready = false;
+        let closed = read_some(&self.stream, READS, &mut |bytes| ready |= self.line.read(bytes));
+        let messages = ready.then_some(Message::Event(Event::SaidReady(self.run)));
+        Taken { messages: messages.into_iter().collect(), closed, ..Taken::default() }
+    }
+}
+
+/// The beginning of the line that is being read.
+#[derive(Default)]
+struct Line(Vec<u8>);
+
+impl Line {
+    /// Reads on; `true` if a line was exactly the string `"ready"`.
+    fn read(&mut self, bytes: &[u8]) -> bool {
+        let mut ready = false;
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let room = LONGEST_LINE - self.0.len();
+            self.0.extend(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                // One that fills the room may have gone on.
+                ready |= self.0.len() < LONGEST_LINE && self.0.trim_ascii() == b"\"ready\"";
+                self.0.clear();
+            }
+        }
+        ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use proptest::prelude::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    const RUN: RunId = RunId { instance: 0, number: 1 };
+
+    fn channel() -> (NodeIpc, File) {
+        let (door, of_the_app) = NodeIpc::open(RUN).expect("a channel");
+        (door, File::from(of_the_app))
+    }
+
+    fn is_ready(taken: &Taken) -> bool {
+        taken.messages == [Message::Event(Event::SaidReady(RUN))]
+    }
+
+    #[test]
+    fn only_the_string_ready_is_heard() {
+        for (text, expected) in [
+            ("\"ready\"\n", true),
+            (" \t\"ready\" \r\n", true),
+            ("{\"type\":\"x\"}\n\"ready\"\n[1]\n\"ready\"\n", true),
+            ("ready\n", false),
+            ("\"ready\"", false),
+            ("[\"ready\"]\n", false),
+            ("\"Ready\"\n\"ready\" 1\n\n", false),
+            (&format!("\"ready\"{}\n", " ".repeat(LONGEST_LINE)), false),
+            (&format!("\"ready\"{}x\n", " ".repeat(LONGEST_LINE)), false),
+        ] {
+            let (mut door, mut app) = channel();
+            app.write_all(text.as_bytes()).expect("room");
+            let taken = door.take();
+            assert!(!taken.closed, "{text:?}");
+            assert_eq!(is_ready(&taken), expected, "{text:?}");
+            assert_eq!(taken.messages.len(), usize::from(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_come_in_pieces() {
+        let (mut door, mut app) = channel();
+        for piece in ["\"re", "ad", "y\""] {
+            app.write_all(piece.as_bytes()).expect("room");
+            assert!(door.take().messages.is_empty());
+        }
+        app.write_all(b"\n\"rea").expect("room");
+        assert!(is_ready(&door.take()));
+        app.write_all(b"dy\"\n").expect("room");
+        assert!(is_ready(&door.take()));
+    }
+
+    #[test]
+    fn a_line_without_an_end_costs_nothing() {
+        let mut line = Line::default();
+        for _ in 0..2_560 {
+            assert!(!line.read(&[b'x'; 4096]));
+        }
+        assert!(line.0.capacity() <= 2 * LONGEST_LINE, "{}", line.0.capacity());
+        assert!(line.read(b"\n\"ready\"\n"), "the next one counts again");
+    }
+
+    #[test]
+    fn no_more_than_its_share_is_taken_at_once() {
+        let (mut door, app) = channel();
+        let flags = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
+        fcntl(&app, flags).expect("a descriptor");
+        let mut filled = 0;
+        while let Ok(count) = (&app).write(&[b'\n'; 4096]) {
+            filled += count;
+        }
+        assert!(filled > 100_000, "{filled} bytes fill it");
+        let mut wakeups = 0;
+        drop(app);
+        while !door.take().closed {
+            wakeups += 1;
+        }
+        assert_eq!(wakeups, filled / 65_536, "{filled}");
+    }
+
+    #[test]
+    fn words_are_lines_and_their_own_end_is_seen() {
+        let (mut door, mut app) = channel();
+        assert!(door.send(Word::Drain) && door.send(Word::Shutdown));
+        let mut said = [0; 19];
+        app.read_exact(&mut said).expect("two lines");
+        assert_eq!(&said, b"\"drain\"\n\"shutdown\"\n");
+        drop(app);
+        assert!(!door.send(Word::Drain), "nobody hears it");
+        assert!(door.take().closed);
+    }
+
+    #[test]
+    fn a_full_channel_takes_whole_lines_or_none() {
+        let (mut door, mut app) = channel();
+        let lines = (0..).take_while(|_| door.send(Word::Shutdown)).count();
+        assert!(!door.take().closed, "still open");
+        drop(door);
+        let mut said = String::new();
+        app.read_to_string(&mut said).expect("text");
+        assert_eq!(said.lines().filter(|line| *line == "\"shutdown\"").count(), lines);
+        assert_eq!(said.len(), lines * 11);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_change_nothing(text in "[\"a-z \n]*|(\"ready\"[ \n]){0,9}", at in any::<prop::sample::Index>()) {
+            let (head, tail) = text.as_bytes().split_at(at.index(text.len() + 1));
+            let mut line = Line::default();
+            let in_pieces = line.read(head) | line.read(tail);
+            prop_assert_eq!(in_pieces, Line::default().read(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How `guard status` and its kind talk with the guard that runs: a datagram each way, the answer's first word says what it
+//! is. A request is `guard 1 VERB`, where 1 is the version of all this.
+
+use std::time::Duration;
+
+/// Sockets that guards of one mount namespace may have at a time.
+pub const NAMES: u32 = 16;
+
+/// The abstract name of a control socket: guards that share a mount namespace, whose inode this is, count from 1.
+pub fn name(mount_namespace: u64, number: u32) -> String {
+    match number {
+        1 => format!("guard/{mount_namespace}"),
+        _ => format!("guard/{mount_namespace}/{number}"),
+    }
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Who is there: `yes PID APP`.
+    Ping,
+    /// `yes` if the app can take work.
+    Ready,
+    /// `yes` if guard has not given up.
+    Health,
+    /// `text`, for people.
+    Status,
+    /// `text`, for programs.
+    StatusJson,
+    /// `wait`, and `yes` when the last run has ended.
+    Stop,
+    /// `wait`, and `yes` when the next run is ready, or `no`.
+    Restart,
+}
+
+const VERBS: [(Request, &str); 7] = [
+    (Request::Ping, "ping"),
+    (Request::Ready, "ready"),
+    (Request::Health, "health"),
+    (Request::Status, "status"),
+    (Request::StatusJson, "status-json"),
+    (Request::Stop, "stop"),
+    (Request::Restart, "restart"),
+];
+
+impl Request {
+    /// The datagram.
+    pub fn to_text(self) -> String {
+        let (_, verb) = VERBS.iter().find(|(request, _)| *request == self).unwrap_or(&VERBS[0]);
+        format!("guard 1 {verb}")
+    }
+
+    /// What a datagram asks for; `None` if this version does not know.
+    pub fn parse(bytes: &[u8]) -> Option<Request> {
+        let verb = std::str::from_utf8(bytes).ok()?.strip_prefix("guard 1 ")?;
+        VERBS.iter().find(|(_, known)| *known == verb).map(|(request, _)| *request)
+    }
+}
+
+/// An answer, and what it says to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Yes(String),
+    No(String),
+    /// It was begun; the outcome follows within this time, if it is limited.
+    Wait(Option<Duration>, String),
+    /// The one who asks may not.
+    Refused(String),
+    /// What was asked for, as it is.
+    Text(String),
+}
+
+impl Reply {
+    /// The datagram.
+    pub fn to_text(&self) -> String {
+        match self {
+            Reply::Yes(text) => format!("yes {text}"),
+            Reply::No(text) => format!("no {text}"),
+            Reply::Wait(Some(time), text) => format!("wait {} {text}", time.as_millis()),
+            Reply::Wait(None, text) => format!("wait none {text}"),
+            Reply::Refused(text) => format!("refused {text}"),
+            Reply::Text(text) => format!("text {text}"),
+        }
+    }
+
+    /// What a datagram answers; `None` if it is no answer that this version knows.
+    pub fn parse(bytes: &[u8]) -> Option<Reply> {
+        let text = String::from_utf8_lossy(bytes);
+        let (word, rest) = text.split_once(' ')?;
+        Some(match word {
+            "yes" => Reply::Yes(rest.to_owned()),
+            "no" => Reply::No(rest.to_owned()),
+            "wait" => {
+                let (time, rest) = rest.split_once(' ')?;
+                let time = if time == "none" { None } else { Some(Duration::from_millis(time.parse().ok()?)) };
+                Reply::Wait(time, rest.to_owned())
+            }
+            "refused" => Reply::Refused(rest.to_owned()),
+            "text" => Reply::Text(rest.to_owned()),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_request_reads_back() {
+        for (request, verb) in VERBS {
+            assert_eq!(request.to_text(), format!("guard 1 {verb}"));
+            assert_eq!(Request::parse(request.to_text().as_bytes()), Some(request));
+        }
+        for wrong in ["", "ready", "guard 2 ready", "guard 1 ", "guard 1 ready ", "guard 1 Ready", "guard 1 reload"] {
+            assert_eq!(Request::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_reply_reads_back() {
+        let text = || "line\nand line".to_owned();
+        for reply in [
+            Reply::Yes(text()),
+            Reply::No(String::new()),
+            Reply::Wait(Some(Duration::from_millis(8_300)), text()),
+            Reply::Wait(None, String::new()),
+            Reply::Refused(text()),
+            Reply::Text(text()),
+        ] {
+            assert_eq!(Reply::parse(reply.to_text().as_bytes()), Some(reply));
+        }
+        for wrong in ["", "yes", "maybe x", "wait 8300", "wait soon x", "wait -1 x", "wait 99999999999999999999 x"] {
+            assert_eq!(Reply::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_count_from_one() {
+        assert_eq!([name(42, 1), name(42, 2), name(42, 16)], ["guard/42", "guard/42/2", "guard/42/16"]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in any::<Vec<u8>>()) {
+            let _ = (Request::parse(&bytes), Reply::parse(&bytes));
+        }
+    }
+}
