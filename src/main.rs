@@ -26,6 +26,12 @@ fn main() -> ExitCode {
         Mode::Help => print(&cli::help::text()),
         Mode::Version => print(&cli::help::version()),
         Mode::Check => Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config))),
+        Mode::Ask(verb) => cli::ask::run(verb, &layers.words).map(|answer| {
+            // The code says it all where nobody reads the text.
+            let _ = print(&answer.text);
+            answer.code
+        }),
+        Mode::Probe => cli::probe::run(&layers.words),
         Mode::Run => Config::resolve(layers).map_err(Into::into).and_then(|config| {
             report::init(&config);
             runtime::run(&config)
@@ -33,7 +39,7 @@ fn main() -> ExitCode {
     };
     let code = outcome.unwrap_or_else(|error| {
         report::complain(&format!("{error:#}"));
-        supervisor::OWN_ERROR
+        if error.is::<cli::ask::NoAnswer>() { cli::ask::NO_ANSWER } else { supervisor::OWN_ERROR }
     });
     ExitCode::from(code)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each room, and the rooms that it may name.
 const ROOMS: [(&str, &[&str]); 9] = [
     ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys"]),
-    ("cli", &["config"]),
+    ("cli", &["config", "doors", "sys"]),
     ("config", &["platform"]),
     ("platform", &[]),
     ("supervisor", &["config"]),

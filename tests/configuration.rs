@@ -229,6 +229,18 @@ fn without_dashes_guard_says_how_to_write_the_line() {
 }
 
 #[test]
+fn a_subcommand_says_how_its_line_is_written() {
+    for verb in ["ready", "health", "status", "stop", "restart"] {
+        for wrong in ["--help", "--nonsense", "now"] {
+            let guard = end(child().options([verb, wrong]), 125);
+            let said = guard.err().join("\n");
+            assert!(said.contains(&format!("usage: guard {verb} ")), "{said}");
+            assert!(said.contains(wrong) || wrong == "--help", "{said}");
+        }
+    }
+}
+
+#[test]
 fn options_after_the_dashes_are_the_apps() {
     let mut guard = child().options(["--", "/bin/echo", "--help", "--stop-timeout=5s", "--"]).start();
     assert_eq!(guard.code(), 0);

@@ -11,6 +11,11 @@ pub fn text() -> String {
 usage:
   guard [OPTIONS] -- COMMAND [ARG]...   run COMMAND as the app
   guard check [OPTIONS] [-- COMMAND]    print the effective configuration, or every error
+  guard ready                           exit 0 if the app can take work
+  guard health                          exit 0 if the guard that runs has not given up
+  guard status [--json]                 what the guard that runs knows
+  guard stop | restart                  ask the guard that runs, and wait for the outcome
+  guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
   guard --help | --version
 
 Each option is also a variable of the environment; an option wins. Durations: 500ms, 10s, 1m30s, a bare number is
@@ -26,7 +31,8 @@ options, their variables and defaults:
     text.push_str(
         "
 exit codes: the app's own; 128+n for a death by signal n; 137 after a kill at the stop timeout; 126 and 127 if the
-command cannot be executed or is not there; 125 for guard's own errors.
+command cannot be executed or is not there; 125 for guard's own errors. Of ready, health, status, stop and restart: 0 yes,
+1 no, 124 no answer in time (--timeout DURATION), 125 if it could not be asked (--pid N where there are several).
 ",
     );
     text

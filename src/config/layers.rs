@@ -11,8 +11,38 @@ use std::os::unix::ffi::OsStrExt;
 pub enum Mode {
     Run,
     Check,
+    /// Ask the guard that runs.
+    Ask(Verb),
+    /// Probe a server.
+    Probe,
     Help,
     Version,
+}
+
+/// What the guard that runs can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Ready,
+    Health,
+    Status,
+    Stop,
+    Restart,
+}
+
+impl Mode {
+    /// What a line is for that begins with this word; otherwise it runs an app.
+    fn of(first: &str) -> Option<Mode> {
+        Some(match first {
+            "check" => Mode::Check,
+            "probe" => Mode::Probe,
+            "ready" => Mode::Ask(Verb::Ready),
+            "health" => Mode::Ask(Verb::Health),
+            "status" => Mode::Ask(Verb::Status),
+            "stop" => Mode::Ask(Verb::Stop),
+            "restart" => Mode::Ask(Verb::Restart),
+            _ => return None,
+        })
+    }
 }
 
 /// Flags and environment side by side; a flag wins.
@@ -22,6 +52,8 @@ pub struct Layers {
     environment: Vec<(OsString, OsString)>,
     /// The command after `--`.
     pub command: Vec<OsString>,
+    /// What follows [`Mode::Ask`] and [`Mode::Probe`], which read it themselves.
+    pub words: Vec<OsString>,
     /// What is wrong with the command line itself.
     pub errors: Vec<String>,
 }
@@ -45,10 +77,15 @@ impl Layers {
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> (Mode, Layers) {
         let mut layers = Layers { environment: environment.collect(), ..Layers::default() };
-        let mut mode = Mode::Run;
         let mut arguments = arguments.peekable();
-        if arguments.next_if(|first| first == "check").is_some() {
-            mode = Mode::Check;
+        let subcommand = arguments.peek().and_then(|first| Mode::of(first.to_str()?));
+        let mode = subcommand.unwrap_or(Mode::Run);
+        if subcommand.is_some() {
+            arguments.next();
+        }
+        if matches!(mode, Mode::Ask(_) | Mode::Probe) {
+            layers.words = arguments.collect();
+            return (mode, layers);
         }
         let mut separated = false;
         while let Some(argument) = arguments.next() {

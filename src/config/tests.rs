@@ -1,4 +1,4 @@
-use super::layers::Mode;
+use super::layers::{Mode, Verb};
 use super::*;
 
 /// What the arguments, written as a line, and these variables give.
@@ -96,4 +96,23 @@ fn the_command_stands_after_two_dashes() {
     assert_eq!(layers("check --restart never", &[]).0, Mode::Check);
     assert_eq!(layers("--version", &[]).0, Mode::Version);
     assert_eq!(layers("-- check", &[]).0, Mode::Run);
+}
+
+#[test]
+fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
+    for (line, mode, words) in [
+        ("ready", Mode::Ask(Verb::Ready), 0),
+        ("health --timeout 1s", Mode::Ask(Verb::Health), 2),
+        ("status --json --help", Mode::Ask(Verb::Status), 2),
+        ("stop now", Mode::Ask(Verb::Stop), 1),
+        ("restart -- x", Mode::Ask(Verb::Restart), 2),
+        ("probe http://localhost/ --version", Mode::Probe, 2),
+    ] {
+        let (found, layers) = layers(line, &[("GUARD_RESTART", "nonsense")]);
+        assert_eq!((found, layers.words.len(), layers.errors), (mode, words, Vec::new()), "{line}");
+    }
+    let (mode, app) = layers("-- ready", &[]);
+    assert_eq!((mode, app.command), (Mode::Run, vec![OsString::from("ready")]));
+    let (mode, late) = layers("--restart=never ready", &[]);
+    assert_eq!((mode, late.errors.len()), (Mode::Run, 1));
 }

@@ -28,7 +28,8 @@ impl Control {
         Control::open_for(process::mount_namespace().unwrap_or(0))
     }
 
-    fn open_for(mount_namespace: u64) -> io::Result<Control> {
+    /// The same for the namespace of this inode.
+    pub fn open_for(mount_namespace: u64) -> io::Result<Control> {
         let mut number = 1;
         loop {
             let address = Address::abstract_name(wire::name(mount_namespace, number).as_bytes())?;
@@ -161,7 +162,10 @@ mod tests {
         assert_eq!(control.hear(&from(0, 0)), Some(Message::Refused));
         assert_eq!(control.hear(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
         assert_eq!(control.hear(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
-        assert!(!client.wait_readable(Duration::ZERO).expect("a wait"), "whom it does not concern gets no answer");
+        assert!(
+            !socket::wait_readable(&[client.as_fd()], Duration::ZERO).expect("a wait"),
+            "whom it does not concern gets no answer"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The calendar time of log lines.
+//! The calendar time of log lines, and deadlines for what is not driven by the core.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The time now, in UTC, as RFC 3339 with milliseconds.
 pub fn timestamp() -> String {
@@ -23,4 +23,28 @@ pub fn timestamp() -> String {
         time.tm_sec,
         now.subsec_millis()
     )
+}
+
+/// A time by which something is to have come, on the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<Instant>);
+
+#[expect(clippy::disallowed_methods, reason = "a subcommand has no core that would be driven by the time")]
+impl Deadline {
+    pub const NEVER: Deadline = Deadline(None);
+
+    /// This long from now on.
+    pub fn after(time: Duration) -> Deadline {
+        Deadline(Instant::now().checked_add(time))
+    }
+
+    /// The sooner of both.
+    pub fn sooner(self, other: Deadline) -> Deadline {
+        Deadline([self.0, other.0].into_iter().flatten().min())
+    }
+
+    /// What is left until then; zero when it has passed.
+    pub fn left(self) -> Duration {
+        self.0.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+    }
 }

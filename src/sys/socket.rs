@@ -1,5 +1,5 @@
 //! Unix sockets (`unix(7)`): datagrams with the credentials of who sent them, and a channel to a child. All are closed on
-//! exec, and nothing here waits but [`DatagramSocket::wait_readable`].
+//! exec, and nothing here waits but [`wait_readable`].
 
 use super::{Errno, Pid};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -132,11 +132,6 @@ impl DatagramSocket {
         nix_socket::sendto(self.0.as_raw_fd(), bytes, &to.0, NEVER_WAIT)?;
         Ok(())
     }
-
-    /// Waits for a datagram, but no longer than this; `false` if none has come.
-    pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
-        wait_readable(&[self.as_fd()], timeout)
-    }
 }
 
 impl AsFd for DatagramSocket {
@@ -181,12 +176,16 @@ unsafe fn came_along(header: &libc::msghdr) -> (Option<Credentials>, Vec<OwnedFd
     (credentials, descriptors)
 }
 
-/// Waits until one of these can be read from or has been closed, but no longer than this; `false` if none has.
+/// Waits until one of these can be read from or has been closed, and no longer than this. `false` if none has, which may be
+/// sooner where the time is more than 24 days or a signal came (`poll(2)`).
 pub fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<bool> {
     let mut descriptors: Vec<_> = descriptors.iter().map(|&one| PollFd::new(one, PollFlags::POLLIN)).collect();
     // Rounded up, since down would spin.
     let milliseconds = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-    Ok(poll(&mut descriptors, PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX))? > 0)
+    match poll(&mut descriptors, PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)) {
+        Err(Errno::EINTR) => Ok(false),
+        result => Ok(result? > 0),
+    }
 }
 
 /// Two ends of a stream, of which the first never waits.

@@ -17,10 +17,10 @@ fn pair() -> (DatagramSocket, DatagramSocket, Address) {
 #[test]
 fn a_datagram_says_who_sent_it() {
     let (receiver, sender, address) = pair();
-    assert!(!receiver.wait_readable(Duration::ZERO).expect("a wait"));
+    assert!(!wait_readable(&[receiver.as_fd()], Duration::ZERO).expect("a wait"));
     assert_eq!(receiver.receive().expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
     sender.send(b"READY=1\n", &address).expect("a receiver");
-    assert!(receiver.wait_readable(DEADLINE).expect("a wait"));
+    assert!(wait_readable(&[receiver.as_fd()], DEADLINE).expect("a wait"));
     let datagram = receiver.receive().expect("a datagram");
     assert_eq!(datagram.bytes, b"READY=1\n");
     assert_eq!(datagram.credentials, Some(Credentials { pid: process::id(), uid: process::effective_uid() }));

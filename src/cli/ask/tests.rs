@@ -1,0 +1,163 @@
+use super::*;
+use crate::doors::control::{Client, Control};
+use crate::doors::{Door, Message};
+use crate::sys::socket::{DatagramSocket, wait_readable};
+use std::os::fd::AsFd;
+use std::thread;
+
+/// Long, since machines are busy, and never waited out where all is well.
+const LONG: Duration = Duration::from_secs(20);
+
+/// For what is not to come.
+const SHORT: Option<Duration> = Some(Duration::from_millis(50));
+
+/// A namespace that nobody has: the kernel counts theirs from 4026531840 (PROC_DYNAMIC_FIRST).
+fn namespace(test: u64) -> u64 {
+    u64::from(std::process::id()) * 100 + 50 + test
+}
+
+/// The client of the next request, which is to be this one.
+fn next(control: &mut Control, expected: Request) -> Client {
+    assert!(wait_readable(&[control.descriptor()], LONG).expect("a wait"), "a request");
+    match control.take().messages.pop() {
+        Some(Message::Request(request, client)) if request == expected => client,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the client says to a guard that gives these replies to its first request.
+fn talk(test: u64, request: Request, timeout: Option<Duration>, replies: Vec<Reply>) -> Result<Answer, String> {
+    let mut control = Control::open_for(namespace(test)).expect("a socket");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let client = next(&mut control, request);
+            replies.iter().for_each(|reply| control.answer(&client, reply));
+        });
+        let options = Options { timeout, ..Options::default() };
+        ask_in(namespace(test), request, &options).map_err(|error| {
+            let code = if error.is::<NoAnswer>() { NO_ANSWER } else { 125 };
+            format!("{code}: {error}")
+        })
+    })
+}
+
+fn answer(text: &str, code: u8) -> Result<Answer, String> {
+    Ok(Answer { text: text.to_owned(), code })
+}
+
+#[test]
+fn the_first_word_decides() {
+    for (reply, expected) in [
+        (Reply::Yes("ready".to_owned()), answer("ready\n", 0)),
+        (Reply::No("not ready: draining".to_owned()), answer("not ready: draining\n", 1)),
+        (Reply::Text("a\nb\n".to_owned()), answer("a\nb\n", 0)),
+        (Reply::Refused("only root may".to_owned()), Err("125: only root may".to_owned())),
+    ] {
+        assert_eq!(talk(1, Request::Ready, Some(LONG), vec![reply]), expected);
+    }
+}
+
+#[test]
+fn an_outcome_is_waited_for() {
+    let waits = |time| Reply::Wait(time, "stopping".to_owned());
+    let replies = vec![waits(Some(LONG)), Reply::Yes("stopped: exit code 0".to_owned())];
+    assert_eq!(talk(2, Request::Stop, None, replies), answer("stopped: exit code 0\n", 0));
+    let replies = vec![waits(None), Reply::No("the new run has failed".to_owned())];
+    assert_eq!(talk(2, Request::Restart, None, replies), answer("the new run has failed\n", 1));
+    // A timeout of one's own is not extended.
+    let late = talk(2, Request::Stop, SHORT, vec![waits(Some(LONG))]);
+    assert_eq!(late, Err("124: guard has not answered in time".to_owned()));
+}
+
+#[test]
+fn silence_is_no_answer() {
+    let silence = talk(3, Request::Health, SHORT, Vec::new());
+    assert_eq!(silence, Err("124: guard has not answered in time".to_owned()));
+}
+
+#[test]
+fn the_end_of_guard_ends_the_wait() {
+    let conversation = Conversation::open().expect("a socket");
+    let nobody = process::watch_process(process::id()).expect("a descriptor");
+    let heard = conversation.listen(Deadline::after(Duration::from_millis(20)), Some(&nobody)).expect("a wait");
+    assert!(matches!(heard, Heard::Nothing), "it lives");
+    #[expect(clippy::disallowed_methods, reason = "a process that ends")]
+    let mut child = std::process::Command::new("true").spawn().expect("true");
+    let ended = process::watch_process(Pid::try_from(child.id()).expect("a pid")).expect("a descriptor");
+    let heard = conversation.listen(Deadline::after(LONG), Some(&ended)).expect("a wait");
+    assert!(matches!(heard, Heard::End));
+    child.wait().expect("an end");
+}
+
+#[test]
+fn where_there_is_no_guard_it_says_so() {
+    let error = ask_in(namespace(4), Request::Ready, &Options::default()).expect_err("nobody");
+    let name = format!("no guard is running here: looked for @guard/{} in /proc/net/unix", namespace(4));
+    assert!(error.to_string().starts_with(&name) && !error.is::<NoAnswer>(), "{error}");
+}
+
+#[test]
+fn one_of_several_is_chosen() {
+    let mut guards = [(); 2].map(|()| Control::open_for(namespace(5)).expect("a socket"));
+    let _silent = Control::open_for(namespace(5)).expect("a third name");
+    let own = process::id();
+    let who = format!("{own} node server.js");
+    // Both have got their ping before one answers.
+    let pinged = |guards: &mut [Control; 2]| {
+        let clients: Vec<Client> = guards.iter_mut().map(|guard| next(guard, Request::Ping)).collect();
+        guards.iter().zip(clients).for_each(|(guard, client)| guard.answer(&client, &Reply::Yes(who.clone())));
+    };
+    let ask = |pid| {
+        let options = Options { pid, ..Options::default() };
+        ask_in(namespace(5), Request::Ready, &options).map_err(|error| error.to_string())
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pinged(&mut guards);
+            pinged(&mut guards);
+            pinged(&mut guards);
+            let client = next(&mut guards[0], Request::Ready);
+            guards[0].answer(&client, &Reply::Yes("ready".to_owned()));
+        });
+        let one = format!("\n  --pid {own}  node server.js");
+        assert_eq!(ask(None), Err(format!("more than one guard is running here; say which:{one}{one}")));
+        assert_eq!(ask(Some(own + 1)), Err(format!("no guard here has pid {}; there is{one}{one}", own + 1)));
+        // In a test all have the same pid, and the first to answer is taken.
+        assert_eq!(ask(Some(own)), answer("ready\n", 0));
+    });
+}
+
+#[test]
+fn only_who_was_asked_is_heard() {
+    let name = wire::name(namespace(6), 1);
+    let address = Address::abstract_name(name.as_bytes()).expect("an address");
+    let guard = DatagramSocket::bind(&address).expect("a socket");
+    let stranger = DatagramSocket::bind_anew().expect("a socket");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(wait_readable(&[guard.as_fd()], LONG).expect("a wait"));
+            let client = guard.receive().expect("a request").sender.expect("an address");
+            stranger.send(b"yes forged", &client).expect("a receiver");
+            guard.send(b"what", &client).expect("a receiver");
+            guard.send(b"no really", &client).expect("a receiver");
+        });
+        let heard = ask_in(namespace(6), Request::Ready, &Options::default()).map_err(|error| error.to_string());
+        assert_eq!(heard, answer("really\n", 1));
+    });
+}
+
+#[test]
+fn sockets_are_found_by_the_namespace_in_their_name() {
+    let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 100 @guard/42\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 101 @guard/42/3\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 101 @guard/42/3\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 102 @guard/421\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 103 @guard/42/17\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 104 /run/@guard/42/2\n\
+        0000000000000000: 00000003 00000000 00000000 0001 03 105\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 106 @guard/42/2x\xff\n";
+    assert_eq!(names_in(table, 42), ["guard/42", "guard/42/3"]);
+    assert_eq!(names_in(table, 7), Vec::<String>::new());
+    assert_eq!(names_in(b"", 42), Vec::<String>::new());
+}
