@@ -102,7 +102,7 @@ mod tests {
     use crate::sys::socket;
     use std::time::Duration;
 
-    /// A namespace that nobody has: the kernel counts theirs from 4026531840 (PROC_DYNAMIC_FIRST).
+    /// A namespace that nobody has: inodes of the kernel's are above 0xefff0000.
     fn namespace(test: u64) -> u64 {
         u64::from(std::process::id()) * 100 + test
     }

@@ -11,7 +11,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// For what is not to come.
 const SHORT: Option<Duration> = Some(Duration::from_millis(50));
 
-/// A namespace that nobody has: the kernel counts theirs from 4026531840 (PROC_DYNAMIC_FIRST).
+/// A namespace that nobody has: inodes of the kernel's are above 0xefff0000.
 fn namespace(test: u64) -> u64 {
     u64::from(std::process::id()) * 100 + 50 + test
 }
