@@ -4,7 +4,6 @@
 
 mod cli;
 mod config;
-#[allow(dead_code, reason = "the runtime opens them next")]
 mod doors;
 mod platform;
 mod report;
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
             let _ = print(&answer.text);
             answer.code
         }),
-        Mode::Probe => cli::probe::run(&layers.words),
+        Mode::Probe => cli::probe::run(&layers.words).map(|()| 0),
         Mode::Run => Config::resolve(layers).map_err(Into::into).and_then(|config| {
             report::init(&config);
             runtime::run(&config)
@@ -39,7 +38,11 @@ fn main() -> ExitCode {
     };
     let code = outcome.unwrap_or_else(|error| {
         report::complain(&format!("{error:#}"));
-        if error.is::<cli::ask::NoAnswer>() { cli::ask::NO_ANSWER } else { supervisor::OWN_ERROR }
+        match () {
+            () if error.is::<cli::ask::NoAnswer>() => cli::ask::NO_ANSWER,
+            () if error.is::<cli::probe::Failed>() => cli::probe::FAILED,
+            () => supervisor::OWN_ERROR,
+        }
     });
     ExitCode::from(code)
 }

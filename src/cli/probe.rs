@@ -1,8 +1,193 @@
-//! `guard probe`: asks a server whether it is alive.
+//! `guard probe URL`: asks a server whether it is alive, for images without curl.
 
+use crate::config::duration;
+use crate::config::target::Target;
+use crate::sys::clock::Deadline;
+use anyhow::{Context, bail};
 use std::ffi::OsString;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-/// guard's exit code.
-pub fn run(_words: &[OsString]) -> anyhow::Result<u8> {
-    anyhow::bail!("not there yet")
+const USAGE: &str = "usage: guard probe URL [--timeout 1s], where URL is http://HOST[:PORT][/PATH] or tcp://HOST:PORT";
+
+/// The head of a response is no longer; what follows is not read.
+const LONGEST_HEAD: u64 = 16 * 1024;
+
+/// What guard exits with if the server is not alive.
+pub const FAILED: u8 = 1;
+
+/// Why a probe has not passed: [`FAILED`].
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl std::error::Error for Failed {}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Passes, or fails with [`Failed`] or with what is wrong with the words.
+pub fn run(words: &[OsString]) -> anyhow::Result<()> {
+    let (target, timeout) = parse(words)?;
+    let name = target.to_string();
+    let (sender, receiver) = channel();
+    let work = move || {
+        // Nobody listens any more when the time is over.
+        let _ = sender.send(probe(&target, timeout));
+    };
+    // The C library's resolver knows no deadline, and a server may send a byte now and then for ever.
+    #[expect(clippy::disallowed_methods, reason = "guard itself has one thread; this process only probes")]
+    std::thread::spawn(work);
+    let outcome = receiver.recv_timeout(timeout);
+    match outcome.unwrap_or_else(|_| Err(format!("no answer within {}", duration::show(timeout)))) {
+        Ok(()) => Ok(()),
+        Err(reason) => bail!(Failed(format!("{name}: {reason}"))),
+    }
+}
+
+fn parse(words: &[OsString]) -> anyhow::Result<(Target, Duration)> {
+    let mut target = None;
+    let mut timeout = Duration::from_secs(1);
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let value = match word.split_once('=') {
+            Some(("--timeout", value)) => Some(value.to_owned()),
+            _ if word == "--timeout" => {
+                Some(words.next().context(format!("--timeout: no value; {USAGE}"))?.into_owned())
+            }
+            _ => None,
+        };
+        if let Some(value) = value {
+            timeout = duration::parse(&value)
+                .ok()
+                .filter(|timeout| !timeout.is_zero())
+                .with_context(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
+        } else if word.starts_with('-') {
+            bail!("{word}: no such option; {USAGE}");
+        } else if target.is_some() {
+            bail!("{word}: one URL at a time; {USAGE}");
+        } else {
+            let parsed = Target::parse(&word).map_err(|error| anyhow::anyhow!("{word}: {error}; {USAGE}"))?;
+            target = Some(parsed);
+        }
+    }
+    Ok((target.context(USAGE)?, timeout))
+}
+
+/// Asks one address after the other, until one is there.
+fn probe(target: &Target, timeout: Duration) -> Result<(), String> {
+    let deadline = Deadline::after(timeout);
+    let addresses = (target.host.as_str(), target.port).to_socket_addrs();
+    let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
+    let mut failure = "no such host".to_owned();
+    for (index, address) in addresses.iter().enumerate() {
+        // A black hole leaves time for those after it.
+        let rest = u32::try_from(addresses.len() - index).unwrap_or(1);
+        match connect(address, deadline.left() / rest) {
+            Ok(stream) => return target.path.as_ref().map_or(Ok(()), |path| ask(stream, target, path)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn connect(address: &SocketAddr, timeout: Duration) -> Result<TcpStream, String> {
+    // Zero is refused; the one who waits for this thread has left by then.
+    let silent = |kind| [ErrorKind::TimedOut, ErrorKind::WouldBlock].contains(&kind);
+    TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1))).map_err(|error| {
+        if error.kind() == ErrorKind::ConnectionRefused {
+            "connection refused".to_owned()
+        } else if silent(error.kind()) {
+            format!("{address} does not answer")
+        } else {
+            error.to_string()
+        }
+    })
+}
+
+/// Sends a request and looks at the status of the response (RFC 9112). Where it redirects to is not asked.
+fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: guard-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        target.authority()
+    );
+    // A server may answer and close before it has read all: what it said counts.
+    let sent = stream.write_all(request.as_bytes());
+    let mut head = Vec::new();
+    let mut stream = stream.take(LONGEST_HEAD);
+    let mut buffer = [0; 1024];
+    loop {
+        match status(&head) {
+            Status::Code(200..=399) => return Ok(()),
+            Status::Code(code) => return Err(format!("status {code}")),
+            Status::NoHttp => return Err("the answer is no HTTP".to_owned()),
+            Status::Unfinished => {}
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) if head.is_empty() => return Err("closed without an answer".to_owned()),
+            Ok(0) => return Err("the answer is no HTTP".to_owned()),
+            Ok(count) => head.extend(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(sent.err().unwrap_or(error).to_string()),
+        }
+    }
+}
+
+/// What is known of a response.
+#[derive(Debug, PartialEq, Eq)]
+enum Status {
+    Code(u16),
+    NoHttp,
+    Unfinished,
+}
+
+/// The first status that is not an interim one (1xx).
+fn status(head: &[u8]) -> Status {
+    let mut rest = head;
+    loop {
+        const VERSION: &[u8] = b"HTTP/1.";
+        let known = rest.len().min(VERSION.len());
+        if rest[..known] != VERSION[..known] {
+            return Status::NoHttp;
+        }
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { return Status::Unfinished };
+        let line = String::from_utf8_lossy(&rest[..end]);
+        let code = line.split_ascii_whitespace().nth(1).filter(|code| code.len() == 3);
+        match code.and_then(|code| code.parse().ok()) {
+            Some(100..=199) => {}
+            Some(code) => return Status::Code(code),
+            None => return Status::NoHttp,
+        }
+        let blank = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let Some(blank) = blank else { return Status::Unfinished };
+        rest = &rest[blank + 4..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_found_as_soon_as_it_is_there() {
+        for (head, expected) in [
+            ("", Status::Unfinished),
+            ("HTT", Status::Unfinished),
+            ("HTTP/1.1 200 OK\r", Status::Unfinished),
+            ("HTTP/1.1 200 OK\r\n", Status::Code(200)),
+            ("HTTP/1.0 503\r\n", Status::Code(503)),
+            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", Status::Unfinished),
+            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 x\r\n", Status::Code(204)),
+            ("SSH-2.0-OpenSSH\r\n", Status::NoHttp),
+            ("HTTP/1.1 2000 x\r\n", Status::NoHttp),
+            ("HTTP/1.1\r\n", Status::NoHttp),
+            ("HTTP/2 200\r\n", Status::NoHttp),
+        ] {
+            assert_eq!(status(head.as_bytes()), expected, "{head:?}");
+        }
+    }
 }

@@ -62,7 +62,14 @@ pub struct Layers {
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]...";
 
 /// Variables that an outer guard hands to its app, which may be guard again.
-pub const HANDED_DOWN: [&str; 4] = ["GUARD_RUN", "GUARD_INSTANCE", "GUARD_RESTARTS", "GUARD_LAST_EXIT"];
+pub const HANDED_DOWN: [&str; 6] = [
+    "GUARD_RUN",
+    "GUARD_INSTANCE",
+    "GUARD_RESTARTS",
+    "GUARD_LAST_EXIT",
+    "GUARD_STOP_SIGNAL_RECEIVED",
+    "GUARD_STOP_TIME_LEFT",
+];
 
 impl Layers {
     /// Reads the arguments (without the program's name) and the variables of the process.

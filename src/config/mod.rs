@@ -7,6 +7,8 @@ pub mod duration;
 pub mod layers;
 pub mod signal;
 mod suggest;
+pub mod target;
+mod values;
 pub mod variables;
 mod words;
 
@@ -18,6 +20,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use target::Target;
 use variables::VARIABLES;
 
 /// Everything that guard can be told, with the defaults filled in.
@@ -27,8 +30,17 @@ pub struct Config {
     pub command: Vec<OsString>,
     /// The environment that the app starts from: guard's own, without guard's configuration.
     pub environment: Vec<(OsString, OsString)>,
+    /// Where whoever started guard wants to hear from it.
+    pub notify_socket: Option<OsString>,
     pub restart: RestartSettings,
     pub stop: StopSettings,
+    pub ready: ReadySettings,
+    /// How often the app must send WATCHDOG=1 from ready on.
+    pub watchdog: Option<Duration>,
+    pub health_check: Option<HealthCheck>,
+    pub health: HealthSettings,
+    /// Node's IPC channel is opened.
+    pub node_ipc: bool,
     /// What to do with signals that have been given another meaning, in the order given.
     pub signal_map: SignalMap,
     pub signal_scope: Scope,
@@ -71,6 +83,46 @@ pub struct StopSettings {
     /// the drain delay.
     pub restart_timeout: Duration,
     pub drain_delay: Duration,
+}
+
+/// When a run can take work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReadySettings {
+    pub when: Readiness,
+    /// Not ready by then is a failure of the run, unless it is ready at once.
+    pub timeout: Duration,
+}
+
+/// GUARD_READY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Readiness {
+    /// Once it was started.
+    Exec,
+    /// Once it has said so.
+    Notify,
+    /// Once its first health check has passed.
+    Health,
+}
+
+/// When health checks run, and how many must fail. The names are those of Docker's HEALTHCHECK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HealthSettings {
+    /// From the end of one check to the start of the next.
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Failures in a row that are a failure of the run, at least 1.
+    pub retries: u32,
+    /// From the run's start; until then or until the first success failures do not count.
+    pub start_period: Duration,
+}
+
+/// GUARD_HEALTH_CHECK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// By guard's own `probe`.
+    Probe(Target),
+    /// By a command, in words.
+    Exec(Vec<String>),
 }
 
 /// GUARD_RESTART.
@@ -154,6 +206,9 @@ impl Config {
                 misread.push(variable.name);
             }
         }
+        if config.health_check.is_some() && config.origin("GUARD_READY") == Origin::Default {
+            config.ready.when = Readiness::Health;
+        }
         let pairs = config.contradictions().into_iter();
         errors.extend(
             pairs.filter(|(names, _)| !names.iter().any(|name| misread.contains(name))).map(|(_, error)| error),
@@ -161,6 +216,7 @@ impl Config {
         let without_limit = platform.stop_timeout().saturating_add(config.stop.drain_delay);
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
         config.warnings = layers.unknown();
+        config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
         config.environment = layers.environment_of_the_app();
         config.command = layers.command;
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
@@ -171,6 +227,7 @@ impl Config {
         Config {
             command: Vec::new(),
             environment: Vec::new(),
+            notify_socket: None,
             restart: RestartSettings::default(),
             stop: StopSettings {
                 signal: None,
@@ -178,6 +235,11 @@ impl Config {
                 restart_timeout: platform.stop_timeout(),
                 drain_delay: Duration::ZERO,
             },
+            ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
+            watchdog: None,
+            health: HealthSettings::default(),
+            health_check: None,
+            node_ipc: false,
             signal_map: Vec::new(),
             signal_scope: Scope::Process,
             pre_stop: Vec::new(),
@@ -227,6 +289,11 @@ impl Config {
             );
             errors.push((["GUARD_BACKOFF_INITIAL", "GUARD_BACKOFF_MAX"], error));
         }
+        if self.ready.when == Readiness::Health && self.health_check.is_none() {
+            let error =
+                "GUARD_READY=health: there is no health check; it takes GUARD_HEALTH_CHECK beside it".to_owned();
+            errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error));
+        }
         if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
             let error = format!(
                 "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",
@@ -235,6 +302,17 @@ impl Config {
             errors.push((["GUARD_NO_RESTART_CODES", "GUARD_SUCCESS_CODES"], error));
         }
         errors
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> HealthSettings {
+        HealthSettings {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            retries: 3,
+            start_period: Duration::from_secs(60),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const RTMAX: u8 = 64;
 impl Signal {
     pub const INT: Signal = Signal(2);
     pub const QUIT: Signal = Signal(3);
+    pub const ABRT: Signal = Signal(6);
     pub const KILL: Signal = Signal(9);
     pub const PIPE: Signal = Signal(13);
     pub const TERM: Signal = Signal(15);

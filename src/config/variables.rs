@@ -2,8 +2,11 @@
 
 use super::codes::CodeSet;
 use super::signal::{Signal, number};
-use super::{Config, LogFormat, Meaning, RestartPolicy, Scope, SignalMap, duration, words};
-use std::path::PathBuf;
+use super::values::{
+    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, log_filter,
+    optional, path, positive, show_health_check, show_path, show_signal_map, signal_map,
+};
+use super::{Config, duration, words};
 
 /// One setting: a variable of the environment, and the flag of the same name.
 pub struct Variable {
@@ -30,30 +33,15 @@ impl Variable {
 
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
-/// In the order of the contract: restart, stop, signals, surroundings, log.
-pub const VARIABLES: [Variable; 19] = [
+/// In the order of the contract: restart, stop, signals, what the app says, health, surroundings, log.
+pub const VARIABLES: [Variable; 28] = [
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure",
         takes: "on-failure, always or never",
         help: "when a run that ended is followed by another; jobs want never",
-        set: |config, text| {
-            config.restart.policy = match text {
-                "on-failure" => RestartPolicy::OnFailure,
-                "always" => RestartPolicy::Always,
-                "never" => RestartPolicy::Never,
-                _ => return Err("unknown policy".to_owned()),
-            };
-            Ok(())
-        },
-        show: |config| {
-            let policy = match config.restart.policy {
-                RestartPolicy::OnFailure => "on-failure",
-                RestartPolicy::Always => "always",
-                RestartPolicy::Never => "never",
-            };
-            policy.to_owned()
-        },
+        set: |config, text| choose(&POLICIES, text).map(|policy| config.restart.policy = policy),
+        show: |config| chosen(&POLICIES, config.restart.policy),
     },
     Variable {
         name: "GUARD_MAX_RESTARTS",
@@ -167,14 +155,7 @@ pub const VARIABLES: [Variable; 19] = [
         default: "none",
         takes: "a command with its arguments, quoted as in a shell",
         help: "command run at the stop request, beside the drain delay",
-        set: |config, text| {
-            let words = optional(text, words::split)?;
-            if words.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
-                return Err("no command".to_owned());
-            }
-            config.pre_stop = words.unwrap_or_default();
-            Ok(())
-        },
+        set: |config, text| optional(text, command).map(|words| config.pre_stop = words.unwrap_or_default()),
         show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { words::join(&config.pre_stop) },
     },
     Variable {
@@ -190,21 +171,8 @@ pub const VARIABLES: [Variable; 19] = [
         default: "process",
         takes: "process or group",
         help: "who gets the stop signal and forwarded signals",
-        set: |config, text| {
-            config.signal_scope = match text {
-                "process" => Scope::Process,
-                "group" => Scope::Group,
-                _ => return Err("unknown scope".to_owned()),
-            };
-            Ok(())
-        },
-        show: |config| {
-            let scope = match config.signal_scope {
-                Scope::Process => "process",
-                Scope::Group => "group",
-            };
-            scope.to_owned()
-        },
+        set: |config, text| choose(&SCOPES, text).map(|scope| config.signal_scope = scope),
+        show: |config| chosen(&SCOPES, config.signal_scope),
     },
     Variable {
         name: "GUARD_SIGNAL_MAP",
@@ -212,29 +180,89 @@ pub const VARIABLES: [Variable; 19] = [
         takes: "SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload or ignore",
         help: "other meanings for signals: HUP=USR2,USR1=restart,WINCH=stop",
         set: |config, text| optional(text, signal_map).map(|map| config.signal_map = map.unwrap_or_default()),
-        show: |config| {
-            let entries: Vec<String> = config
-                .signal_map
-                .iter()
-                .map(|(signal, meaning)| format!("{signal}={}", show_meaning(*meaning)))
-                .collect();
-            if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+        show: |config| show_signal_map(&config.signal_map),
+    },
+    Variable {
+        name: "GUARD_READY",
+        default: "health with a health check, else exec",
+        takes: "exec, notify or health",
+        help: "when a run is ready: started, by READY=1 or Node's 'ready', or at the first check that passes",
+        set: |config, text| choose(&READINESS, text).map(|when| config.ready.when = when),
+        show: |config| chosen(&READINESS, config.ready.when),
+    },
+    Variable {
+        name: "GUARD_READY_TIMEOUT",
+        default: "60s",
+        takes: DURATION,
+        help: "with notify and health: not ready by then is a failure",
+        set: |config, text| positive(text).map(|timeout| config.ready.timeout = timeout),
+        show: |config| duration::show(config.ready.timeout),
+    },
+    Variable {
+        name: "GUARD_WATCHDOG",
+        default: "none",
+        takes: "a duration such as 500ms, 30s or a number of seconds, or none",
+        help: "once ready the app must send WATCHDOG=1 this often, else SIGABRT and the restart policy",
+        set: |config, text| optional(text, positive).map(|period| config.watchdog = period),
+        show: |config| config.watchdog.map_or("none".to_owned(), duration::show),
+    },
+    Variable {
+        name: "GUARD_NODE_IPC",
+        default: "off",
+        takes: "on or off",
+        help: "opens Node's IPC channel for 'ready', 'drain' and 'shutdown'",
+        set: |config, text| choose(&SWITCH, text).map(|on| config.node_ipc = on),
+        show: |config| chosen(&SWITCH, config.node_ipc),
+    },
+    Variable {
+        name: "GUARD_HEALTH_CHECK",
+        default: "none",
+        takes: "http://HOST:PORT/PATH, tcp://HOST:PORT, exec:COMMAND or none",
+        help: "failing in a row is a failure of the run",
+        set: |config, text| optional(text, health_check).map(|check| config.health_check = check),
+        show: |config| config.health_check.as_ref().map_or("none".to_owned(), show_health_check),
+    },
+    Variable {
+        name: "GUARD_HEALTH_INTERVAL",
+        default: "10s",
+        takes: DURATION,
+        help: "from the end of one health check to the next",
+        set: |config, text| positive(text).map(|interval| config.health.interval = interval),
+        show: |config| duration::show(config.health.interval),
+    },
+    Variable {
+        name: "GUARD_HEALTH_TIMEOUT",
+        default: "2s",
+        takes: DURATION,
+        help: "a health check that takes longer has failed",
+        set: |config, text| positive(text).map(|timeout| config.health.timeout = timeout),
+        show: |config| duration::show(config.health.timeout),
+    },
+    Variable {
+        name: "GUARD_HEALTH_RETRIES",
+        default: "3",
+        takes: "a number from 1 on",
+        help: "failures in a row that are a failure of the run",
+        set: |config, text| {
+            config.health.retries = number(text).filter(|&retries| retries > 0).ok_or("not a number in range")?;
+            Ok(())
         },
+        show: |config| config.health.retries.to_string(),
+    },
+    Variable {
+        name: "GUARD_HEALTH_START_PERIOD",
+        default: "60s",
+        takes: DURATION,
+        help: "from the run's start; failures do not count in it, and the first success ends it",
+        set: |config, text| duration::parse(text).map(|period| config.health.start_period = period),
+        show: |config| duration::show(config.health.start_period),
     },
     Variable {
         name: "GUARD_CHDIR",
         default: "inherited",
         takes: "the path of a directory that is there",
         help: "working directory of the app",
-        set: |config, text| {
-            let directory = PathBuf::from(text);
-            let metadata = directory.metadata().map_err(|error| error.to_string())?;
-            if !metadata.is_dir() {
-                return Err("not a directory".to_owned());
-            }
-            config.chdir = Some(directory);
-            Ok(())
-        },
+        set: |config, text| directory(text).map(|directory| config.chdir = Some(directory)),
         show: |config| config.chdir.as_ref().map_or("inherited".to_owned(), |path| path.display().to_string()),
     },
     Variable {
@@ -250,18 +278,7 @@ pub const VARIABLES: [Variable; 19] = [
         default: "info",
         takes: "off, error, warn, info, debug or trace, also as TARGET=LEVEL or a list of such",
         help: "log level, as a filter of env_logger's; off is silence",
-        set: |config, text| {
-            for directive in text.split(',').map(str::trim) {
-                // A lone word may name a target too, but only one of guard's: else a slip of the finger means silence.
-                let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-                let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains('=');
-                if !ours && level.parse::<log::LevelFilter>().is_err() {
-                    return Err(format!("{level:?} is no level"));
-                }
-            }
-            config.log_filter = text.to_owned();
-            Ok(())
-        },
+        set: |config, text| log_filter(text).map(|filter| config.log_filter = filter),
         show: |config| config.log_filter.clone(),
     },
     Variable {
@@ -269,67 +286,7 @@ pub const VARIABLES: [Variable; 19] = [
         default: "text",
         takes: "text or json",
         help: "one line an event on stderr, as key=value text or as JSON",
-        set: |config, text| {
-            config.log_format = match text {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                _ => return Err("unknown format".to_owned()),
-            };
-            Ok(())
-        },
-        show: |config| {
-            let format = match config.log_format {
-                LogFormat::Text => "text",
-                LogFormat::Json => "json",
-            };
-            format.to_owned()
-        },
+        set: |config, text| choose(&FORMATS, text).map(|format| config.log_format = format),
+        show: |config| chosen(&FORMATS, config.log_format),
     },
 ];
-
-/// `none`, or what `parse` reads.
-fn optional<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
-    if text == "none" { Ok(None) } else { parse(text).map(Some) }
-}
-
-fn path(text: &str) -> Result<Option<PathBuf>, String> {
-    if text.is_empty() { Err("no path".to_owned()) } else { optional(text, |text| Ok(PathBuf::from(text))) }
-}
-
-fn show_path(path: Option<&PathBuf>) -> String {
-    path.map_or("none".to_owned(), |path| path.display().to_string())
-}
-
-/// Signals that no process can catch, or that guard needs for itself, cannot be given a meaning.
-fn signal_map(text: &str) -> Result<SignalMap, String> {
-    let mut map = SignalMap::new();
-    for entry in text.split(',').map(str::trim) {
-        let (from, to) = entry.split_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
-        let signal: Signal = from.trim().parse()?;
-        if [Signal::KILL, Signal::STOP, Signal::CHLD].contains(&signal) {
-            return Err(format!("{signal} cannot be mapped"));
-        }
-        if map.iter().any(|(mapped, _)| *mapped == signal) {
-            return Err(format!("{signal} is mapped twice"));
-        }
-        let meaning = match to.trim() {
-            "stop" => Meaning::Stop,
-            "restart" => Meaning::Restart,
-            "reload" => Meaning::Reload,
-            "ignore" => Meaning::Ignore,
-            name => Meaning::Forward(name.parse()?),
-        };
-        map.push((signal, meaning));
-    }
-    Ok(map)
-}
-
-fn show_meaning(meaning: Meaning) -> String {
-    match meaning {
-        Meaning::Forward(signal) => signal.to_string(),
-        Meaning::Stop => "stop".to_owned(),
-        Meaning::Restart => "restart".to_owned(),
-        Meaning::Reload => "reload".to_owned(),
-        Meaning::Ignore => "ignore".to_owned(),
-    }
-}

@@ -61,7 +61,7 @@ fn cut(mut value: String) -> String {
 }
 
 /// A JSON string; control characters cannot reach the reader's terminal.
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::from("\"");
     for character in value.chars() {
         match character {

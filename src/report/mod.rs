@@ -2,6 +2,7 @@
 
 mod format;
 mod last_word;
+pub mod status;
 mod writer;
 
 pub use last_word::LastWord;

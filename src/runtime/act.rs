@@ -1,15 +1,20 @@
 //! The core's actions as system calls.
 
 use super::children::{Owner, RunProcess};
+use super::environment::Environment;
 use super::{Runtime, hooks, leftovers};
 use crate::config::Scope;
 use crate::config::signal::Signal;
+use crate::doors::node_ipc::{NodeIpc, Word};
+use crate::doors::notify::Notify;
 use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
 use crate::sys::{Errno, Pid, process, signals};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// What is left of a run.
 enum Leftovers {
@@ -32,7 +37,7 @@ impl Runtime<'_> {
             Action::Suspend => process::suspend(),
             Action::Sweep(id, signal) => return Some(self.sweep(id, signal)),
             Action::Draining(drains) => hooks::set_drain_file(self.config.drain_file.as_deref(), drains),
-            Action::StartHook => return self.start_hook(),
+            Action::StartHook { signal, left } => return self.start_hook(signal, left),
             Action::SignalHook(signal) => {
                 if let Some(pid) = self.children.hook {
                     let _ = signals::send_to_group(pid, signal);
@@ -40,6 +45,7 @@ impl Runtime<'_> {
             }
             Action::KillEverything => {
                 self.killing = true;
+                self.bid_farewell();
                 self.kill_everything();
                 return self.childless.then_some(Event::NothingLeft);
             }
@@ -48,7 +54,14 @@ impl Runtime<'_> {
                     self.children.forget(run);
                 }
                 self.journal.notice(notice);
+                self.tell_of_restart(notice);
             }
+            Action::SayDrain(id) => {
+                self.say(id, Word::Drain);
+            }
+            Action::SayShutdown(id) => return (!self.say(id, Word::Shutdown)).then_some(Event::Unheard(id)),
+            Action::StartCheck(id) => return self.start_check(id),
+            Action::KillCheck(id) => self.kill_check(id),
             Action::Exit(code) => {
                 if let Some(terminal) = &self.terminal {
                     terminal.restore();
@@ -61,15 +74,20 @@ impl Runtime<'_> {
     }
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
-        let environment = self.environment.for_run(run, restarts, last);
+        let mut environment = self.environment.for_run(run);
+        environment.set_history(restarts, last);
+        let notify = self.open_notify(run, &mut environment);
+        let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
         if let Some(terminal) = &self.terminal {
             terminal.restore();
         }
+        let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
         let start = Start {
-            environment: &environment,
-            directory: self.directory.as_deref(),
             foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
             die_with_guard: !self.init,
+            own_pid: if self.config.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] },
+            kept: &kept,
+            ..Start::new(environment.entries(), self.directory.as_deref())
         };
         match self.program.spawn(&start) {
             Ok(pid) => {
@@ -77,8 +95,7 @@ impl Runtime<'_> {
                 // Only now, since it need not delay the app.
                 let oom_kills = self.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
                 let oom_kills = oom_kills.and_then(OomCounter::read);
-                let (reaped, killed, sweeping) = (false, false, None);
-                self.children.add(RunProcess { id: run, pid, started, oom_kills, reaped, killed, sweeping });
+                self.children.add(RunProcess { notify, channel, oom_kills, ..RunProcess::new(run, pid, started) });
                 self.childless = false;
                 log::debug!(run = run.number, pid; "spawn");
                 Event::Spawned(run)
@@ -88,6 +105,47 @@ impl Runtime<'_> {
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, found.as_deref()))
             }
         }
+    }
+
+    /// The run's notify socket. Without one it runs all the same, and is not heard.
+    fn open_notify(&self, run: RunId, environment: &mut Environment) -> Option<Notify> {
+        let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
+        match opened {
+            Ok((name, notify)) => {
+                environment.set("NOTIFY_SOCKET", name);
+                if let Some(period) = self.config.watchdog {
+                    environment.set("WATCHDOG_USEC", period.as_micros().to_string());
+                }
+                Some(notify)
+            }
+            Err(error) => {
+                log::warn!(run = run.number, error:%; "notify-socket");
+                None
+            }
+        }
+    }
+
+    /// Node's channel, where it is wanted: guard's end and the app's.
+    fn open_channel(&self, run: RunId, environment: &mut Environment) -> Option<(NodeIpc, OwnedFd)> {
+        if !self.config.node_ipc {
+            return None;
+        }
+        match NodeIpc::open(run) {
+            Ok((channel, of_the_app)) => {
+                environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
+                Some((channel, of_the_app))
+            }
+            Err(error) => {
+                log::warn!(run = run.number, error:%; "node-channel");
+                None
+            }
+        }
+    }
+
+    /// Says something over Node's channel; `false` if nobody will hear it.
+    fn say(&mut self, id: RunId, word: Word) -> bool {
+        let channel = self.children.get_mut(id).and_then(|run| run.channel.as_mut());
+        channel.is_some_and(|channel| channel.send(word))
     }
 
     /// Puts the newest run into the foreground, or guard itself while none lives.
@@ -176,7 +234,7 @@ impl Runtime<'_> {
         if self.childless {
             return Leftovers::Known(Vec::new());
         }
-        let group = self.children.get(id).map(|run| run.pid).filter(|&group| signals::group_lives(group));
+        let group = self.children.get(id).map(|run| run.group).filter(|&group| signals::group_lives(group));
         let look = || leftovers::of(id, &self.children);
         // While one looks, a process may fork and end, and both be missed: what is not seen twice is not there.
         match (look().filter(|found| !found.is_empty()).or_else(look), group) {
@@ -208,15 +266,16 @@ impl Runtime<'_> {
                 }
             }
             None => {
-                for group in self.children.runs().map(|run| run.pid).chain(self.children.hook) {
+                for group in self.children.runs().flat_map(|run| [run.group, run.pid]).chain(self.children.hook) {
                     let _ = signals::send_to_group(group, Signal::KILL);
                 }
             }
         }
     }
 
-    fn start_hook(&mut self) -> Option<Event> {
-        match hooks::start_pre_stop(self.config, &self.environment, self.directory.as_deref()) {
+    fn start_hook(&mut self, signal: Option<Signal>, left: Option<Duration>) -> Option<Event> {
+        let environment = self.environment.for_hook(signal, left);
+        match hooks::start_pre_stop(self.config, &environment, self.directory.as_deref()) {
             Ok(pid) => {
                 self.children.hook = Some(pid);
                 self.childless = false;

@@ -1,13 +1,19 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
 use crate::config::signal::Signal;
+use crate::doors::health::Health;
+use crate::doors::node_ipc::NodeIpc;
+use crate::doors::notify::Notify;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
+use crate::sys::process::{Status, Usage};
 
 /// What a reaped pid was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Run(RunId),
+    /// A health check of this run.
+    Check(RunId),
     Hook,
     /// An orphan that was handed to guard.
     Nobody,
@@ -16,8 +22,10 @@ pub(super) enum Owner {
 /// The process of a run, from its spawn until its leftovers are gone.
 pub(super) struct RunProcess {
     pub(super) id: RunId,
-    /// The main process, and its group.
+    /// The main process.
     pub(super) pid: Pid,
+    /// The process group that the run was started with.
+    pub(super) group: Pid,
     pub(super) started: Timestamp,
     /// OOM kills in the container before it began.
     pub(super) oom_kills: Option<u64>,
@@ -27,6 +35,52 @@ pub(super) struct RunProcess {
     pub(super) killed: bool,
     /// What its leftovers got, which are being waited for.
     pub(super) sweeping: Option<Signal>,
+    pub(super) notify: Option<Notify>,
+    pub(super) channel: Option<NodeIpc>,
+    pub(super) check: Option<Check>,
+    /// What it says of itself (STATUS, `sd_notify(3)`).
+    pub(super) status: String,
+    pub(super) reloading: bool,
+    /// Who is to be the main process when this one has ended (MAINPID, `sd_notify(3)`).
+    pub(super) heir: Option<Heir>,
+}
+
+/// A daemon that a main process has started to take its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heir {
+    Alive(Pid),
+    /// It was reaped before the main process ended.
+    Ended(Status, Usage),
+}
+
+/// A health check that runs.
+pub(super) struct Check {
+    pub(super) pid: Pid,
+    pub(super) output: Option<Health>,
+    /// It took too long.
+    pub(super) killed: bool,
+}
+
+impl RunProcess {
+    /// A run whose main process has just been started.
+    pub(super) fn new(id: RunId, pid: Pid, started: Timestamp) -> RunProcess {
+        RunProcess {
+            id,
+            pid,
+            group: pid,
+            started,
+            oom_kills: None,
+            reaped: false,
+            killed: false,
+            sweeping: None,
+            notify: None,
+            channel: None,
+            check: None,
+            status: String::new(),
+            reloading: false,
+            heir: None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -69,11 +123,28 @@ impl Children {
 
     /// Whose process this living child is.
     pub(super) fn owner(&self, pid: Pid) -> Owner {
+        let checks = |run: &&RunProcess| run.check.as_ref().is_some_and(|check| check.pid == pid);
         let run = self.runs.iter().find(|run| run.pid == pid && !run.reaped);
-        match run {
-            Some(run) => Owner::Run(run.id),
-            None if self.hook == Some(pid) => Owner::Hook,
-            None => Owner::Nobody,
+        match (run, self.runs.iter().find(checks)) {
+            (Some(run), _) => Owner::Run(run.id),
+            (None, Some(run)) => Owner::Check(run.id),
+            (None, None) if self.hook == Some(pid) => Owner::Hook,
+            (None, None) => Owner::Nobody,
+        }
+    }
+
+    /// Whether this is the group of a hook or a health check, which are no part of a run.
+    pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
+        self.hook == Some(group)
+            || self.runs.iter().filter_map(|run| run.check.as_ref()).any(|check| check.pid == group)
+    }
+
+    /// Somebody else's child was reaped: it may have been an heir.
+    pub(super) fn note_heir(&mut self, pid: Pid, status: Status, usage: Usage) {
+        for run in &mut self.runs {
+            if matches!(run.heir, Some(Heir::Alive(heir)) if heir == pid) {
+                run.heir = Some(Heir::Ended(status, usage));
+            }
         }
     }
 }

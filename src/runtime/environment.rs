@@ -1,46 +1,77 @@
-//! The environment that the app and the hooks get.
+//! The environment that the app, its health checks and the hooks get.
 
+use crate::config::signal::Signal;
 use crate::config::{Config, duration};
 use crate::supervisor::{Ending, RunId};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// The part that is the same for every run.
+#[derive(Clone)]
 pub(super) struct Environment {
     entries: Vec<CString>,
 }
 
+/// What whoever started guard offers to guard, and guard offers anew to its app (`sd_notify(3)`, `sd_watchdog_enabled(3)`).
+const OF_GUARD_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// The same for Node's channel, where guard opens one.
+const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"];
+
 impl Environment {
     pub(super) fn new(config: &Config) -> Environment {
         let mut environment = Environment { entries: Vec::new() };
-        for (name, value) in &config.environment {
+        let taken = |name: &OsStr| {
+            OF_GUARD_ALONE.iter().any(|taken| name == *taken)
+                || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
+        };
+        for (name, value) in config.environment.iter().filter(|(name, _)| !taken(name)) {
             environment.set(name, value);
         }
-        let timeout = config.stop.timeout.map_or("none".to_owned(), duration::show_seconds);
-        environment.set("GUARD_STOP_TIMEOUT", timeout);
+        environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
         environment
     }
 
-    /// For the pre-stop hook, which belongs to no run.
-    pub(super) fn for_hook(&self) -> &[CString] {
+    /// For the pre-stop hook, which belongs to no run: the signal that came, and the time until SIGKILL.
+    pub(super) fn for_hook(&self, signal: Option<Signal>, left: Option<Duration>) -> Environment {
+        let mut environment = self.clone();
+        if let Some(signal) = signal {
+            environment.set("GUARD_STOP_SIGNAL_RECEIVED", signal.to_string());
+        }
+        environment.set("GUARD_STOP_TIME_LEFT", seconds(left));
+        environment
+    }
+
+    /// For a run and its health checks: which one it is.
+    pub(super) fn for_run(&self, run: RunId) -> Environment {
+        let mut environment = self.clone();
+        environment.set("GUARD_RUN", run.number.to_string());
+        environment.set("GUARD_INSTANCE", run.instance.to_string());
+        environment
+    }
+
+    /// For the app: what came before.
+    pub(super) fn set_history(&mut self, restarts: u32, last: Option<Ending>) {
+        self.set("GUARD_RESTARTS", restarts.to_string());
+        if let Some(last) = last {
+            self.set("GUARD_LAST_EXIT", last.to_string());
+        }
+    }
+
+    /// As `NAME=value`.
+    pub(super) fn entries(&self) -> &[CString] {
         &self.entries
     }
 
-    /// For a run: which one it is, and what came before.
-    pub(super) fn for_run(&self, run: RunId, restarts: u32, last: Option<Ending>) -> Vec<CString> {
-        let mut environment = Environment { entries: self.entries.clone() };
-        environment.set("GUARD_RUN", run.number.to_string());
-        environment.set("GUARD_INSTANCE", run.instance.to_string());
-        environment.set("GUARD_RESTARTS", restarts.to_string());
-        if let Some(last) = last {
-            environment.set("GUARD_LAST_EXIT", last.to_string());
-        }
-        environment.entries
-    }
-
-    fn set(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
+    pub(super) fn set(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
         let entry = [name.as_ref().as_bytes(), b"=", value.as_ref().as_bytes()].concat();
         // Neither the environment nor the command line can hold a NUL byte.
         self.entries.extend(CString::new(entry));
     }
+}
+
+/// A bare number of seconds, so that no app needs to parse a duration.
+fn seconds(duration: Option<Duration>) -> String {
+    duration.map_or("none".to_owned(), duration::show_seconds)
 }

@@ -32,7 +32,7 @@ pub(super) fn start_pre_stop(
     directory: Option<&CStr>,
 ) -> Result<Pid, SpawnFailure> {
     let words: Vec<OsString> = config.pre_stop.iter().map(OsString::from).collect();
-    let start = Start { environment: environment.for_hook(), directory, foreground: false, die_with_guard: true };
+    let start = Start::new(environment.entries(), directory);
     let pid = Program::new(&words, config.variable_of_the_app("PATH")).spawn(&start)?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
     Ok(pid)

@@ -5,7 +5,7 @@ use crate::config::duration::{show, show_seconds};
 use crate::config::signal::Signal;
 use crate::config::{Config, Origin};
 use crate::report::LastWord;
-use crate::supervisor::{CANNOT_EXECUTE, Ending, NOT_FOUND, Notice, OWN_ERROR, RunId, SpawnError};
+use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
 use crate::sys::procfs::{self, Process};
 use crate::sys::spawn::SpawnFailure;
@@ -15,12 +15,16 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) struct Journal<'a> {
-    config: &'a Config,
+    pub(super) config: &'a Config,
     last_word: LastWord,
     /// Why guard ends, where that is more than how the last run ended.
-    cause: Option<String>,
+    pub(super) cause: Option<String>,
     /// What ended last.
     last: String,
+    /// Why guard ends a run that has not ended yet.
+    pub(super) failing: Option<Failure>,
+    /// Why the last health check failed.
+    pub(super) check: String,
 }
 
 impl<'a> Journal<'a> {
@@ -30,7 +34,14 @@ impl<'a> Journal<'a> {
             log::warn!(error:% = error; "termination-log");
             LastWord::none()
         });
-        Journal { config, last_word, cause: None, last: "nothing was started".to_owned() }
+        Journal {
+            config,
+            last_word,
+            cause: None,
+            last: "nothing was started".to_owned(),
+            failing: None,
+            check: String::new(),
+        }
     }
 
     /// The first line, and the warnings that belong to it.
@@ -62,7 +73,7 @@ impl<'a> Journal<'a> {
         }
     }
 
-    fn stop_timeout(&self) -> String {
+    pub(super) fn stop_timeout(&self) -> String {
         self.config.stop.timeout.map_or("none".to_owned(), show)
     }
 
@@ -86,7 +97,7 @@ impl<'a> Journal<'a> {
         let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
         let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
         match ending {
-            Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) => log::log!(
+            Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) | Ending::Failed(_, code) => log::log!(
                 level, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
             ),
             Ending::Signaled(signal) => log::log!(
@@ -97,7 +108,8 @@ impl<'a> Journal<'a> {
                 cpu_sys:% = system; "exit"
             ),
         }
-        self.last = format!("run {run} {} after {uptime}", told(ending));
+        let failing = self.failing.take().map_or_else(String::new, |failure| format!(" ({failure})"));
+        self.last = format!("run {run} {} after {uptime}{failing}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
             self.last_word.say(&self.reason());
@@ -173,82 +185,25 @@ impl<'a> Journal<'a> {
         log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
 
-    /// A decision of the core's.
-    pub(super) fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Restarting { run, ending, count, limit, delay } => {
-                let window = show(self.config.restart.window);
-                let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
-                let last = ending;
-                log::warn!(run = run.number + 1, last:%, count, limit:%, window:%, delay:% = show(delay); "restart");
-            }
-            Notice::RestartRequested { run } => log::info!(run = run.number, msg = "asked for"; "restart-in-place"),
-            Notice::NotForwarded { signal } => {
-                log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
-            }
-            Notice::Ignored { what, why } => log::info!(what, why; "ignored"),
-            Notice::Reloading { old, new } => log::info!(old = old.number, new = new.number; "reload"),
-            Notice::ReloadFailed { old, new } => {
-                log::error!(old = old.number, new = new.number, msg = "the old run stays"; "reload-failed");
-            }
-            Notice::Draining { signal, delay } => {
-                let stop_timeout = self.stop_timeout();
-                let delay = show(delay);
-                match signal {
-                    Some(signal) => {
-                        self.cause = Some(format!("stopped by {signal}"));
-                        log::info!(signal:%, delay:%, stop_timeout:%; "drain");
-                    }
-                    None => log::info!(delay:%, stop_timeout:%; "drain"),
-                }
-            }
-            Notice::StopSignal { run, signal } => log::info!(run = run.number, signal:%; "stop-signal"),
-            Notice::StoppedAtTerminal { run, ending } => {
-                log::info!(run = run.number, last:% = ending; "stopped-at-terminal");
-            }
-            Notice::Background { run } => log::warn!(
-                run = run.number,
-                msg = "the main process exited 0 and left others running: it has probably gone to the background; \
-                       start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
-                "background"
-            ),
-            Notice::KillRun { run } => {
-                let limit = match self.config.stop.timeout {
-                    Some(_) => self.limit(),
-                    None => format!("{}, since GUARD_STOP_TIMEOUT is none", show(self.config.stop.restart_timeout)),
-                };
-                log::error!(run = run.number, msg:% = format!("still running after {limit}: SIGKILL"); "kill");
-            }
-            Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers still run: SIGKILL"; "kill"),
-            Notice::Unkillable { run } => {
-                log::error!(run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
-            }
-            Notice::Abandoned { run, count } => {
-                log::error!(run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
-            }
-            Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
-            Notice::KillEverything { interrupted } => {
-                let left = leftovers::all().unwrap_or_default();
-                let (count, names) = (left.len(), leftovers::names(&left));
-                let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
-                self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
-                let msg = format!("still running after {why}: SIGKILL");
-                log::error!(count, processes:% = names, msg:%; "kill");
-            }
-            Notice::GiveUp { run, ending, limit, window } => {
-                let window = show(window);
-                self.cause = Some(format!("gave up after {limit} restarts in {window}"));
-                log::error!(run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
-            }
-            Notice::NotRestarted { run, ending, why } => {
-                log::info!(run = run.number, last:% = ending, why; "not-restarted");
-            }
-        }
+    /// The stop timeout, and whether anybody chose it.
+    pub(super) fn limit(&self) -> String {
+        format!("GUARD_STOP_TIMEOUT={} ({})", self.stop_timeout(), self.stop_timeout_source())
     }
 
-    /// The stop timeout, and whether anybody chose it.
-    fn limit(&self) -> String {
-        format!("GUARD_STOP_TIMEOUT={} ({})", self.stop_timeout(), self.stop_timeout_source())
+    /// A health check was reaped, and has not passed. Whether that counts is the core's to say.
+    pub(super) fn check_failed(&mut self, run: RunId, status: Status, killed: bool, said: String) {
+        self.check = match status {
+            _ if killed => format!("took longer than GUARD_HEALTH_TIMEOUT={}", show(self.config.health.timeout)),
+            _ if !said.is_empty() => said,
+            Status::Exited(code) => format!("exited with code {code}"),
+            Status::Signaled(signal) => format!("died of {signal}"),
+        };
+        log::debug!(run = run.number, error:% = self.check; "check");
+    }
+
+    pub(super) fn check_failed_to_start(&mut self, failure: SpawnFailure) {
+        let (_, _, problem) = self.explain(failure, None);
+        self.check = format!("cannot be started: {problem}");
     }
 
     /// The last line.
@@ -257,7 +212,7 @@ impl<'a> Journal<'a> {
         log::info!(code, reason:% = self.reason(); "end");
     }
 
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         self.cause.iter().chain([&self.last]).map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
@@ -268,5 +223,6 @@ fn told(ending: Ending) -> String {
         Ending::Signaled(signal) => format!("died of {signal}"),
         Ending::OutOfMemory => "was killed for lack of memory".to_owned(),
         Ending::NotSpawned(error) => format!("could not be started (code {})", error.code),
+        Ending::Failed(failure, code) => format!("failed ({failure}) with code {code}"),
     }
 }

@@ -25,13 +25,21 @@ pub(super) fn of(id: RunId, children: &Children) -> Option<Vec<Process>> {
     Some(leftovers)
 }
 
+/// All of a living run, its main process included; `None` where there is no /proc to ask.
+pub(super) fn tree(id: RunId, children: &Children) -> Option<Vec<Process>> {
+    let mut processes = procfs::descendants()?;
+    let main = children.main(id);
+    processes.retain(|process| main == Some(process.pid) || belongs(process, id, children));
+    Some(processes)
+}
+
 fn belongs(process: &Process, id: RunId, children: &Children) -> bool {
-    if children.owner(process.pid) != Owner::Nobody || children.hook == Some(process.group) {
+    if children.owner(process.pid) != Owner::Nobody || children.is_auxiliary(process.group) {
         return false;
     }
     let lives = |other: RunId| children.runs().any(|run| run.id == other);
     let alone = !children.runs().any(|run| run.id != id);
-    if let Some(run) = children.runs().find(|run| run.pid == process.group) {
+    if let Some(run) = children.runs().find(|run| [run.pid, run.group].contains(&process.group)) {
         return run.id == id;
     }
     match mark(procfs::environment(process.pid)) {

@@ -4,32 +4,42 @@
 //! become events.
 
 mod act;
+mod checks;
 mod children;
 mod clock;
 mod environment;
+mod hear;
 mod hooks;
 mod journal;
 mod leftovers;
+mod notices;
+mod operator;
+mod outer;
+mod reap;
 
 use crate::config::Config;
 use crate::config::signal::Signal;
-use crate::supervisor::{Ending, Event, RunId, Settings, Supervisor, Timestamp};
-use crate::sys::Pid;
+use crate::doors::control::Control;
+use crate::supervisor::{Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
-use crate::sys::process::{self, Status, Usage, Wait};
+use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
 use anyhow::Context;
-use children::{Children, Owner};
+use children::Children;
 use clock::Clock;
 use environment::Environment;
+use hear::Which;
 use journal::Journal;
 use nix::poll::PollTimeout;
+use operator::Waiting;
+use outer::Outer;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
@@ -40,9 +50,13 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     }
     let mut runtime = Runtime::new(config, signals, init);
     runtime.journal.start();
+    runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);
     Ok(runtime.live())
 }
+
+/// A poll that ends this much too late means that guard, and the app with it, was kept from running.
+const OVERSLEPT: Duration = Duration::from_secs(1);
 
 struct Runtime<'a> {
     config: &'a Config,
@@ -51,6 +65,12 @@ struct Runtime<'a> {
     signals: Signals,
     children: Children,
     journal: Journal<'a>,
+    control: Option<Control>,
+    /// Who waits for the outcome of a stop or a restart.
+    waiting: Vec<Waiting>,
+    /// Datagrams of those who may not speak to guard.
+    refused: u64,
+    outer: Option<Outer>,
     program: Program,
     directory: Option<CString>,
     environment: Environment,
@@ -75,6 +95,10 @@ impl<'a> Runtime<'a> {
             supervisor: Supervisor::new(Settings {
                 restart: config.restart.clone(),
                 stop: config.stop.clone(),
+                ready: config.ready,
+                watchdog: config.watchdog,
+                health: config.health_check.is_some().then_some(config.health),
+                node_ipc: config.node_ipc,
                 signal_map: config.signal_map.clone(),
                 scope: config.signal_scope,
                 pre_stop: !config.pre_stop.is_empty(),
@@ -87,6 +111,10 @@ impl<'a> Runtime<'a> {
             signals,
             children: Children::default(),
             journal: Journal::new(config),
+            control: None,
+            waiting: Vec::new(),
+            refused: 0,
+            outer: None,
             program: Program::new(&config.command, config.variable_of_the_app("PATH")),
             directory: config.chdir.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             environment: Environment::new(config),
@@ -102,27 +130,51 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        let signals = self.signals.wait(PollTimeout::ZERO);
+        let (signals, _) = self.signals.wait(&[], PollTimeout::ZERO);
         self.reap();
         for signal in signals {
             self.dispatch(Event::Signal(signal));
         }
         self.dispatch(Event::Start);
+        self.open_doors();
         loop {
             if let Some(code) = self.exit {
                 return code;
             }
-            // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
-            let timeout = timeout(self.supervisor.next_deadline(), self.clock.now());
-            let signals = self.signals.wait(timeout);
-            self.reap();
-            for signal in signals {
-                self.receive(signal);
-            }
-            let now = self.clock.now();
-            if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= now) {
-                self.dispatch(Event::Timeout);
-            }
+            self.turn();
+        }
+    }
+
+    /// Waits for something to happen, and tells the core of it.
+    fn turn(&mut self) {
+        let deadline = self.supervisor.next_deadline();
+        let (whiches, descriptors): (Vec<_>, Vec<_>) =
+            hear::open(&self.children, self.control.as_ref()).into_iter().unzip();
+        // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
+        let (signals, open) = self.signals.wait(&descriptors, timeout(deadline, self.clock.now()));
+        let late = deadline.map_or(Duration::ZERO, |deadline| self.clock.now().since(deadline));
+        if late > OVERSLEPT {
+            self.dispatch(Event::Overslept(late));
+        }
+        let open: Vec<Which> =
+            whiches.into_iter().zip(open).filter(|(_, open)| *open).map(|(which, _)| which).collect();
+        // What a run has said comes before its death, and its death before what a signal asks of it.
+        let (notify, others): (Vec<_>, Vec<_>) = open.into_iter().partition(|which| matches!(which, Which::Notify(_)));
+        notify.into_iter().for_each(|which| self.hear(which));
+        self.reap();
+        signals.into_iter().for_each(|signal| self.receive(signal));
+        others.into_iter().for_each(|which| self.hear(which));
+        let now = self.clock.now();
+        if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.dispatch(Event::Timeout);
+        }
+    }
+
+    /// The doors that are not a run's. Only now, since they need not delay the app.
+    fn open_doors(&mut self) {
+        match Control::open() {
+            Ok(control) => self.control = Some(control),
+            Err(error) => log::warn!(error:%; "control-socket"),
         }
     }
 
@@ -138,102 +190,9 @@ impl<'a> Runtime<'a> {
                 }
             }
         }
-    }
-
-    /// Takes every dead child, and tells the core of those it knows.
-    fn reap(&mut self) {
-        let mut events = Vec::new();
-        let mut any = false;
-        self.childless = loop {
-            match process::wait() {
-                Wait::Ended(pid, status, usage) => {
-                    any = true;
-                    events.extend(self.ended(pid, status, usage));
-                }
-                Wait::Stopped(pid, signal) => events.extend(self.stopped(pid, signal)),
-                Wait::Nothing => break false,
-                Wait::NoChildren => break true,
-            }
-        };
-        if self.childless {
-            events.extend(self.lost());
+        if let Some(outer) = &mut self.outer {
+            outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending());
         }
-        let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id).collect();
-        for event in events {
-            self.dispatch(event);
-        }
-        if any && !self.killing {
-            for id in sweeping {
-                let event = self.count_leftovers(id);
-                self.dispatch(event);
-            }
-        }
-        if self.killing && self.childless {
-            self.dispatch(Event::NothingLeft);
-        } else if self.killing && any {
-            self.kill_everything();
-        }
-    }
-
-    fn ended(&mut self, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
-        match self.children.owner(pid) {
-            Owner::Run(id) => {
-                let run = self.children.get_mut(id)?;
-                run.reaped = true;
-                let oom_kills = || self.oom_kills.as_ref()?.as_ref()?.read();
-                let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
-                let ending = match status {
-                    Status::Exited(code) => Ending::Exited(code),
-                    Status::Signaled(Signal::KILL) if !run.killed && struck() => Ending::OutOfMemory,
-                    Status::Signaled(signal) => Ending::Signaled(signal),
-                };
-                let uptime = self.clock.now().since(run.started);
-                self.journal.exit(id, pid, ending, uptime, &usage);
-                self.pass_foreground();
-                Some(Event::Exited(id, ending))
-            }
-            Owner::Hook => {
-                self.children.hook = None;
-                self.journal.hook_ended(status);
-                Some(Event::HookEnded)
-            }
-            Owner::Nobody => {
-                log::debug!(pid; "reaped");
-                None
-            }
-        }
-    }
-
-    fn stopped(&self, pid: Pid, signal: Signal) -> Option<Event> {
-        match self.children.owner(pid) {
-            // SIGSTOP is somebody's will; the others come from a terminal.
-            Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
-            Owner::Run(id) if signal != Signal::STOP => self.starved(id, pid, signal),
-            Owner::Run(_) | Owner::Hook | Owner::Nobody => None,
-        }
-    }
-
-    /// A run wants the terminal from the background (TTIN, TTOU). To continue one that cannot have it would only stop
-    /// it again, and so on.
-    fn starved(&self, id: RunId, pid: Pid, signal: Signal) -> Option<Event> {
-        let has_it = self.children.newest_main() == Some(pid)
-            && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_held() || terminal.give(pid));
-        if !has_it {
-            log::warn!(run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
-        }
-        has_it.then_some(Event::Suspended(id))
-    }
-
-    /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).
-    fn lost(&mut self) -> Vec<Event> {
-        let lost: Vec<_> = self.children.runs().filter(|run| !run.reaped).map(|run| run.id).collect();
-        for &id in &lost {
-            if let Some(run) = self.children.get_mut(id) {
-                run.reaped = true;
-            }
-            log::error!(run = id.number; "lost");
-        }
-        lost.into_iter().map(|id| Event::Exited(id, Ending::Exited(1))).collect()
     }
 
     fn receive(&mut self, signal: Signal) {
@@ -261,7 +220,6 @@ fn timeout(deadline: Option<Timestamp>, now: Timestamp) -> PollTimeout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_timeout_is_rounded_up_and_bounded() {

@@ -1,6 +1,6 @@
 //! What the supervisor wants done. The runtime does each in order, decides nothing, and answers with events.
 
-use super::exit_code::Ending;
+use super::exit_code::{Ending, Failure};
 use super::state::RunId;
 use crate::config::signal::Signal;
 use std::time::Duration;
@@ -22,10 +22,19 @@ pub enum Action {
     Sweep(RunId, Signal),
     /// The drain has begun (or is over): the drain file exists exactly in between.
     Draining(bool),
-    /// Start the pre-stop hook. Answered by `HookEnded` in the end.
-    StartHook,
+    /// Start the pre-stop hook, and tell it which signal came and how much time is left. Answered by `HookEnded` in the
+    /// end.
+    StartHook { signal: Option<Signal>, left: Option<Duration> },
     /// Send a signal to the pre-stop hook and its group.
     SignalHook(Signal),
+    /// Tell the app over Node's channel that it will be stopped.
+    SayDrain(RunId),
+    /// Tell the app over Node's channel to stop. Answered by `Unheard` where that cannot be.
+    SayShutdown(RunId),
+    /// Start a health check. Answered by `Checked` in the end.
+    StartCheck(RunId),
+    /// SIGKILL to the health check and its group.
+    KillCheck(RunId),
     /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.
     KillEverything,
     /// Tell the user.
@@ -41,6 +50,20 @@ pub enum Notice {
     Restarting { run: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
     /// A restart that somebody asked for begins.
     RestartRequested { run: RunId },
+    /// The run that was asked for is ready.
+    Restarted { run: RunId },
+    /// The restart that was asked for came to nothing.
+    RestartFailed { why: &'static str },
+    /// The run can take work, which took more than its start.
+    Ready { run: RunId },
+    /// guard ends the run.
+    Failing { run: RunId, failure: Failure },
+    /// A health check failed; `count` of `limit` in a row.
+    CheckFailed { run: RunId, count: u32, limit: u32 },
+    /// A health check passed after others had failed.
+    Recovered { run: RunId },
+    /// The app has begun to end by itself.
+    Stopping { run: RunId },
     /// A signal came while no main process lived.
     NotForwarded { signal: Signal },
     /// An operator's restart or reload found nothing that it could be done to.
@@ -53,12 +76,16 @@ pub enum Notice {
     Draining { signal: Option<Signal>, delay: Duration },
     /// The app was told.
     StopSignal { run: RunId, signal: Signal },
+    /// The app was told over Node's channel.
+    Shutdown { run: RunId },
+    /// The app is still there, or could not be told over Node's channel, and gets its stop signal.
+    Unanswered { run: RunId, signal: Signal },
     /// A Ctrl-C or Ctrl-\ at the terminal ended the app.
     StoppedAtTerminal { run: RunId, ending: Ending },
     /// The main process exited 0 and left others running, as one does that daemonises itself.
     Background { run: RunId },
-    /// The stop timeout passed, and the main process lives.
-    KillRun { run: RunId },
+    /// The stop timeout passed, or the watchdog's, and the main process lives.
+    KillRun { run: RunId, failure: Option<Failure> },
     /// Leftovers got their time, and live.
     KillLeftovers { run: RunId },
     /// The main process survived even SIGKILL; the run goes on.

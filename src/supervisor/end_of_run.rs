@@ -1,6 +1,6 @@
 //! The end of a run: its main process ends, its leftovers are swept, and the policy decides what follows.
 
-use super::exit_code::Ending;
+use super::exit_code::{Ending, Failure};
 use super::restart::{Verdict, worth};
 use super::state::{Mode, RunId, RunState, Slot, Timestamp, earlier};
 use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
@@ -13,9 +13,9 @@ impl Supervisor {
         let Some(instance) = self.instances.get_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let kill_at = match run.state {
-            RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => kill_at,
+            RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => kill_at,
             RunState::Killing { .. } => Some(now),
-            RunState::Starting | RunState::Ready => None,
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
         let kill_at = match mode {
@@ -23,8 +23,9 @@ impl Supervisor {
             Mode::Draining(end) | Mode::Sweeping(end) => earlier(kill_at, end.kill_at),
             Mode::Killing { .. } | Mode::Done => kill_at,
         };
+        let ending = run.failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
         let stopped = mode == Mode::Serving && terminal && !run.asked && ending.by_terminal();
-        let stable = run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
+        let stable = run.failure.is_none() && run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
         run.state = RunState::Sweeping { ending, kill_at: kill_at.filter(|_| !stopped), told: false };
         if stable {
             instance.history.stable();
@@ -54,8 +55,8 @@ impl Supervisor {
                 }
             }
             RunState::Clearing { left, .. } => *left = count,
-            RunState::Starting | RunState::Ready | RunState::Draining { .. } => {}
-            RunState::Stopping { .. } | RunState::Killing { .. } => {}
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
+            RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => {}
         }
     }
 
@@ -67,6 +68,10 @@ impl Supervisor {
             self.reload_on(now);
             return;
         }
+        if self.mode == Mode::Serving && self.restore(id) {
+            return;
+        }
+        let Some(instance) = self.instances.get_mut(id.instance) else { return };
         let asked = match &instance.slot {
             Slot::Live(run) => run.asked,
             Slot::Waiting { .. } | Slot::Finished { .. } => false,
@@ -88,13 +93,20 @@ impl Supervisor {
             instance.slot = Slot::Finished { code: worth(ending, &settings.restart) };
             return;
         }
-        match instance.history.decide(now, ending, &settings.restart, jitter) {
+        let verdict = instance.history.decide(now, ending, &settings.restart, jitter);
+        if instance.awaited {
+            self.restart_failed("the new run failed before it was ready");
+        }
+        let Supervisor { instances, settings, .. } = self;
+        let Some(instance) = instances.get_mut(id.instance) else { return };
+        match verdict {
             Verdict::Restart { count, delay } => {
                 instance.slot = Slot::Waiting { until: Some(now.after(delay)) };
                 let limit = settings.restart.max;
                 self.report(Notice::Restarting { run: id, ending, count, limit, delay });
             }
             Verdict::GiveUp { limit } => {
+                self.gave_up = true;
                 let window = settings.restart.window;
                 self.report(Notice::GiveUp { run: id, ending, limit, window });
                 let code = worth(ending, &self.settings.restart).max(1);
@@ -123,10 +135,17 @@ impl Supervisor {
     /// A deadline of a run other than its drain delay has passed.
     pub(super) fn run_timeout(&mut self, now: Timestamp, id: RunId) {
         let Some(run) = self.run_mut(id) else { return };
+        let failure = run.failure;
         match run.state {
+            RunState::Starting { ready_by: Some(at) } if at <= now => self.fail(now, id, Failure::NotReady),
+            RunState::Ready { watchdog: Some(at) } if at <= now => self.fail(now, id, Failure::Watchdog),
+            RunState::Starting { .. } | RunState::Ready { .. } => self.check_timeout(now, id),
+            RunState::Stopping { signal: Some((at, _)), kill_at } if kill_at.is_none_or(|kill_at| at < kill_at) => {
+                self.unheard(id);
+            }
             RunState::Draining { .. } | RunState::Stopping { .. } => {
                 run.state = RunState::Killing { give_up_at: now.after(LAST_DEADLINE) };
-                self.report(Notice::KillRun { run: id });
+                self.report(Notice::KillRun { run: id, failure });
                 self.actions.push(Action::Signal(id, Signal::KILL));
             }
             RunState::Sweeping { ending, .. } => {
@@ -140,11 +159,13 @@ impl Supervisor {
             }
             RunState::Killing { .. } => {
                 // A main process that lives cannot be replaced: it stays, and the restart has failed.
-                run.state = RunState::Ready;
+                run.state = RunState::Ready { watchdog: run.watchdog.map(|period| now.after(period)) };
                 run.asked = false;
+                run.failure = None;
                 self.report(Notice::Unkillable { run: id });
+                self.restart_failed("SIGKILL does not end the old run");
             }
-            RunState::Starting | RunState::Ready => {}
+            RunState::Spawning => {}
         }
     }
 }

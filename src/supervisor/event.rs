@@ -21,22 +21,32 @@ pub enum Event {
     Leftovers(RunId, usize),
     /// The main process was stopped by its terminal (TSTP, TTIN or TTOU).
     Suspended(RunId),
-    /// A run says that it is ready (READY=1, or Node's `ready`).
-    SaidReady(RunId),
-    /// A run says that it has begun to end (STOPPING=1).
-    SaidStopping(RunId),
-    /// A run shows that it lives (WATCHDOG=1).
-    WatchdogPing(RunId),
-    /// A run knows that something is wrong with it (WATCHDOG=trigger).
-    WatchdogTriggered(RunId),
-    /// How often a run will show that it lives from now on; zero for no more.
-    WatchdogPeriod(RunId, Duration),
-    /// A run needs so much time from now (EXTEND_TIMEOUT_USEC).
-    TimeoutExtended(RunId, Duration),
     /// The pre-stop hook has ended, however it did.
     HookEnded,
     /// guard received a signal.
     Signal(Signal),
+    /// An operator asks guard to end.
+    StopRequested,
+    /// An operator asks for a restart in place.
+    RestartRequested,
+    /// The app says that it can take work.
+    SaidReady(RunId),
+    /// The app says that it has begun to end.
+    SaidStopping(RunId),
+    /// The app says that it is alive.
+    WatchdogPing(RunId),
+    /// The app says that it is not.
+    WatchdogTriggered(RunId),
+    /// The app wants to be heard from this often; zero is not at all.
+    WatchdogPeriod(RunId, Duration),
+    /// The app needs this much time from now on.
+    TimeoutExtended(RunId, Duration),
+    /// Answers [`Action::SayShutdown`](super::Action::SayShutdown) where nobody can hear it.
+    Unheard(RunId),
+    /// A health check has ended, and has passed or not; one that was killed has not.
+    Checked(RunId, bool),
+    /// guard was kept from running for this long, and the app most likely with it.
+    Overslept(Duration),
     /// No child is left to reap.
     NothingLeft,
     /// The next deadline may have passed. Always safe to send.

@@ -25,6 +25,19 @@ pub enum Ending {
     OutOfMemory,
     /// There was no process.
     NotSpawned(SpawnError),
+    /// guard ended it for this, and it exited with this code.
+    Failed(Failure, u8),
+}
+
+/// Why guard itself ends a run as a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It was not ready in time.
+    NotReady,
+    /// It has not sent WATCHDOG=1 in time.
+    Watchdog,
+    /// Its health checks failed in a row.
+    Health,
 }
 
 impl Ending {
@@ -35,6 +48,8 @@ impl Ending {
             Ending::NotSpawned(error) => error.code,
             Ending::Signaled(signal) => of_signal(signal),
             Ending::OutOfMemory => KILLED,
+            // However it ended, it is a failure.
+            Ending::Failed(_, code) => code.max(1),
         }
     }
 
@@ -44,13 +59,15 @@ impl Ending {
             Ending::OutOfMemory => codes.oom || codes.contains(KILLED),
             // What may pass is not what a list of hopeless codes means.
             Ending::NotSpawned(error) => !error.transient && codes.contains(error.code),
+            // The code is guard's doing, and says nothing of the app.
+            Ending::Failed(..) => false,
             Ending::Exited(_) | Ending::Signaled(_) => codes.contains(self.code()),
         }
     }
 
     /// Ended by Ctrl-C or Ctrl-\, or saying so as shells and many a runtime do.
     pub(super) fn by_terminal(self) -> bool {
-        [of_signal(Signal::INT), of_signal(Signal::QUIT)].contains(&self.code())
+        !matches!(self, Ending::Failed(..)) && [of_signal(Signal::INT), of_signal(Signal::QUIT)].contains(&self.code())
     }
 }
 
@@ -59,7 +76,7 @@ pub fn of_signal(signal: Signal) -> u8 {
     128 + signal.number()
 }
 
-/// `1`, `SIGSEGV` or `oom`, as GUARD_LAST_EXIT says it.
+/// `1`, `SIGSEGV`, `oom` or `watchdog`, as GUARD_LAST_EXIT says it.
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -67,6 +84,18 @@ impl fmt::Display for Ending {
             Ending::NotSpawned(error) => error.code.fmt(f),
             Ending::Signaled(signal) => signal.fmt(f),
             Ending::OutOfMemory => f.write_str("oom"),
+            Ending::Failed(failure, _) => failure.fmt(f),
         }
+    }
+}
+
+/// As GUARD_LAST_EXIT says it.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::NotReady => "not-ready",
+            Failure::Watchdog => "watchdog",
+            Failure::Health => "health",
+        })
     }
 }

@@ -13,19 +13,23 @@ mod action;
 mod end_of_run;
 mod event;
 mod exit_code;
+mod health;
+mod readiness;
 mod reload;
 mod restart;
 mod signals;
 mod state;
+mod status;
 mod stop;
 
 pub use action::{Action, Notice};
 pub use event::{Event, SpawnError};
-pub use exit_code::{CANNOT_EXECUTE, Ending, NOT_FOUND, OWN_ERROR};
+pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR};
 pub use state::{RunId, Timestamp};
 
 use crate::config::signal::Signal;
-use crate::config::{RestartSettings, Scope, SignalMap, StopSettings};
+use crate::config::{HealthSettings, Readiness, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
+use health::Checks;
 use restart::{History, Jitter};
 use state::{End, Instance, Mode, Run, RunState, Slot, earlier};
 use std::time::Duration;
@@ -41,6 +45,11 @@ const LAST_DEADLINE: Duration = Duration::from_millis(500);
 pub struct Settings {
     pub restart: RestartSettings,
     pub stop: StopSettings,
+    pub ready: ReadySettings,
+    pub watchdog: Option<Duration>,
+    pub health: Option<HealthSettings>,
+    /// The app may listen on Node's channel.
+    pub node_ipc: bool,
     pub signal_map: SignalMap,
     pub scope: Scope,
     /// There is a pre-stop hook.
@@ -70,6 +79,8 @@ pub struct Supervisor {
     early: Vec<Signal>,
     /// A SIGINT has come.
     interrupted: bool,
+    /// The restart limit was reached.
+    gave_up: bool,
     /// What the drain file says.
     draining: bool,
     jitter: Jitter,
@@ -95,6 +106,7 @@ impl Supervisor {
             runs: 0,
             history: History::default(),
             last: None,
+            awaited: false,
         };
         Supervisor {
             mode: Mode::Serving,
@@ -103,6 +115,7 @@ impl Supervisor {
             reload: None,
             early: Vec::new(),
             interrupted: false,
+            gave_up: false,
             draining: false,
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
@@ -119,14 +132,19 @@ impl Supervisor {
             Event::Exited(id, ending) => self.exited(now, id, ending),
             Event::Leftovers(id, count) => self.leftovers(now, id, count),
             Event::Suspended(id) => self.suspended(id),
-            Event::SaidReady(_)
-            | Event::SaidStopping(_)
-            | Event::WatchdogPing(_)
-            | Event::WatchdogTriggered(_)
-            | Event::WatchdogPeriod(..)
-            | Event::TimeoutExtended(..) => {}
-            Event::HookEnded => self.hook_ended(),
+            Event::HookEnded => self.hook_ended(now),
             Event::Signal(signal) => self.signal(now, signal),
+            Event::StopRequested => self.stop_requested(now, None),
+            Event::RestartRequested => self.restart_requested(now),
+            Event::SaidReady(id) => self.said_ready(now, id),
+            Event::SaidStopping(id) => self.said_stopping(now, id),
+            Event::WatchdogPing(id) => self.watchdog_ping(now, id),
+            Event::WatchdogTriggered(id) => self.fail(now, id, Failure::Watchdog),
+            Event::WatchdogPeriod(id, period) => self.watchdog_period(now, id, period),
+            Event::TimeoutExtended(id, time) => self.timeout_extended(now, id, time),
+            Event::Unheard(id) => self.unheard(id),
+            Event::Checked(id, passed) => self.checked(now, id, passed),
+            Event::Overslept(delay) => self.overslept(delay),
             Event::NothingLeft => self.nothing_left(),
             Event::Timeout => self.timeout(now),
         }
@@ -161,10 +179,14 @@ impl Supervisor {
     }
 
     fn spawned(&mut self, now: Timestamp, id: RunId) {
+        let (ready, health) = (self.settings.ready, self.settings.health);
         let Some(run) = self.run_mut(id) else { return };
-        run.state = RunState::Ready;
-        run.ready_since = Some(now);
-        self.retire(now, id);
+        let at_once = ready.when == Readiness::Exec;
+        run.state = RunState::Starting { ready_by: (!at_once).then(|| now.after(ready.timeout)) };
+        run.checks = health.map(|health| Checks::begin(now, health));
+        if at_once {
+            self.ready(now, id);
+        }
     }
 
     fn spawn_failed(&mut self, now: Timestamp, id: RunId, error: SpawnError) {
@@ -208,7 +230,9 @@ impl Supervisor {
             return;
         }
         self.deliver_early(now);
+        self.announce();
         self.tell(now);
+        self.end_checks();
         self.release_hook();
         self.proceed(now);
         self.mark_drain();
@@ -223,12 +247,12 @@ impl Supervisor {
                 Slot::Waiting { until } if due(*until) => {
                     instance.runs += 1;
                     let id = RunId { instance: index, number: instance.runs };
-                    instance.slot = Slot::Live(Run { id, state: RunState::Starting, ready_since: None, asked: false });
+                    instance.slot = Slot::Live(Run::new(id, self.settings.watchdog));
                     let (restarts, last) = (instance.history.restarts, instance.last);
                     self.actions.push(Action::Spawn { run: id, restarts, last });
                     return;
                 }
-                Slot::Live(run) if run.state == RunState::Starting => return,
+                Slot::Live(run) if run.state == RunState::Spawning => return,
                 Slot::Waiting { .. } | Slot::Live(_) | Slot::Finished { .. } => {}
             }
         }

@@ -1,6 +1,6 @@
 //! Reload: for each instance in turn, the new run starts beside the old one, and when it is ready the old one is stopped.
 
-use super::state::{Mode, RunId, RunState, Slot, Timestamp};
+use super::state::{Mode, Run, RunId, Slot, Timestamp};
 use super::stop::drain;
 use super::{Notice, Supervisor};
 use crate::config::signal::Signal;
@@ -23,7 +23,7 @@ impl Supervisor {
         let Some(from) = self.reload else { return };
         for (index, instance) in self.instances.iter_mut().enumerate().skip(from) {
             match &mut instance.slot {
-                Slot::Live(run) if run.state == RunState::Ready => {
+                Slot::Live(run) if run.serves() => {
                     let slot = std::mem::replace(&mut instance.slot, Slot::Waiting { until: Some(now) });
                     if let Slot::Live(run) = slot {
                         instance.retiring = Some(run);
@@ -45,17 +45,17 @@ impl Supervisor {
         let stop = &self.settings.stop;
         let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout);
         let Some(instance) = self.instances.get_mut(new.instance) else { return };
-        let Some(old) = instance.retiring.as_mut().filter(|old| old.state == RunState::Ready) else { return };
+        let Some(old) = instance.retiring.as_mut().filter(|old| old.serves() && old.id != new) else { return };
         old.asked = true;
         drain(old, now, signal, Duration::ZERO, Some(now.after(timeout)));
         let old = old.id;
         self.report(Notice::Reloading { old, new });
     }
 
-    /// The new run could not be started: the old one stays, and the reload has failed.
+    /// The new run failed before it was ready: the old one stays, and the reload has failed.
     pub(super) fn restore(&mut self, new: RunId) -> bool {
         let Some(instance) = self.instances.get_mut(new.instance) else { return false };
-        if !instance.retiring.as_ref().is_some_and(|old| old.state == RunState::Ready) {
+        if !instance.retiring.as_ref().is_some_and(Run::serves) {
             return false;
         }
         let Some(run) = instance.retiring.take() else { return false };

@@ -91,7 +91,7 @@ impl History {
 /// What an ending is worth to guard's own exit code: 0 for a success.
 pub(super) fn worth(ending: Ending, settings: &RestartSettings) -> u8 {
     let success = match ending {
-        Ending::NotSpawned(_) | Ending::OutOfMemory => false,
+        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) => false,
         Ending::Exited(0) => true,
         Ending::Exited(_) | Ending::Signaled(_) => ending.is_in(&settings.success_codes),
     };

@@ -20,8 +20,8 @@ impl Supervisor {
         let suspends = [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal);
         match meaning {
             Some(Meaning::Ignore) => {}
-            Some(Meaning::Stop) => self.stop_requested(now, signal),
-            None if self.is_stop_request(signal) => self.stop_requested(now, signal),
+            Some(Meaning::Stop) => self.stop_requested(now, Some(signal)),
+            None if self.is_stop_request(signal) => self.stop_requested(now, Some(signal)),
             Some(_) | None if !self.begun() => self.early.push(signal),
             Some(Meaning::Restart) => self.restart_requested(now),
             Some(Meaning::Reload) => self.reload_requested(now),
@@ -40,7 +40,7 @@ impl Supervisor {
     fn begun(&self) -> bool {
         self.instances.iter().all(|instance| match &instance.slot {
             Slot::Waiting { .. } => instance.runs > 0,
-            Slot::Live(run) => run.state != RunState::Starting || run.id.number > 1,
+            Slot::Live(run) => run.state != RunState::Spawning || run.id.number > 1,
             Slot::Finished { .. } => true,
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! A deadline lives in the state that it belongs to, so leaving the state drops it.
 
-use super::exit_code::Ending;
+use super::exit_code::{Ending, Failure};
+use super::health::Checks;
 use super::restart::History;
 use crate::config::signal::Signal;
 use std::fmt;
@@ -59,6 +60,8 @@ pub enum Mode {
 pub struct End {
     /// When SIGKILL goes to everything; `None` leaves it to the orchestrator.
     pub(super) kill_at: Option<Timestamp>,
+    /// The stop request's, for the hook to know.
+    pub(super) signal: Option<Signal>,
     /// What guard exits with where that was settled when the end began.
     pub(super) code: Option<u8>,
 }
@@ -72,6 +75,8 @@ pub(super) struct Instance {
     pub(super) runs: u32,
     pub(super) history: History,
     pub(super) last: Option<Ending>,
+    /// Somebody asked for a restart, and its run is not ready yet.
+    pub(super) awaited: bool,
 }
 
 /// What an instance is at.
@@ -97,19 +102,29 @@ pub(super) struct Run {
     pub(super) ready_since: Option<Timestamp>,
     /// Somebody asked for its end: the next run follows at once and does not count.
     pub(super) asked: bool,
+    /// Why guard ends it, where that is a failure of its own.
+    pub(super) failure: Option<Failure>,
+    /// How often it must send WATCHDOG=1 once it is ready.
+    pub(super) watchdog: Option<Duration>,
+    /// Its health checks, while it serves.
+    pub(super) checks: Option<Checks>,
+    /// It was told over Node's channel that it will be stopped.
+    pub(super) announced: bool,
 }
 
 /// Where a run is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     /// Being spawned.
-    Starting,
-    /// Can take work.
-    Ready,
+    Spawning,
+    /// Lives, and is not ready yet.
+    Starting { ready_by: Option<Timestamp> },
+    /// Can take work, and must send WATCHDOG=1 until then.
+    Ready { watchdog: Option<Timestamp> },
     /// Still serves, until the drain delay and the pre-stop hook are over.
     Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
-    /// Has got its stop signal.
-    Stopping { kill_at: Option<Timestamp> },
+    /// Was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
+    Stopping { kill_at: Option<Timestamp>, signal: Option<(Timestamp, Signal)> },
     /// Has got SIGKILL, in a restart in place.
     Killing { give_up_at: Timestamp },
     /// The main process has ended; its leftovers have got SIGTERM.
@@ -119,20 +134,53 @@ pub enum RunState {
 }
 
 impl Run {
+    /// A run that is being spawned.
+    pub(super) fn new(id: RunId, watchdog: Option<Duration>) -> Run {
+        Run {
+            id,
+            state: RunState::Spawning,
+            ready_since: None,
+            asked: false,
+            failure: None,
+            watchdog,
+            checks: None,
+            announced: false,
+        }
+    }
+
     /// Whether the main process lives, so that it may be signalled.
     pub(super) fn main_lives(&self) -> bool {
         match self.state {
-            RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => true,
-            RunState::Starting | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
+            RunState::Starting { .. } | RunState::Ready { .. } | RunState::Draining { .. } => true,
+            RunState::Stopping { .. } | RunState::Killing { .. } => true,
+            RunState::Spawning | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
+    }
+
+    /// Whether it works, or is about to, and nobody has asked for its end.
+    pub(super) fn serves(&self) -> bool {
+        match self.state {
+            RunState::Starting { .. } | RunState::Ready { .. } => true,
+            RunState::Spawning | RunState::Draining { .. } | RunState::Stopping { .. } => false,
+            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
+        }
+    }
+
+    /// Whether it can take work.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, RunState::Ready { .. })
     }
 
     /// When this run needs attention though nothing happens to it.
     pub(super) fn deadline(&self, hook_runs: bool) -> Option<Timestamp> {
         match self.state {
-            RunState::Starting | RunState::Ready => None,
+            RunState::Spawning => None,
+            RunState::Starting { ready_by: at } | RunState::Ready { watchdog: at } => {
+                earlier(at, self.checks.as_ref().and_then(Checks::deadline))
+            }
             RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
-            RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => kill_at,
+            RunState::Stopping { kill_at, signal } => earlier(signal.map(|(at, _)| at), kill_at),
+            RunState::Sweeping { kill_at, .. } => kill_at,
             RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => Some(give_up_at),
         }
     }

@@ -8,14 +8,14 @@ use crate::config::signal::Signal;
 use std::time::Duration;
 
 impl Supervisor {
-    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Signal) {
+    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>) {
         let again = self.interrupted;
-        self.interrupted |= signal == Signal::INT;
+        self.interrupted |= signal == Some(Signal::INT);
         match self.mode {
-            Mode::Serving => self.end(now, Some(signal), None),
+            Mode::Serving => self.end(now, signal, None),
             // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
             Mode::Draining(_) | Mode::Sweeping(_) => {
-                if signal == Signal::INT && again && self.settings.terminal {
+                if signal == Some(Signal::INT) && again && self.settings.terminal {
                     self.kill_everything(now, true);
                 }
             }
@@ -29,8 +29,9 @@ impl Supervisor {
         let (timeout, delay) = (stop.timeout, stop.drain_delay);
         let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
         let kill_at = timeout.map(|timeout| now.after(timeout));
-        self.mode = Mode::Draining(End { kill_at, code });
+        self.mode = Mode::Draining(End { kill_at, signal, code });
         self.reload = None;
+        self.restart_failed("guard is stopping");
         for instance in &mut self.instances {
             if let Slot::Waiting { .. } = instance.slot {
                 let code = match instance.last {
@@ -54,15 +55,20 @@ impl Supervisor {
     /// An operator's restart: each instance's run is drained and stopped within a stop timeout of its own.
     pub(super) fn restart_requested(&mut self, now: Timestamp) {
         if self.mode != Mode::Serving {
-            return self.report(Notice::Ignored { what: "restart", why: "guard is stopping" });
+            return self.report(Notice::RestartFailed { why: "guard is stopping" });
         }
         let stop = &self.settings.stop;
         let (timeout, delay) = (stop.restart_timeout, stop.drain_delay);
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
         for instance in &mut self.instances {
+            if instance.retiring.as_ref().is_some_and(Run::serves) {
+                notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
+                continue;
+            }
+            instance.awaited = true;
             match &mut instance.slot {
-                Slot::Live(run) if run.state == RunState::Ready => {
+                Slot::Live(run) if run.serves() => {
                     run.asked = true;
                     drain(run, now, signal, delay, Some(now.after(timeout)));
                     notices.push(Notice::RestartRequested { run: run.id });
@@ -71,16 +77,19 @@ impl Supervisor {
                     *until = now;
                     notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
                 }
-                // It has ended by itself: the next run follows as one that was asked for.
-                Slot::Live(run) if !run.asked && !run.main_lives() => {
+                // It ends already: the next run follows as one that was asked for.
+                Slot::Live(run) if !run.asked => {
                     run.asked = true;
                     notices.push(Notice::RestartRequested { run: run.id });
                 }
                 Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
-                Slot::Waiting { until: None } | Slot::Finished { .. } => {}
+                Slot::Waiting { until: None } | Slot::Finished { .. } => instance.awaited = false,
             }
         }
         notices.into_iter().for_each(|notice| self.report(notice));
+        if !self.instances.iter().any(|instance| instance.awaited) {
+            self.report(Notice::RestartFailed { why: "a reload is under way" });
+        }
         self.mark_drain();
         self.start_hook(now, Some(timeout));
     }
@@ -101,20 +110,35 @@ impl Supervisor {
             Some(hook) => hook.kill_at = earlier(hook.kill_at, kill_at),
             None => {
                 self.hook = Some(Hook { kill_at, told: false, again: false });
-                self.actions.push(Action::StartHook);
+                self.tell_hook(now);
             }
         }
     }
 
-    pub(super) fn hook_ended(&mut self) {
+    pub(super) fn hook_ended(&mut self, now: Timestamp) {
         let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
         self.hook = match self.hook {
             Some(hook) if hook.again && waits => {
-                self.actions.push(Action::StartHook);
+                self.tell_hook(now);
                 Some(Hook { told: false, again: false, ..hook })
             }
             Some(_) | None => None,
         };
+    }
+
+    fn tell_hook(&mut self, now: Timestamp) {
+        let signal = match self.mode {
+            Mode::Draining(end) | Mode::Sweeping(end) => end.signal,
+            Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
+        };
+        let kill_at = |run: &Run| match run.state {
+            RunState::Draining { kill_at, .. } => kill_at,
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
+            RunState::Stopping { .. } | RunState::Killing { .. } => None,
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
+        };
+        let left = self.runs().filter_map(kill_at).min().map(|at| at.since(now));
+        self.actions.push(Action::StartHook { signal, left });
     }
 
     /// Sends the stop signal to every run whose drain delay is over and that waits for no hook.
@@ -122,19 +146,15 @@ impl Supervisor {
         if self.hook.is_some() {
             return;
         }
-        let Supervisor { instances, actions, .. } = self;
-        for run in instances.iter_mut().flat_map(Instance::runs_mut) {
-            match run.state {
-                RunState::Draining { signal, until, kill_at } if until <= now => {
-                    run.state = RunState::Stopping { kill_at };
-                    actions.push(Action::Report(Notice::StopSignal { run: run.id, signal }));
-                    actions.push(Action::Signal(run.id, signal));
-                    // A stopped process would never see the signal.
-                    actions.push(Action::Signal(run.id, Signal::CONT));
-                }
-                RunState::Starting | RunState::Ready | RunState::Draining { .. } | RunState::Stopping { .. } => {}
-                RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
-            }
+        let due = |run: &Run| match run.state {
+            RunState::Draining { signal, until, kill_at } if until <= now => Some((run.id, signal, kill_at)),
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } | RunState::Draining { .. } => None,
+            RunState::Stopping { .. } | RunState::Killing { .. } => None,
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
+        };
+        let due: Vec<_> = self.runs().filter_map(due).collect();
+        for (id, signal, kill_at) in due {
+            self.ask(now, id, signal, kill_at);
         }
     }
 
@@ -227,14 +247,22 @@ impl Supervisor {
 /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
 pub(super) fn drain(run: &mut Run, now: Timestamp, signal: Signal, delay: Duration, kill_at: Option<Timestamp>) {
     run.state = match run.state {
-        RunState::Ready => RunState::Draining { signal, until: now.after(delay), kill_at },
+        RunState::Starting { .. } | RunState::Ready { .. } => {
+            RunState::Draining { signal, until: now.after(delay), kill_at }
+        }
         RunState::Draining { until, kill_at: own, .. } => {
             RunState::Draining { signal, until: until.min(now.after(delay)), kill_at: earlier(own, kill_at) }
         }
-        RunState::Stopping { kill_at: own } => RunState::Stopping { kill_at: earlier(own, kill_at) },
+        RunState::Stopping { kill_at: own, signal } => {
+            let kill_at = earlier(own, kill_at);
+            // Still after half of what is left at most.
+            let half = kill_at.map(|at| now.after(at.since(now) / 2));
+            let signal = signal.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
+            RunState::Stopping { kill_at, signal }
+        }
         RunState::Sweeping { ending, kill_at: own, told } => {
             RunState::Sweeping { ending, kill_at: earlier(own, kill_at), told }
         }
-        state @ (RunState::Starting | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
+        state @ (RunState::Spawning | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
     };
 }

@@ -11,7 +11,6 @@ pub mod output;
 pub mod process;
 pub mod procfs;
 pub mod signals;
-#[allow(dead_code, reason = "the runtime uses it next")]
 pub mod socket;
 pub mod spawn;
 pub mod terminal;

@@ -94,13 +94,23 @@ pub fn mount_namespace() -> Option<u64> {
 
 /// A descriptor that becomes readable when the process ends (`pidfd_open(2)`), closed on exec. Fails for one that is
 /// not there, and where the kernel is older than 5.3 or the call is forbidden.
-#[allow(dead_code, reason = "the runtime uses it next")]
 pub fn watch_process(pid: Pid) -> std::io::Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes any pid, and no flags.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
     // SAFETY: the descriptor is new, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Whether this is a child of guard's, living or not yet reaped (`waitid(2)`).
+pub fn is_child(pid: Pid) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let id = libc::id_t::try_from(pid).unwrap_or(0);
+    // SAFETY: siginfo_t is plain data, for which all zeros is a value, and waitid(2) writes one.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0
+    }
 }
 
 /// Makes guard the one that orphans among its descendants are handed to (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`).

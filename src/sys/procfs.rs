@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{File, read, read_dir, read_link, read_to_string};
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 /// A living process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,24 @@ pub struct Process {
     pub parent: Pid,
     /// Stopped, by a signal or a tracer.
     pub stopped: bool,
+    /// Its resident set, in pages.
+    pub pages: u64,
+    /// What it and its reaped children have used of the CPU, in ticks of 10 ms.
+    pub ticks: u64,
+}
+
+impl Process {
+    /// Its resident set, in bytes.
+    pub fn memory(&self) -> u64 {
+        // SAFETY: sysconf(3) takes any number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        self.pages * u64::try_from(page).unwrap_or(4096)
+    }
+
+    /// What it and its reaped children have used of the CPU. The ticks that user space sees are 100 a second (`time(7)`).
+    pub fn cpu(&self) -> Duration {
+        Duration::from_millis(self.ticks * 10)
+    }
 }
 
 /// All living descendants of guard; `None` without a /proc of guard's own PID namespace.
@@ -101,8 +120,11 @@ fn parse_stat(pid: Pid, text: &str) -> Option<Stat> {
     let parent = fields.get(1)?.parse().ok()?;
     let group = fields.get(2)?.parse().ok()?;
     let state = fields.first()?.chars().next()?;
+    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let (pages, ticks) = (number(21), (11..=14).map(number).sum());
+    let stopped = matches!(state, 'T' | 't');
     Some(Stat {
-        process: Process { pid, group, name: name.to_owned(), parent, stopped: matches!(state, 'T' | 't') },
+        process: Process { pid, group, name: name.to_owned(), parent, stopped, pages, ticks },
         state,
         threads: fields.get(17)?.parse().ok()?,
     })
@@ -130,9 +152,10 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "7 (a) Z (b c) S 1 5 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 100";
+        let line = "7 (a) Z (b c) S 1 5 5 0 -1 4194560 1 0 0 0 10 20 3 4 20 0 3 0 100 4096 25";
         let stat = parse_stat(7, line).expect("parsed");
-        assert_eq!(stat.process, Process { pid: 7, group: 5, name: "a) Z (b c".to_owned(), parent: 1, stopped: false });
+        let (name, stopped) = ("a) Z (b c".to_owned(), false);
+        assert_eq!(stat.process, Process { pid: 7, group: 5, name, parent: 1, stopped, pages: 25, ticks: 37 });
         assert_eq!((stat.state, stat.threads), ('S', 3));
     }
 

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::low_level::pipe;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A set of signals, as the kernel has it: bit n - 1 is signal n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,24 +92,29 @@ impl Signals {
         Ok(Signals { handled, rest: file, own: std::process::id() })
     }
 
-    /// Waits for signals until the timeout has passed, and takes those that have come: at most a few, in no particular
-    /// order, and without SIGCHLD, which only wakes, and guard's own SIGPIPE.
-    pub fn wait(&mut self, timeout: PollTimeout) -> Vec<Signal> {
+    /// Waits for signals, or for one of `doors` to be readable or closed, until the timeout has passed. Takes the signals
+    /// that have come: at most a few, in no particular order, and without SIGCHLD, which only wakes, and guard's own
+    /// SIGPIPE. Tells which of the doors have something.
+    pub fn wait(&mut self, doors: &[BorrowedFd], timeout: PollTimeout) -> (Vec<Signal>, Vec<bool>) {
         let [(_, term), (_, int)] = &self.handled;
-        let mut descriptors = [&self.rest, term, int].map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
+        let own = [self.rest.as_fd(), term.as_fd(), int.as_fd()];
+        let all = own.iter().chain(doors);
+        let mut descriptors: Vec<PollFd> = all.map(|&descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
         // EINTR leaves the results as they were, though a handler has just written to its pipe.
         let interrupted = poll(&mut descriptors, timeout).is_err();
-        let [rest, handled @ ..] = descriptors.map(|descriptor| interrupted || descriptor.any().unwrap_or(false));
+        let ready = descriptors.iter().map(|descriptor| interrupted || descriptor.any().unwrap_or(false));
+        let mut ready: Vec<bool> = ready.collect();
+        let doors = ready.split_off(own.len());
         let mut signals = Vec::new();
-        for ((signal, pipe), _) in self.handled.iter_mut().zip(handled).filter(|(_, ready)| *ready) {
+        for ((signal, pipe), _) in self.handled.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
             if pipe.read(&mut [0; 64]).is_ok() {
                 signals.push(*signal);
             }
         }
-        if rest {
+        if ready[0] {
             self.take_rest(&mut signals);
         }
-        signals
+        (signals, doors)
     }
 
     fn take_rest(&self, signals: &mut Vec<Signal>) {

@@ -9,6 +9,7 @@ use super::signals::{SignalSet, change_mask};
 use super::{Errno, Pid};
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,20 @@ pub struct Start<'a> {
     pub foreground: bool,
     /// SIGKILL the child when guard dies (`PR_SET_PDEATHSIG`, `prctl(2)`).
     pub die_with_guard: bool,
+    /// Variables whose value is the child's own pid, which nobody knows before it is there.
+    pub own_pid: &'a [&'a str],
+    /// Descriptors that would close themselves, and stay open for the child.
+    pub kept: &'a [BorrowedFd<'a>],
+    /// What stdout and stderr are instead of guard's own; stdin is then empty.
+    pub output: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Start<'a> {
+    /// A child with this environment and working directory, and all else as guard has it.
+    pub fn new(environment: &'a [CString], directory: Option<&'a CStr>) -> Start<'a> {
+        let (foreground, die_with_guard) = (false, true);
+        Start { environment, directory, foreground, die_with_guard, own_pid: &[], kept: &[], output: None }
+    }
 }
 
 /// Why there is no process, or none that ran the program.
@@ -65,6 +80,12 @@ impl Program {
         Program { arguments: words.iter().map(|word| text(word)).collect(), candidates }
     }
 
+    /// guard itself, whatever its file is called now (`/proc/PID/exe`, `proc(5)`).
+    pub fn of_guard(arguments: &[&str]) -> Program {
+        let words = ["guard"].iter().chain(arguments).map(|word| CString::new(*word).unwrap_or_default());
+        Program { arguments: words.collect(), candidates: vec![c"/proc/self/exe".to_owned()] }
+    }
+
     /// A candidate that is there, whether or not it can be executed.
     pub fn found(&self, directory: Option<&Path>) -> Option<PathBuf> {
         let paths = self.candidates.iter().map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
@@ -86,8 +107,10 @@ impl Program {
             arguments: pointers(&self.arguments),
             shell_arguments: [vec![SHELL.as_ptr(); 2], pointers(self.arguments.get(1..).unwrap_or_default())].concat(),
             environment: pointers(start.environment),
+            own_pid: start.own_pid.iter().map(|name| OwnPid::new(name)).collect(),
             failure: None,
         };
+        plan.environment.splice(0..0, plan.own_pid.iter().map(|entry| entry.text.as_ptr().cast()));
         const STACK: usize = 16 * 1024;
         let mut stack = MaybeUninit::<[u128; STACK / size_of::<u128>()]>::uninit();
         let old = change_mask(libc::SIG_SETMASK, SignalSet::FULL);
@@ -124,7 +147,34 @@ struct Plan<'a> {
     /// `/bin/sh`, the file, and the arguments; the second is filled in by the child.
     shell_arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
+    own_pid: Vec<OwnPid>,
     failure: Option<SpawnFailure>,
+}
+
+/// `NAME=`, and room for the digits of a pid and a NUL.
+struct OwnPid {
+    text: Vec<u8>,
+    digits: usize,
+}
+
+impl OwnPid {
+    fn new(name: &str) -> OwnPid {
+        const ROOM: usize = 12;
+        let mut text = format!("{name}=").into_bytes();
+        let digits = text.len();
+        text.resize(digits + ROOM, 0);
+        OwnPid { text, digits }
+    }
+
+    /// Writes a number without leading zeros, which some read as octal.
+    fn write(&mut self, pid: Pid) {
+        let count = pid.checked_ilog10().unwrap_or(0) + 1;
+        let mut rest = pid.unsigned_abs();
+        for digit in self.text.iter_mut().skip(self.digits).take(count as usize).rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
 }
 
 /// The child's life before its program. It must not allocate, panic or return.
@@ -150,6 +200,17 @@ impl Plan<'_> {
                 if libc::getppid() != self.guard {
                     libc::_exit(127);
                 }
+            }
+            let pid = libc::getpid();
+            self.own_pid.iter_mut().for_each(|entry| entry.write(pid));
+            for descriptor in self.start.kept {
+                libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0);
+            }
+            if let Some(output) = self.start.output {
+                libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO);
+                libc::dup2(output.as_raw_fd(), libc::STDERR_FILENO);
+                libc::close(libc::STDIN_FILENO);
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY);
             }
             if let Some(directory) = self.start.directory
                 && libc::chdir(directory.as_ptr()) == -1

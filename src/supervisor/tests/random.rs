@@ -2,7 +2,7 @@
 
 use super::super::Settings;
 use super::world::{UNIT, World, settings};
-use crate::config::{RestartPolicy, Scope};
+use crate::config::{HealthSettings, Readiness, RestartPolicy, Scope};
 use proptest::prelude::*;
 
 prop_compose! {
@@ -14,6 +14,11 @@ prop_compose! {
         stable_after in 0..5_u32,
         timeout in prop::option::of(0..10_u32),
         drain_delay in 0..3_u32,
+        when in prop::sample::select(vec![Readiness::Exec, Readiness::Notify, Readiness::Health]),
+        watchdog in prop::option::of(1..4_u32),
+        retries in prop::option::of(1..4_u32),
+        start_period in 0..6_u32,
+        node_ipc in any::<bool>(),
         flags in any::<[bool; 5]>(),
         seed in any::<u64>(),
     ) -> Settings {
@@ -26,6 +31,15 @@ prop_compose! {
         settings.stop.timeout = timeout.map(|units| UNIT * units);
         settings.stop.restart_timeout = UNIT * timeout.unwrap_or(8);
         settings.stop.drain_delay = UNIT * drain_delay;
+        settings.ready.when = if retries.is_none() && when == Readiness::Health { Readiness::Exec } else { when };
+        settings.watchdog = watchdog.map(|units| UNIT * units);
+        settings.health = retries.map(|retries| HealthSettings {
+            interval: UNIT * 2,
+            timeout: UNIT,
+            retries,
+            start_period: UNIT * start_period,
+        });
+        settings.node_ipc = node_ipc;
         settings.scope = if group { Scope::Group } else { Scope::Process };
         settings
     }

@@ -5,7 +5,7 @@
 
 use super::super::Settings;
 use super::world::{UNIT, World, settings};
-use crate::config::RestartPolicy;
+use crate::config::{HealthSettings, Readiness, RestartPolicy};
 use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
@@ -91,6 +91,55 @@ fn every_state_without_a_stop_timeout() {
     settings.restart.policy = RestartPolicy::Always;
     settings.restart.max = Some(1);
     assert!(walk("no stop timeout, always", settings, usize::MAX).complete);
+}
+
+/// Small settings, for what the app says and what is asked of it.
+fn talking() -> Settings {
+    let mut settings = without_reload();
+    settings.pre_stop = false;
+    settings.restart.max = Some(1);
+    settings.restart.window = UNIT;
+    settings.stop.drain_delay = Duration::ZERO;
+    settings.stop.timeout = Some(UNIT * 2);
+    settings.stop.restart_timeout = UNIT * 2;
+    settings.ready.when = Readiness::Notify;
+    settings
+}
+
+#[test]
+fn every_state_of_readiness() {
+    assert!(walk("readiness", talking(), usize::MAX).complete);
+}
+
+#[test]
+fn every_state_of_the_watchdog() {
+    let settings = Settings { watchdog: Some(UNIT), ..talking() };
+    assert!(walk("watchdog", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_state_of_the_health_checks() {
+    let (timeout, start_period) = (UNIT, UNIT * 2);
+    let mut settings = talking();
+    settings.ready.when = Readiness::Health;
+    settings.health = Some(HealthSettings { interval: UNIT, timeout, retries: 2, start_period });
+    assert!(walk("health", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_state_of_nodes_channel() {
+    let mut settings = talking();
+    settings.node_ipc = true;
+    settings.stop.drain_delay = UNIT;
+    assert!(walk("Node's channel", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_sequence_with_reloads_that_wait_for_readiness() {
+    let mut settings = settings();
+    settings.ready.when = Readiness::Notify;
+    settings.watchdog = Some(UNIT);
+    walk("reload with readiness", settings, 8);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
 use super::super::{Action, Ending, Event, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp};
 use crate::config::signal::Signal;
-use crate::config::{Meaning, RestartSettings, Scope, StopSettings};
+use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,10 +25,34 @@ pub(super) enum Step {
     Signal(Signal),
     /// A terminal stops a main process.
     Suspend(RunId),
+    /// An operator asks over the control socket.
+    AskStop,
+    AskRestart,
+    /// The app says something.
+    Says(RunId, Words),
+    /// A health check ends, and has passed or not.
+    CheckEnds(RunId, bool),
+    /// Nobody reads what guard says on Node's channel.
+    Unheard(RunId),
+    /// guard and the app stand still for two units.
+    Freeze,
     /// Everything that SIGKILL went to is reaped.
     Reaped,
     /// Time goes on by one unit, or to the next deadline if that is sooner.
     Advance,
+}
+
+/// What an app can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    Ready,
+    Stopping,
+    Alive,
+    Trouble,
+    /// It wants to be heard from every two units, or never.
+    Period(bool),
+    /// It needs two more units.
+    More,
 }
 
 /// What outlives a main process.
@@ -51,9 +75,15 @@ pub(super) struct World {
     pub(super) mains: Vec<RunId>,
     leftovers: BTreeMap<RunId, Leftovers>,
     hook: bool,
+    /// Health checks that run, and whether they were killed.
+    checks: BTreeMap<RunId, bool>,
     drain_file: bool,
     /// Runs that got their stop signal.
     told: Vec<RunId>,
+    /// Runs that were told over Node's channel.
+    announced: Vec<RunId>,
+    /// Somebody waits for the outcome of a restart.
+    awaiting: bool,
     /// When restarts that nobody asked for were decided.
     restarts: Vec<Timestamp>,
     /// When guard's end began.
@@ -81,6 +111,10 @@ pub(super) fn settings() -> Settings {
             ..RestartSettings::default()
         },
         stop: StopSettings { signal: None, timeout: Some(UNIT * 4), restart_timeout: UNIT * 4, drain_delay: UNIT },
+        ready: ReadySettings { when: Readiness::Exec, timeout: UNIT },
+        watchdog: None,
+        health: None,
+        node_ipc: false,
         signal_map: vec![(signal("USR1"), Meaning::Restart), (signal("USR2"), Meaning::Reload)],
         scope: Scope::Process,
         pre_stop: true,
@@ -102,8 +136,11 @@ impl World {
             mains: Vec::new(),
             leftovers: BTreeMap::new(),
             hook: false,
+            checks: BTreeMap::new(),
             drain_file: false,
             told: Vec::new(),
+            announced: Vec::new(),
+            awaiting: false,
             restarts: Vec::new(),
             end: None,
             killed: false,
@@ -130,8 +167,12 @@ impl World {
             let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient }));
             return vec![Step::Spawn(Ok(())), failure(false), failure(true)];
         }
-        let mut steps = vec![Step::Signal(Signal::INT), Step::Signal(STOP)];
-        steps.extend(["HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
+        // Where the app is listened to there is enough to walk; signals have walks of their own.
+        let talks = self.supervisor.settings.ready.when != Readiness::Exec;
+        let mut steps = vec![Step::Signal(STOP)];
+        if !talks {
+            steps.extend(["INT", "HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
+        }
         steps.extend(self.supervisor.settings.signal_map.iter().map(|(signal, _)| Step::Signal(*signal)));
         if !self.started {
             // A second early signal would be kept like the first, without end.
@@ -143,11 +184,15 @@ impl World {
         }
         steps.push(Step::Advance);
         for &run in &self.mains {
-            steps.push(Step::Suspend(run));
-            for ending in [Ending::Exited(0), Ending::Exited(1), Ending::Signaled(Signal::INT)] {
-                for leftovers in [Leftovers::None, Leftovers::Mortal, Leftovers::Stuck] {
-                    steps.push(Step::Exit(run, ending, leftovers));
-                }
+            let mut endings = vec![Ending::Exited(0), Ending::Exited(1)];
+            let mut leftovers = vec![Leftovers::None, Leftovers::Mortal];
+            if !talks {
+                steps.push(Step::Suspend(run));
+                endings.push(Ending::Signaled(Signal::INT));
+                leftovers.push(Leftovers::Stuck);
+            }
+            for ending in endings {
+                steps.extend(leftovers.iter().map(|leftovers| Step::Exit(run, ending, *leftovers)));
             }
         }
         let mortal = self.leftovers.iter().filter(|(_, leftovers)| **leftovers == Leftovers::Mortal);
@@ -155,10 +200,42 @@ impl World {
         if self.hook {
             steps.push(Step::HookEnds);
         }
+        self.talk(&mut steps);
         if self.killed {
             steps.push(Step::Reaped);
         }
         steps
+    }
+
+    /// What the app, its health checks and its operator may do, where the settings listen to them.
+    fn talk(&self, steps: &mut Vec<Step>) {
+        let settings = &self.supervisor.settings;
+        let mut words = Vec::new();
+        if settings.ready.when != Readiness::Exec {
+            steps.extend([Step::AskStop, Step::AskRestart]);
+            // A stop deadline that is slept through is simply late.
+            if self.end.is_none() {
+                steps.push(Step::Freeze);
+            }
+        }
+        if settings.ready.when == Readiness::Notify {
+            words.extend([Words::Ready, Words::Stopping, Words::More]);
+        }
+        if settings.watchdog.is_some() {
+            words.extend([Words::Alive, Words::Trouble, Words::Period(true), Words::Period(false)]);
+        }
+        for &run in &self.mains {
+            steps.extend(words.iter().map(|words| Step::Says(run, *words)));
+            if self.announced.contains(&run) {
+                steps.push(Step::Unheard(run));
+            }
+        }
+        for (&run, &killed) in &self.checks {
+            steps.push(Step::CheckEnds(run, false));
+            if !killed {
+                steps.push(Step::CheckEnds(run, true));
+            }
+        }
     }
 
     /// Does a step and checks the invariants.
@@ -196,6 +273,26 @@ impl World {
             }
             Step::Signal(signal) => Event::Signal(signal),
             Step::Suspend(run) => Event::Suspended(run),
+            Step::AskStop => Event::StopRequested,
+            Step::AskRestart => Event::RestartRequested,
+            Step::Says(run, Words::Ready) => Event::SaidReady(run),
+            Step::Says(run, Words::Stopping) => Event::SaidStopping(run),
+            Step::Says(run, Words::Alive) => Event::WatchdogPing(run),
+            Step::Says(run, Words::Trouble) => Event::WatchdogTriggered(run),
+            Step::Says(run, Words::Period(on)) => Event::WatchdogPeriod(run, UNIT * 2 * u32::from(on)),
+            Step::Says(run, Words::More) => Event::TimeoutExtended(run, UNIT * 2),
+            Step::CheckEnds(run, passed) => {
+                self.checks.remove(&run);
+                Event::Checked(run, passed)
+            }
+            Step::Unheard(run) => {
+                self.announced.retain(|announced| *announced != run);
+                Event::Unheard(run)
+            }
+            Step::Freeze => {
+                self.now = self.now.after(UNIT * 2);
+                Event::Overslept(UNIT * 2)
+            }
             Step::Reaped => {
                 self.mains.clear();
                 self.leftovers.clear();
@@ -209,7 +306,7 @@ impl World {
             }
         };
         let due = self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.now);
-        let stop = matches!(event, Event::Signal(STOP | Signal::INT));
+        let stop = matches!(event, Event::Signal(STOP | Signal::INT) | Event::StopRequested);
         let actions = self.give(event);
         if matches!(step, Step::Advance) && !due {
             assert!(
@@ -249,8 +346,20 @@ impl World {
                 Action::Draining(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
                 }
-                Action::StartHook => assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time"),
+                Action::StartHook { .. } => assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time"),
                 Action::SignalHook(_) => assert!(self.hook, "2: no signal to a hook that has ended"),
+                Action::SayDrain(run) | Action::SayShutdown(run) => {
+                    assert!(self.mains.contains(&run), "nobody is told who has ended: {action:?}");
+                    self.announced.push(run);
+                }
+                Action::StartCheck(run) => {
+                    assert!(self.end.is_none() && self.mains.contains(&run), "8: no health check during a drain");
+                    assert_eq!(self.checks.insert(run, false), None, "8: health checks never overlap");
+                }
+                Action::KillCheck(run) => {
+                    let killed = self.checks.insert(run, true);
+                    assert!(killed.is_some(), "2: no signal to a check that has ended");
+                }
                 Action::KillEverything => self.killed = true,
                 Action::Report(notice) => self.note(notice),
                 Action::Exit(code) => {
@@ -270,12 +379,17 @@ impl World {
 
     fn note(&mut self, notice: Notice) {
         match notice {
-            Notice::StopSignal { run, .. } => {
+            Notice::RestartRequested { .. } => self.awaiting = true,
+            Notice::Restarted { .. } | Notice::RestartFailed { .. } => self.awaiting = false,
+            Notice::Shutdown { run } | Notice::StopSignal { run, .. } => {
                 assert!(!self.told.contains(&run), "no run is told to stop twice");
                 self.told.push(run);
             }
             // Whoever asks again after that has failed means it.
-            Notice::Unkillable { run } => self.told.retain(|told| *told != run),
+            Notice::Unkillable { run } => {
+                self.told.retain(|told| *told != run);
+                self.announced.retain(|announced| *announced != run);
+            }
             Notice::Restarting { .. } => self.restarts.push(self.now),
             Notice::Draining { .. } | Notice::StoppedAtTerminal { .. } => {
                 self.end.get_or_insert(self.now);
@@ -283,7 +397,15 @@ impl World {
             Notice::Abandoned { run, .. } => {
                 self.leftovers.remove(&run);
             }
-            Notice::RestartRequested { .. }
+            Notice::Unanswered { run, .. } => assert!(self.told.contains(&run), "the signal comes after the message"),
+            Notice::Stopping { run } => {
+                assert!(!self.told.contains(&run), "whoever was told need not say that it stops");
+                self.told.push(run);
+            }
+            Notice::Ready { .. }
+            | Notice::Failing { .. }
+            | Notice::CheckFailed { .. }
+            | Notice::Recovered { .. }
             | Notice::NotForwarded { .. }
             | Notice::Ignored { .. }
             | Notice::Reloading { .. }
@@ -309,6 +431,9 @@ impl World {
             );
             assert!(deadline.is_some_and(|deadline| deadline <= latest), "3: the end is in sight");
         }
+        let awaited = self.supervisor.instances.iter().any(|instance| instance.awaited);
+        assert!(!self.awaiting || awaited, "9: whoever asks for a restart hears what became of it");
+        assert!(self.exit.is_none() || !self.awaiting, "9: whoever asks for a restart hears what became of it");
         for (old, new) in kill_times(before).into_iter().filter_map(|(whose, old)| {
             let new = kill_times(&self.supervisor).get(&whose).copied()?;
             Some((old, new))
@@ -326,6 +451,7 @@ impl World {
         // Without a stop timeout the orchestrator is the one to end what does not end by itself.
         let left_alone = self.end.is_some() && settings.stop.timeout.is_none() && !self.leftovers.is_empty();
         let wakes = left_alone
+            || !self.checks.is_empty()
             || !self.mains.is_empty()
             || self.spawning.is_some()
             || self.hook
@@ -362,6 +488,7 @@ impl World {
                 .iter()
                 .chain(self.leftovers.keys())
                 .chain(&self.spawning)
+                .chain(self.checks.keys())
                 .copied()
                 .chain(self.supervisor.runs().map(|run| run.id))
                 .filter(known)
@@ -380,6 +507,10 @@ impl World {
         self.mains.sort_unstable();
         self.told = self.told.into_iter().filter_map(renumber).collect();
         self.told.sort_unstable();
+        self.announced = self.announced.into_iter().filter_map(renumber).collect();
+        self.announced.sort_unstable();
+        self.announced.dedup();
+        self.checks = self.checks.into_iter().filter_map(|(run, killed)| Some((renumber(run)?, killed))).collect();
         self.spawning = self.spawning.and_then(renumber);
         self.leftovers = self.leftovers.into_iter().filter_map(|(run, left)| Some((renumber(run)?, left))).collect();
         self.supervisor.renumber(&renumber);
@@ -394,9 +525,10 @@ fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timesta
         Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
     };
     let runs = supervisor.runs().filter_map(|run| match run.state {
-        RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at } => Some((Some(run.id), kill_at)),
+        RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => Some((Some(run.id), kill_at)),
         RunState::Sweeping { kill_at, .. } => Some((Some(run.id), kill_at)),
-        RunState::Starting | RunState::Ready | RunState::Killing { .. } | RunState::Clearing { .. } => None,
+        RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
+        RunState::Killing { .. } | RunState::Clearing { .. } => None,
     });
     own.into_iter().chain(runs).collect()
 }
@@ -405,7 +537,11 @@ impl Supervisor {
     fn shift(&mut self, shift: &impl Fn(Timestamp) -> Timestamp) {
         let each = |at: &mut Option<Timestamp>| *at = at.map(shift);
         match &mut self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => each(&mut end.kill_at),
+            Mode::Draining(end) | Mode::Sweeping(end) => {
+                each(&mut end.kill_at);
+                // Only a hook is told which signal came.
+                end.signal = end.signal.filter(|_| self.hook.is_some_and(|hook| hook.again));
+            }
             Mode::Killing { give_up_at, .. } => *give_up_at = shift(*give_up_at),
             Mode::Serving | Mode::Done => {}
         }
@@ -419,16 +555,26 @@ impl Supervisor {
             instance.history.shift(shift);
             for run in instance.runs_mut() {
                 each(&mut run.ready_since);
+                if let Some(checks) = &mut run.checks {
+                    checks.shift(shift);
+                }
                 match &mut run.state {
                     RunState::Draining { until, kill_at, .. } => {
                         *until = shift(*until);
                         each(kill_at);
                     }
-                    RunState::Stopping { kill_at } | RunState::Sweeping { kill_at, .. } => each(kill_at),
+                    RunState::Stopping { kill_at, signal } => {
+                        each(kill_at);
+                        if let Some((at, _)) = signal {
+                            *at = shift(*at);
+                        }
+                    }
+                    RunState::Starting { ready_by: at } | RunState::Ready { watchdog: at } => each(at),
+                    RunState::Sweeping { kill_at, .. } => each(kill_at),
                     RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => {
                         *give_up_at = shift(*give_up_at);
                     }
-                    RunState::Starting | RunState::Ready => {}
+                    RunState::Spawning => {}
                 }
             }
         }

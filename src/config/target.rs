@@ -1,0 +1,157 @@
+//! What `guard probe` and a health check by address ask: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+
+use super::signal::number;
+use std::fmt;
+
+/// A server, and for HTTP what to ask it for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A name or an address, IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Path and query of a request; `None` if it is enough that somebody listens.
+    pub path: Option<String>,
+}
+
+impl Target {
+    /// Reads a URL (RFC 3986), of which only what a probe can use is taken.
+    pub fn parse(text: &str) -> Result<Target, String> {
+        if text.chars().any(|character| character.is_control() || character.is_whitespace()) {
+            return Err("a URL has no spaces or control characters".to_owned());
+        }
+        let (scheme, rest) = text.split_once("://").ok_or("there is no scheme such as http://")?;
+        let http = match scheme {
+            "http" => true,
+            "tcp" => false,
+            "https" => return Err("guard speaks no TLS".to_owned()),
+            _ => return Err(format!("unknown scheme {scheme:?}")),
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if path.contains('#') {
+            return Err("a fragment (#) is never sent".to_owned());
+        }
+        if !http && !path.is_empty() {
+            return Err("there is no path in TCP".to_owned());
+        }
+        let (host, port) = parse_authority(authority)?;
+        let port = match port {
+            Some(port) => number(port).filter(|&port| port > 0).ok_or("the port is none from 1 to 65535")?,
+            None if http => 80,
+            None => return Err("there is no port".to_owned()),
+        };
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Ok(Target { host: host.to_owned(), port, path: http.then(|| format!("{slash}{path}")) })
+    }
+
+    /// The host as a URL has it.
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
+    /// The value of HTTP's Host field, which has the port only where it is not the usual one (RFC 9110, 7.2).
+    pub fn authority(&self) -> String {
+        match self.port {
+            80 => self.bracketed(),
+            port => format!("{}:{port}", self.bracketed()),
+        }
+    }
+}
+
+/// Host and port, IPv6 in brackets.
+fn parse_authority(text: &str) -> Result<(&str, Option<&str>), String> {
+    if text.contains('@') {
+        return Err("a user (@) is never sent".to_owned());
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or("[ is not closed")?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("[{host}] is no IPv6 address"))?;
+            let port =
+                if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or("only :PORT may follow ]")?) };
+            (host, port)
+        }
+        None => match text.split_once(':') {
+            Some((_, port)) if port.contains(':') => return Err("an IPv6 address stands in brackets".to_owned()),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if host.is_empty() { Err("there is no host".to_owned()) } else { Ok((host, port)) }
+}
+
+/// As [`Target::parse`] reads it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "http://{}{path}", self.authority()),
+            None => write!(f, "tcp://{}:{}", self.bracketed(), self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> (String, u16, Option<String>) {
+        let target = Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(Target::parse(&target.to_string()), Ok(target.clone()), "{target} reads back");
+        (target.host, target.port, target.path)
+    }
+
+    #[test]
+    fn what_a_probe_can_use_is_taken() {
+        for (text, host, port, path) in [
+            ("http://localhost", "localhost", 80, Some("/")),
+            ("http://localhost:8080/health?deep=1", "localhost", 8080, Some("/health?deep=1")),
+            ("http://127.0.0.1:80/", "127.0.0.1", 80, Some("/")),
+            ("http://[::1]:3000/x", "::1", 3000, Some("/x")),
+            ("http://[::1]", "::1", 80, Some("/")),
+            ("http://a?b", "a", 80, Some("/?b")),
+            ("tcp://db:5432", "db", 5432, None),
+            ("tcp://[::1]:65535", "::1", 65535, None),
+        ] {
+            assert_eq!(parse(text), (host.to_owned(), port, path.map(str::to_owned)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_it_cannot_use_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", "no scheme"),
+            ("localhost:80", "no scheme"),
+            ("https://localhost", "TLS"),
+            ("ftp://localhost", "unknown scheme \"ftp\""),
+            ("http://", "no host"),
+            ("http://:80/", "no host"),
+            ("http://a:0", "port"),
+            ("http://a:65536", "port"),
+            ("http://a:", "port"),
+            ("http://a:+80", "port"),
+            ("tcp://a", "no port"),
+            ("tcp://a:1/x", "no path"),
+            ("http://user@a/", "user"),
+            ("http://a/#b", "fragment"),
+            ("http://::1/", "brackets"),
+            ("http://[::1/", "not closed"),
+            ("http://[a]/", "no IPv6"),
+            ("http://[::1]80/", "only :PORT"),
+            ("http://a/ b", "spaces"),
+            ("http://a/\r\nX: y", "spaces"),
+        ] {
+            let error = Target::parse(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_reads_back(text in "(http|tcp)?(://)?\\PC{0,30}") {
+            if let Ok(target) = Target::parse(&text) {
+                prop_assert_eq!(Target::parse(&target.to_string()), Ok(target));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How the values of single variables are read and shown.
+
+use super::signal::Signal;
+use super::target::Target;
+use super::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap, duration, words};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The words that a variable takes, and what each means.
+type Choices<T, const N: usize> = [(&'static str, T); N];
+
+pub(super) const POLICIES: Choices<RestartPolicy, 3> =
+    [("on-failure", RestartPolicy::OnFailure), ("always", RestartPolicy::Always), ("never", RestartPolicy::Never)];
+pub(super) const SCOPES: Choices<Scope, 2> = [("process", Scope::Process), ("group", Scope::Group)];
+pub(super) const READINESS: Choices<Readiness, 3> =
+    [("exec", Readiness::Exec), ("notify", Readiness::Notify), ("health", Readiness::Health)];
+pub(super) const SWITCH: Choices<bool, 2> = [("on", true), ("off", false)];
+pub(super) const FORMATS: Choices<LogFormat, 2> = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+pub(super) fn choose<T: Copy>(choices: &[(&str, T)], text: &str) -> Result<T, String> {
+    let choice = choices.iter().find(|(word, _)| *word == text);
+    choice.map(|(_, value)| *value).ok_or_else(|| "unknown word".to_owned())
+}
+
+/// The word that means this.
+pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> String {
+    let choice = choices.iter().find(|(_, known)| *known == value);
+    choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
+}
+
+/// A duration above zero.
+pub(super) fn positive(text: &str) -> Result<Duration, String> {
+    let duration = duration::parse(text)?;
+    if duration.is_zero() { Err("no time at all".to_owned()) } else { Ok(duration) }
+}
+
+/// A command in words, at least one.
+pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
+    let words = words::split(text)?;
+    if words.first().is_none_or(String::is_empty) { Err("no command".to_owned()) } else { Ok(words) }
+}
+
+pub(super) fn health_check(text: &str) -> Result<HealthCheck, String> {
+    match text.strip_prefix("exec:") {
+        Some(text) => command(text).map(HealthCheck::Exec),
+        None => Target::parse(text).map(HealthCheck::Probe),
+    }
+}
+
+pub(super) fn show_health_check(check: &HealthCheck) -> String {
+    match check {
+        HealthCheck::Probe(target) => target.to_string(),
+        HealthCheck::Exec(words) => format!("exec:{}", words::join(words)),
+    }
+}
+
+/// A directory that is there.
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    let directory = PathBuf::from(text);
+    let metadata = directory.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_dir() { Ok(directory) } else { Err("not a directory".to_owned()) }
+}
+
+/// A filter that names only levels and parts of guard.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    for directive in text.split(',').map(str::trim) {
+        // A lone word may name a target too, but only one of guard's: else a slip of the finger means silence.
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains('=');
+        if !ours && level.parse::<log::LevelFilter>().is_err() {
+            return Err(format!("{level:?} is no level"));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+/// `none`, or what `parse` reads.
+pub(super) fn optional<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == "none" { Ok(None) } else { parse(text).map(Some) }
+}
+
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Err("no path".to_owned()) } else { optional(text, |text| Ok(PathBuf::from(text))) }
+}
+
+pub(super) fn show_path(path: Option<&PathBuf>) -> String {
+    path.map_or("none".to_owned(), |path| path.display().to_string())
+}
+
+/// Signals that no process can catch, or that guard needs for itself, cannot be given a meaning.
+pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
+    let mut map = SignalMap::new();
+    for entry in text.split(',').map(str::trim) {
+        let (from, to) = entry.split_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
+        let signal: Signal = from.trim().parse()?;
+        if [Signal::KILL, Signal::STOP, Signal::CHLD].contains(&signal) {
+            return Err(format!("{signal} cannot be mapped"));
+        }
+        if map.iter().any(|(mapped, _)| *mapped == signal) {
+            return Err(format!("{signal} is mapped twice"));
+        }
+        let meaning = match to.trim() {
+            "stop" => Meaning::Stop,
+            "restart" => Meaning::Restart,
+            "reload" => Meaning::Reload,
+            "ignore" => Meaning::Ignore,
+            name => Meaning::Forward(name.parse()?),
+        };
+        map.push((signal, meaning));
+    }
+    Ok(map)
+}
+
+fn show_meaning(meaning: Meaning) -> String {
+    match meaning {
+        Meaning::Forward(signal) => signal.to_string(),
+        Meaning::Stop => "stop".to_owned(),
+        Meaning::Restart => "restart".to_owned(),
+        Meaning::Reload => "reload".to_owned(),
+        Meaning::Ignore => "ignore".to_owned(),
+    }
+}
+
+pub(super) fn show_signal_map(map: &SignalMap) -> String {
+    let entries: Vec<String> =
+        map.iter().map(|(signal, meaning)| format!("{signal}={}", show_meaning(*meaning))).collect();
+    if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+}

@@ -1,0 +1,222 @@
+//! What `guard status` says: a table for people, JSON for programs.
+
+use super::format::quote;
+use crate::config::duration::{show, show_seconds};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// All that is known of guard and its app.
+pub struct Status {
+    pub version: &'static str,
+    pub pid: i32,
+    pub uptime: Duration,
+    pub app: String,
+    /// Or why the app cannot take work.
+    pub readiness: Result<(), &'static str>,
+    /// guard's end has begun.
+    pub stopping: bool,
+    /// Datagrams from those who may not speak to guard.
+    pub refused: u64,
+    pub instances: Vec<Instance>,
+}
+
+/// One copy of the app.
+pub struct Instance {
+    pub index: usize,
+    pub run: Option<u32>,
+    pub pid: Option<i32>,
+    pub state: &'static str,
+    pub uptime: Option<Duration>,
+    /// Until the next run starts, in a backoff.
+    pub next_in: Option<Duration>,
+    /// Those that nobody asked for.
+    pub restarts: u32,
+    pub last_exit: Option<String>,
+    /// Resident sets of the whole run, in bytes.
+    pub memory: u64,
+    /// What those that live have used of the CPU, with their reaped children.
+    pub cpu: Duration,
+    /// It reads its configuration again.
+    pub reloading: bool,
+    /// STATUS, as the app has sent it.
+    pub says: String,
+}
+
+impl Instance {
+    fn state(&self) -> String {
+        match self.next_in {
+            Some(left) => format!("{}, next run in {}", self.state, show(whole(left))),
+            None if self.reloading => format!("{}, reloading", self.state),
+            None => self.state.to_owned(),
+        }
+    }
+}
+
+/// A few lines, and a table with a row for each instance.
+pub fn table(status: &Status) -> String {
+    let ready = status.readiness.map_or_else(|why| format!("not ready: {why}"), |()| "ready".to_owned());
+    let mut text = format!(
+        "guard {}, pid {}, up {}\napp: {}\n{}{ready}\n",
+        status.version,
+        status.pid,
+        show(whole(status.uptime)),
+        plain(&status.app),
+        if status.stopping { "stopping, " } else { "" },
+    );
+    if status.refused > 0 {
+        let _ = writeln!(text, "{} datagrams of strangers refused", status.refused);
+    }
+    const HEAD: [&str; 10] =
+        ["instance", "run", "pid", "state", "up", "restarts", "last exit", "memory", "cpu", "status"];
+    let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let rows = status.instances.iter().map(|instance| {
+        let pid = instance.pid.and_then(|pid| u32::try_from(pid).ok());
+        [
+            instance.index.to_string(),
+            number(instance.run),
+            number(pid),
+            instance.state(),
+            instance.uptime.map_or("-".to_owned(), |up| show(whole(up))),
+            instance.restarts.to_string(),
+            instance.last_exit.clone().unwrap_or("-".to_owned()),
+            if pid.is_some() { mebibytes(instance.memory) } else { "-".to_owned() },
+            if pid.is_some() { format!("{}s", show_seconds(instance.cpu)) } else { "-".to_owned() },
+            plain(&instance.says),
+        ]
+    });
+    let rows: Vec<[String; 10]> = [HEAD.map(str::to_owned)].into_iter().chain(rows).collect();
+    text.push('\n');
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, what is not known is null.
+pub fn json(status: &Status) -> String {
+    let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
+    let instances = status.instances.iter().map(|instance| {
+        format!(
+            r#"{{"instance":{},"run":{},"pid":{},"state":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
+            instance.index,
+            optional(instance.run.map(|run| run.to_string())),
+            optional(instance.pid.map(|pid| pid.to_string())),
+            quote(instance.state),
+            optional(instance.uptime.map(show_seconds)),
+            optional(instance.next_in.map(show_seconds)),
+            instance.restarts,
+            optional(instance.last_exit.as_deref().map(quote)),
+            instance.memory,
+            show_seconds(instance.cpu),
+            instance.reloading,
+            quote(&instance.says),
+        )
+    });
+    format!(
+        r#"{{"version":{},"pid":{},"uptime":{},"app":{},"ready":{},"why":{},"stopping":{},"refused":{},"instances":[{}]}}"#,
+        quote(status.version),
+        status.pid,
+        show_seconds(status.uptime),
+        quote(&status.app),
+        status.readiness.is_ok(),
+        optional(status.readiness.err().map(quote)),
+        status.stopping,
+        status.refused,
+        instances.collect::<Vec<_>>().join(","),
+    ) + "\n"
+}
+
+/// Whole seconds, from a minute on at least.
+fn whole(time: Duration) -> Duration {
+    if time.as_secs() < 60 { time } else { Duration::from_secs(time.as_secs()) }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1024 * 1024);
+    format!("{}.{}M", tenths / 10, tenths % 10)
+}
+
+/// Text of the app's, without what could change the reader's terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let instance = Instance {
+            index: 0,
+            run: Some(3),
+            pid: Some(17),
+            state: "ready",
+            uptime: Some(Duration::from_secs(3_905)),
+            next_in: None,
+            restarts: 2,
+            last_exit: Some("SIGSEGV".to_owned()),
+            memory: 54 * 1024 * 1024 + 300_000,
+            cpu: Duration::from_millis(1_250),
+            reloading: false,
+            says: "up \u{1b}[31m\"red\"".to_owned(),
+        };
+        let waiting = Instance {
+            index: 1,
+            run: None,
+            pid: None,
+            state: "backoff",
+            uptime: None,
+            next_in: Some(Duration::from_millis(350)),
+            last_exit: None,
+            says: String::new(),
+            ..status_of(&instance)
+        };
+        Status {
+            version: "1.2.3",
+            pid: 1,
+            uptime: Duration::from_secs(4_000),
+            app: "node server.js".to_owned(),
+            readiness: Err("the app is between two runs"),
+            stopping: false,
+            refused: 0,
+            instances: vec![instance, waiting],
+        }
+    }
+
+    fn status_of(instance: &Instance) -> Instance {
+        Instance { last_exit: None, says: String::new(), ..*instance }
+    }
+
+    #[test]
+    fn the_table_lines_up_and_shows_no_escapes() {
+        let expected = "\
+guard 1.2.3, pid 1, up 1h6m40s
+app: node server.js
+not ready: the app is between two runs
+
+instance  run  pid  state                       up      restarts  last exit  memory  cpu    status
+0         3    17   ready                       1h5m5s  2         SIGSEGV    54.2M   1.25s  up  [31m\"red\"
+1         -    -    backoff, next run in 350ms  -       2         -          -       -
+";
+        assert_eq!(table(&status()), expected);
+    }
+
+    #[test]
+    fn json_has_seconds_bytes_and_null() {
+        let text = json(&status());
+        for part in [
+            r#""pid":1,"uptime":4000,"app":"node server.js","ready":false,"why":"the app is between two runs""#,
+            r#""run":3,"pid":17,"state":"ready","uptime":3905,"next_in":null"#,
+            r#""last_exit":"SIGSEGV","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
+            r#""run":null,"pid":null,"state":"backoff","uptime":null,"next_in":0.35"#,
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Health checks as children: how one is started, ended, and what it said.
+
+use super::Runtime;
+use super::children::Check;
+use crate::config::signal::Signal;
+use crate::config::{HealthCheck, duration};
+use crate::doors::Door;
+use crate::doors::health::Health;
+use crate::supervisor::{Event, RunId};
+use crate::sys::process::Status;
+use crate::sys::signals;
+use crate::sys::spawn::{Program, Start};
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+
+impl Runtime<'_> {
+    /// Starts a check of a run in a group of its own; a check that cannot be started has failed.
+    pub(super) fn start_check(&mut self, id: RunId) -> Option<Event> {
+        let config = self.config;
+        let program = match config.health_check.as_ref()? {
+            HealthCheck::Probe(target) => {
+                let timeout = duration::show(config.health.timeout);
+                Program::of_guard(&["probe", &target.to_string(), "--timeout", &timeout])
+            }
+            HealthCheck::Exec(words) => {
+                let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+                Program::new(&words, config.variable_of_the_app("PATH"))
+            }
+        };
+        // Without a pipe it runs all the same, and what it says is lost.
+        let (output, writer) = Health::open().ok().unzip();
+        let environment = self.environment.for_run(id);
+        let mut start = Start::new(environment.entries(), self.directory.as_deref());
+        start.output = writer.as_ref().map(AsFd::as_fd);
+        match program.spawn(&start) {
+            Ok(pid) => {
+                self.childless = false;
+                self.children.get_mut(id)?.check = Some(Check { pid, output, killed: false });
+                None
+            }
+            Err(failure) => {
+                self.journal.check_failed_to_start(failure);
+                Some(Event::Checked(id, false))
+            }
+        }
+    }
+
+    pub(super) fn kill_check(&mut self, id: RunId) {
+        if let Some(check) = self.children.get_mut(id).and_then(|run| run.check.as_mut()) {
+            check.killed = true;
+            let _ = signals::send_to_group(check.pid, Signal::KILL);
+        }
+    }
+
+    /// A check was reaped.
+    pub(super) fn check_ended(&mut self, id: RunId, status: Status) -> Option<Event> {
+        let check = self.children.get_mut(id)?.check.take()?;
+        let mut output = check.output;
+        let said = output.as_mut().map(|output| {
+            output.take();
+            output.text()
+        });
+        let passed = status == Status::Exited(0) && !check.killed;
+        if !passed {
+            self.journal.check_failed(id, status, check.killed, said.unwrap_or_default());
+        }
+        Some(Event::Checked(id, passed))
+    }
+}

@@ -1,0 +1,115 @@
+//! The core's decisions as lines of the log.
+
+use super::journal::Journal;
+use super::leftovers;
+use crate::config::duration::show;
+use crate::supervisor::{Failure, Notice};
+
+impl Journal<'_> {
+    /// A decision of the core's.
+    pub(super) fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Restarting { run, ending, count, limit, delay } => {
+                let window = show(self.config.restart.window);
+                let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+                let last = ending;
+                log::warn!(run = run.number + 1, last:%, count, limit:%, window:%, delay:% = show(delay); "restart");
+            }
+            Notice::RestartRequested { run } => log::info!(run = run.number, msg = "asked for"; "restart-in-place"),
+            Notice::NotForwarded { signal } => {
+                log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
+            }
+            Notice::Restarted { run } => {
+                log::info!(run = run.number, msg = "the run that was asked for is ready"; "restarted")
+            }
+            Notice::RestartFailed { why } => log::warn!(why; "restart-failed"),
+            Notice::Ready { run } => log::info!(run = run.number; "ready"),
+            Notice::Failing { run, failure } => {
+                self.failing = Some(failure);
+                log::error!(run = run.number, cause:% = failure, msg:% = self.why_failing(failure); "failing");
+            }
+            Notice::CheckFailed { run, count, limit } => {
+                log::warn!(run = run.number, count, limit, error:% = self.check; "check-failed");
+            }
+            Notice::Recovered { run } => log::info!(run = run.number; "check-passed"),
+            Notice::Stopping { run } => log::info!(run = run.number, msg = "the app says that it stops"; "stopping"),
+            Notice::Ignored { what, why } => log::info!(what, why; "ignored"),
+            Notice::Reloading { old, new } => log::info!(old = old.number, new = new.number; "reload"),
+            Notice::ReloadFailed { old, new } => {
+                log::error!(old = old.number, new = new.number, msg = "the old run stays"; "reload-failed");
+            }
+            Notice::Draining { signal, delay } => {
+                let stop_timeout = self.stop_timeout();
+                let delay = show(delay);
+                match signal {
+                    Some(signal) => {
+                        self.cause = Some(format!("stopped by {signal}"));
+                        log::info!(signal:%, delay:%, stop_timeout:%; "drain");
+                    }
+                    None => log::info!(delay:%, stop_timeout:%; "drain"),
+                }
+            }
+            Notice::Shutdown { run } => log::info!(run = run.number, msg = "told over Node's channel"; "shutdown"),
+            Notice::Unanswered { run, signal } => log::warn!(
+                run = run.number,
+                signal:%,
+                msg = "Node's channel is closed or was not heeded (npm start keeps it from the app): by signal";
+                "stop-signal"
+            ),
+            Notice::StopSignal { run, signal } => log::info!(run = run.number, signal:%; "stop-signal"),
+            Notice::StoppedAtTerminal { run, ending } => {
+                log::info!(run = run.number, last:% = ending; "stopped-at-terminal");
+            }
+            Notice::Background { run } => log::warn!(
+                run = run.number,
+                msg = "the main process exited 0 and left others running: it has probably gone to the background; \
+                       start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
+                "background"
+            ),
+            Notice::KillRun { run, failure } => {
+                let limit = match (failure, self.config.stop.timeout) {
+                    (Some(Failure::Watchdog), _) => "5s after SIGABRT".to_owned(),
+                    (_, Some(_)) => self.limit(),
+                    (_, None) => {
+                        format!("{}, since GUARD_STOP_TIMEOUT is none", show(self.config.stop.restart_timeout))
+                    }
+                };
+                log::error!(run = run.number, msg:% = format!("still running after {limit}: SIGKILL"); "kill");
+            }
+            Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers still run: SIGKILL"; "kill"),
+            Notice::Unkillable { run } => {
+                log::error!(run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
+            }
+            Notice::Abandoned { run, count } => {
+                log::error!(run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
+            }
+            Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
+            Notice::KillEverything { interrupted } => {
+                let left = leftovers::all().unwrap_or_default();
+                let (count, names) = (left.len(), leftovers::names(&left));
+                let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
+                self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
+                let msg = format!("still running after {why}: SIGKILL");
+                log::error!(count, processes:% = names, msg:%; "kill");
+            }
+            Notice::GiveUp { run, ending, limit, window } => {
+                let window = show(window);
+                self.cause = Some(format!("gave up after {limit} restarts in {window}"));
+                log::error!(run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
+            }
+            Notice::NotRestarted { run, ending, why } => {
+                log::info!(run = run.number, last:% = ending, why; "not-restarted");
+            }
+        }
+    }
+
+    /// Why guard ends a run, and what set the limit.
+    fn why_failing(&self, failure: Failure) -> String {
+        let config = self.config;
+        match failure {
+            Failure::NotReady => format!("not ready within GUARD_READY_TIMEOUT={}", show(config.ready.timeout)),
+            Failure::Watchdog => "WATCHDOG=1 did not come in time: SIGABRT".to_owned(),
+            Failure::Health => format!("{} health checks failed in a row", config.health.retries),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What can be told of guard at any time, without changing anything.
+
+use super::Supervisor;
+use super::exit_code::Ending;
+use super::state::{Instance, Mode, RunId, RunState, Slot, Timestamp};
+
+/// What there is to tell of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceStatus {
+    /// The current run, between two runs none.
+    pub run: Option<RunId>,
+    /// What it is at, in one word.
+    pub state: &'static str,
+    /// When the next run starts, in a backoff.
+    pub until: Option<Timestamp>,
+    /// Restarts so far that nobody asked for.
+    pub restarts: u32,
+    /// How the last run ended.
+    pub last: Option<Ending>,
+}
+
+impl Supervisor {
+    /// Why the app cannot take work; `Ok` if it can: every instance has a run that is ready, and guard does not end.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        match self.mode {
+            Mode::Serving => {}
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Done => {
+                return Err("guard is stopping");
+            }
+        }
+        let unready = |instance: &&Instance| !instance.runs().any(|run| run.is_ready());
+        self.instances.iter().find(unready).map_or(Ok(()), |instance| Err(instance.reason()))
+    }
+
+    /// guard's end has begun.
+    pub fn is_ending(&self) -> bool {
+        self.mode != Mode::Serving
+    }
+
+    /// The restart limit was reached.
+    pub fn gave_up(&self) -> bool {
+        self.gave_up
+    }
+
+    /// Each instance in turn.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceStatus> {
+        self.instances.iter().map(|instance| {
+            let run = match &instance.slot {
+                Slot::Live(run) => Some(run.id),
+                Slot::Waiting { .. } | Slot::Finished { .. } => None,
+            };
+            let until = match instance.slot {
+                Slot::Waiting { until } => until,
+                Slot::Live(_) | Slot::Finished { .. } => None,
+            };
+            let (restarts, last) = (instance.history.restarts, instance.last);
+            InstanceStatus { run, state: instance.word(), until, restarts, last }
+        })
+    }
+}
+
+impl Instance {
+    fn word(&self) -> &'static str {
+        match &self.slot {
+            Slot::Waiting { .. } => "backoff",
+            Slot::Finished { .. } => "finished",
+            Slot::Live(run) => match run.state {
+                RunState::Spawning | RunState::Starting { .. } => "starting",
+                RunState::Ready { .. } => "ready",
+                RunState::Draining { .. } => "draining",
+                RunState::Stopping { .. } | RunState::Killing { .. } => "stopping",
+                RunState::Sweeping { .. } | RunState::Clearing { .. } => "sweeping",
+            },
+        }
+    }
+
+    /// Why it cannot take work.
+    fn reason(&self) -> &'static str {
+        match &self.slot {
+            Slot::Waiting { .. } => "the app is between two runs",
+            Slot::Finished { .. } => "the app has ended",
+            Slot::Live(run) => match run.state {
+                RunState::Spawning | RunState::Starting { .. } => "the app has not said yet that it is ready",
+                RunState::Ready { .. } => "ready",
+                RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => {
+                    "the app is stopping"
+                }
+                RunState::Sweeping { .. } | RunState::Clearing { .. } => "the app is between two runs",
+            },
+        }
+    }
+}
