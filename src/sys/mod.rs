@@ -14,6 +14,8 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;
+#[cfg(panic = "abort")]
+mod unwind;
 
 pub use nix::errno::Errno;
 
