@@ -49,16 +49,17 @@ impl Runtime<'_> {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
         let stop = &self.config.stop;
-        let (within, text, event) = if request == Request::Stop {
-            (stop.timeout, "stopping", Event::StopRequested)
+        let (within, what, event) = if request == Request::Stop {
+            self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
+            (stop.timeout, "stop", Event::StopRequested)
         } else {
             let ready = self.config.ready.timeout;
-            (Some(stop.restart_timeout.saturating_add(ready)), "restarting", Event::RestartRequested)
+            (Some(stop.restart_timeout.saturating_add(ready)), "restart", Event::RestartRequested)
         };
         let within = within.map(|time| time.saturating_add(SLACK));
-        self.reply(&client, &Reply::Wait(within, text.to_owned()));
+        self.reply(&client, &Reply::Wait(within, String::new()));
         let process = process::watch_process(client.pid).ok();
-        log::info!(request = text, pid = client.pid; "asked");
+        log::info!(request = what, pid = client.pid; "asked");
         self.waiting.push(Waiting { request, client, process });
         self.dispatch(event);
     }
