@@ -11,10 +11,11 @@ const stopTimeout = 1000 * (Number(process.env.GUARD_STOP_TIMEOUT) || 10);
 /**
  * @param server an http.Server
  * @param websockets whatever is open now, each with close(code, reason), as in the set that the library ws keeps
- * @param grace milliseconds for websockets to answer, and for connections without a request to send one
+ * @param grace milliseconds for websockets to answer, and for connections without a request to send one; half the
+ *   time that is left at most
  * @param finished called when the last connection has ended; a promise is waited for
  */
-module.exports = function drainable(server, { websockets = new Set(), grace = 2000, finished = () => {} } = {}) {
+module.exports = function drainable(server, { websockets = new Set(), grace = 5000, finished = () => {} } = {}) {
   let state = 'serving'; // then draining: serving on, but not ready; then stopping
   let asked = null; // when the stop request came, as far as it is known
   const connections = new Map(); // each with its number of requests in flight
@@ -77,7 +78,7 @@ module.exports = function drainable(server, { websockets = new Set(), grace = 20
     console.log(`draining, ${inFlight()} in flight`);
 
     // What Node does not close by itself: a connection that has not sent anything yet, and a websocket.
-    setTimeout(() => [...connections.keys()].forEach(closeIfIdle), grace).unref();
+    setTimeout(() => [...connections.keys()].forEach(closeIfIdle), Math.min(grace, limit / 2)).unref();
     setTimeout(() => {
       console.log(`out of time, ${inFlight()} in flight`);
       process.exit(1);

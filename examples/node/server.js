@@ -41,6 +41,12 @@ function routes(request, response) {
     case '/slow':
       setTimeout(answer, milliseconds, 200, 'done');
       break;
+    case '/upload': {
+      let bytes = 0;
+      request.on('data', (data) => { bytes += data.length; });
+      request.on('end', () => answer(200, bytes));
+      break;
+    }
     case '/stream':
       response.write('begun\n');
       setTimeout(() => response.end('done\n'), milliseconds);
