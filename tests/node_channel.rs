@@ -12,7 +12,7 @@ use common::{DEADLINE, Event, Guard, Setup, child, eventually, everywhere, fixtu
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn node() -> Option<PathBuf> {
@@ -57,7 +57,7 @@ fn is_ready(guard: &Guard) -> bool {
     let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
     let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--preserve-credentials"] };
     command.args(user).args(["--pid", "--mount", "--target", &guard.pid().to_string()]);
-    command.args([env!("CARGO_BIN_EXE_guard"), "ready"]);
+    command.args([env!("CARGO_BIN_EXE_guard"), "ready"]).stdout(Stdio::null());
     let code = common::spawn(&mut command).wait().expect("a child").code();
     assert!(matches!(code, Some(0 | 1)), "guard ready: {code:?}");
     code == Some(0)
@@ -139,7 +139,8 @@ fn the_example_drains_in_order() {
         guard.signal(libc::SIGTERM);
         let hook = guard.line_after("hook pid ").parse().unwrap();
         guard.line("hook ready");
-        guard.line("not ready any more");
+        let refuses = |address: &str| Client::connect(address).get("/ready", "ready\n").starts_with("http/1.1 503 ");
+        eventually("an answer that it is not ready", || refuses(&address).then_some(()));
         // It serves on for those who have not noticed, and does not keep their connections.
         assert_closes(&Client::connect(&address).get("/", "run 1\n"), 200);
         assert_closes(&Client::connect(&address).get("/ready", "not ready\n"), 503);
@@ -273,7 +274,8 @@ fn an_app_that_has_left_the_channel_gets_the_signal_at_once() {
     let Some(node) = node() else { return };
     for setup in everywhere() {
         let app = "
-            process.send('ready', () => { process.disconnect(); console.log('left'); });
+            process.send('ready', () => process.disconnect());
+            process.on('disconnect', () => console.log('left'));
             const lives = setInterval(() => {}, 1e6);
             process.on('SIGTERM', () => { console.log('signal'); clearInterval(lives); });
         ";
@@ -322,15 +324,17 @@ fn a_hung_event_loop_is_replaced() {
     let Some(setup) = pid1() else { return };
     let port = port();
     let setup = example(setup, &node).env("PORT", port.to_string()).env("GUARD_STOP_TIMEOUT", "1s");
-    let setup = setup.env("GUARD_HEALTH_CHECK", format!("http://127.0.0.1:{port}/health"));
+    // Ready at the first check that passes, which ends the start period.
+    let setup = setup.env("GUARD_READY", "health").env("GUARD_HEALTH_CHECK", format!("http://127.0.0.1:{port}/health"));
     let setup = setup.env("GUARD_HEALTH_INTERVAL", "200ms").env("GUARD_HEALTH_TIMEOUT", "2s");
     let mut guard = setup.env("GUARD_HEALTH_RETRIES", "2").start();
     let address = guard.line_after("listening on http://");
-    eventually("readiness and a check", || is_ready(&guard).then_some(()));
-    Client::connect(&address).send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    guard.event("ready");
+    let mut client = Client::connect(&address);
+    client.send("GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(guard.event("restart").get("last"), Some("health"));
     guard.line_after("listening on http://");
     Client::connect(&address).get("/", "run 2\n");
-    assert_eq!(guard.event("restart").get("last"), Some("health"));
     guard.signal(libc::SIGTERM);
     assert_eq!(guard.code(), 0);
 }
