@@ -8,6 +8,9 @@ use crate::sys::{Pid, process};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// A request is no longer, in bytes.
+const LONGEST_REQUEST: usize = 64;
+
 /// Requests taken per wake-up.
 const AT_ONCE: usize = 16;
 
@@ -84,7 +87,7 @@ impl Door for Control {
     fn take(&mut self) -> Taken {
         let mut taken = Taken::default();
         for _ in 0..AT_ONCE {
-            match self.0.receive() {
+            match self.0.receive(LONGEST_REQUEST) {
                 Ok(datagram) => taken.messages.extend(self.hear(&datagram)),
                 Err(error) => {
                     taken.closed = is_lasting(&error);
@@ -113,7 +116,7 @@ mod tests {
     }
 
     fn reply(client: &DatagramSocket) -> Option<Reply> {
-        client.receive().ok().and_then(|datagram| Reply::parse(&datagram.bytes))
+        client.receive(1024).ok().and_then(|datagram| Reply::parse(&datagram.bytes))
     }
 
     #[test]

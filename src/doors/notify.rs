@@ -9,6 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+/// A datagram is no longer, in bytes: systemd takes as much (PIPE_BUF).
+const LONGEST: usize = 4096;
+
 /// Datagrams taken per wake-up.
 const AT_ONCE: usize = 16;
 
@@ -43,7 +46,7 @@ impl Notify {
     fn take_up_to(&self, datagrams: usize) -> Taken {
         let mut taken = Taken::default();
         for _ in 0..datagrams {
-            match self.socket.receive() {
+            match self.socket.receive(LONGEST) {
                 Ok(datagram) => self.hear(datagram, &mut taken),
                 Err(error) => {
                     taken.closed = is_lasting(&error);

@@ -2,6 +2,7 @@
 
 use super::children::{Owner, RunProcess};
 use super::environment::Environment;
+use super::hear::Which;
 use super::{Runtime, hooks, leftovers};
 use crate::config::Scope;
 use crate::config::signal::Signal;
@@ -112,6 +113,7 @@ impl Runtime<'_> {
         let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
         match opened {
             Ok((name, notify)) => {
+                let notify = self.attend(Which::Notify(run), notify)?;
                 environment.set("NOTIFY_SOCKET", name);
                 if let Some(period) = self.config.watchdog {
                     environment.set("WATCHDOG_USEC", period.as_micros().to_string());
@@ -132,6 +134,7 @@ impl Runtime<'_> {
         }
         match NodeIpc::open(run) {
             Ok((channel, of_the_app)) => {
+                let channel = self.attend(Which::Channel(run), channel)?;
                 environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
                 Some((channel, of_the_app))
             }

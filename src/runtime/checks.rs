@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::children::Check;
+use super::hear::Which;
 use crate::config::signal::Signal;
 use crate::config::{HealthCheck, duration};
 use crate::doors::Door;
@@ -29,6 +30,7 @@ impl Runtime<'_> {
         };
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
+        let output = output.and_then(|output| self.attend(Which::Check(id), output));
         let environment = self.environment.for_run(id);
         let mut start = Start::new(environment.entries(), self.directory.as_deref());
         start.output = writer.as_ref().map(AsFd::as_fd);

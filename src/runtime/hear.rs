@@ -1,12 +1,11 @@
 //! What comes in through the doors.
 
 use super::Runtime;
-use super::children::{Children, Heir, Owner};
-use crate::doors::control::Control;
+use super::children::{Heir, Owner};
 use crate::doors::{Door, Message, Taken};
 use crate::supervisor::{Event, RunId};
+use crate::sys::poll::Token;
 use crate::sys::{Pid, process};
-use std::os::fd::BorrowedFd;
 
 /// Which door it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,19 +16,46 @@ pub(super) enum Which {
     Control,
 }
 
-/// All doors that are open, the notify sockets first: what a run says comes before what became of it.
-pub(super) fn open<'a>(children: &'a Children, control: Option<&'a Control>) -> Vec<(Which, BorrowedFd<'a>)> {
-    let mut doors = Vec::new();
-    let runs = || children.runs();
-    doors.extend(runs().filter_map(|run| Some((Which::Notify(run.id), run.notify.as_ref()?.descriptor()))));
-    doors.extend(runs().filter_map(|run| Some((Which::Channel(run.id), run.channel.as_ref()?.descriptor()))));
-    let output = |run: &'a super::children::RunProcess| run.check.as_ref()?.output.as_ref();
-    doors.extend(runs().filter_map(|run| Some((Which::Check(run.id), output(run)?.descriptor()))));
-    doors.extend(control.map(|control| (Which::Control, control.descriptor())));
-    doors
+impl Which {
+    /// What a poll knows it by: the kind, the instance and the run's number, in this order of bits.
+    fn token(self) -> Token {
+        let (kind, id) = match self {
+            Which::Notify(id) => (0, Some(id)),
+            Which::Channel(id) => (1, Some(id)),
+            Which::Check(id) => (2, Some(id)),
+            Which::Control => (3, None),
+        };
+        let instance = id.map_or(0, |id| u64::try_from(id.instance).unwrap_or(0));
+        kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
+    }
+
+    /// The door of a token; `None` if it is none of a door's.
+    pub(super) fn of(token: Token) -> Option<Which> {
+        let number = u32::try_from(token & u64::from(u32::MAX)).ok()?;
+        let instance = usize::try_from(token >> 32 & 0xff_ffff).ok()?;
+        let id = RunId { instance, number };
+        match token >> 56 {
+            0 => Some(Which::Notify(id)),
+            1 => Some(Which::Channel(id)),
+            2 => Some(Which::Check(id)),
+            3 => Some(Which::Control),
+            _ => None,
+        }
+    }
 }
 
 impl Runtime<'_> {
+    /// Waits for a door from now on; `None` where that cannot be, and the door is closed again.
+    pub(super) fn attend<D: Door>(&self, which: Which, door: D) -> Option<D> {
+        match self.poll.add(door.descriptor(), which.token()) {
+            Ok(()) => Some(door),
+            Err(error) => {
+                log::warn!(door:? = which, error = error.desc(); "door");
+                None
+            }
+        }
+    }
+
     /// Takes what has come through a door, and closes one through which nothing more can come.
     pub(super) fn hear(&mut self, which: Which) {
         let taken = match which {
@@ -112,4 +138,18 @@ fn take<D: Door>(door: Option<&mut Option<D>>) -> Taken {
         *door = None;
     }
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_door_again() {
+        let id = RunId { instance: 1_000, number: u32::MAX };
+        for which in [Which::Notify(id), Which::Channel(id), Which::Check(id), Which::Control] {
+            assert_eq!(Which::of(which.token()), Some(which));
+        }
+        assert_eq!(Which::of(Token::MAX), None);
+    }
 }

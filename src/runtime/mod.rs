@@ -22,6 +22,7 @@ use crate::config::signal::Signal;
 use crate::doors::control::Control;
 use crate::supervisor::{Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
+use crate::sys::poll::Poll;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
@@ -32,7 +33,7 @@ use clock::Clock;
 use environment::Environment;
 use hear::Which;
 use journal::Journal;
-use nix::poll::PollTimeout;
+use nix::sys::epoll::EpollTimeout;
 use operator::Waiting;
 use outer::Outer;
 use std::collections::VecDeque;
@@ -43,12 +44,13 @@ use std::time::Duration;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
-    let signals = Signals::new().context("cannot take signals")?;
+    let poll = Poll::new().context("cannot wait for anything")?;
+    let signals = Signals::new(&poll).context("cannot take signals")?;
     let init = process::id() == 1;
     if !init {
         process::become_subreaper().context("cannot become a subreaper")?;
     }
-    let mut runtime = Runtime::new(config, signals, init);
+    let mut runtime = Runtime::new(config, poll, signals, init);
     runtime.journal.start();
     runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);
@@ -62,6 +64,7 @@ struct Runtime<'a> {
     config: &'a Config,
     clock: Clock,
     supervisor: Supervisor,
+    poll: Poll,
     signals: Signals,
     children: Children,
     journal: Journal<'a>,
@@ -87,7 +90,7 @@ struct Runtime<'a> {
 }
 
 impl<'a> Runtime<'a> {
-    fn new(config: &'a Config, signals: Signals, init: bool) -> Runtime<'a> {
+    fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
         Runtime {
             config,
@@ -108,6 +111,7 @@ impl<'a> Runtime<'a> {
                 job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),
+            poll,
             signals,
             children: Children::default(),
             journal: Journal::new(config),
@@ -130,7 +134,10 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        let (signals, _) = self.signals.wait(&[], PollTimeout::ZERO);
+        let mut signals = Vec::new();
+        for token in self.poll.wait(EpollTimeout::ZERO) {
+            self.signals.take(token, &mut signals);
+        }
         self.reap();
         for signal in signals {
             self.dispatch(Event::Signal(signal));
@@ -148,24 +155,25 @@ impl<'a> Runtime<'a> {
     /// Waits for something to happen, and tells the core of it.
     fn turn(&mut self) {
         let deadline = self.supervisor.next_deadline();
-        let (whiches, descriptors): (Vec<_>, Vec<_>) =
-            hear::open(&self.children, self.control.as_ref()).into_iter().unzip();
-        // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
-        let (signals, open) = self.signals.wait(&descriptors, timeout(deadline, self.clock.now()));
+        let tokens = self.poll.wait(deadline.map_or(EpollTimeout::NONE, |at| timeout(at, self.clock.now())));
         let late = deadline.map_or(Duration::ZERO, |deadline| self.clock.now().since(deadline));
         if late > OVERSLEPT {
             self.dispatch(Event::Overslept(late));
         }
-        let open: Vec<Which> =
-            whiches.into_iter().zip(open).filter(|(_, open)| *open).map(|(which, _)| which).collect();
+        // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
+        let (mut signals, mut doors) = (Vec::new(), Vec::new());
+        for token in tokens {
+            if !self.signals.take(token, &mut signals) {
+                doors.extend(Which::of(token));
+            }
+        }
         // What a run has said comes before its death, and its death before what a signal asks of it.
-        let (notify, others): (Vec<_>, Vec<_>) = open.into_iter().partition(|which| matches!(which, Which::Notify(_)));
-        notify.into_iter().for_each(|which| self.hear(which));
+        let is_notify = |which: &Which| matches!(which, Which::Notify(_));
+        doors.iter().filter(|which| is_notify(which)).for_each(|which| self.hear(*which));
         self.reap();
         signals.into_iter().for_each(|signal| self.receive(signal));
-        others.into_iter().for_each(|which| self.hear(which));
-        let now = self.clock.now();
-        if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= now) {
+        doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
+        if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.clock.now()) {
             self.dispatch(Event::Timeout);
         }
     }
@@ -173,7 +181,7 @@ impl<'a> Runtime<'a> {
     /// The doors that are not a run's. Only now, since they need not delay the app.
     fn open_doors(&mut self) {
         match Control::open() {
-            Ok(control) => self.control = Some(control),
+            Ok(control) => self.control = self.attend(Which::Control, control),
             Err(error) => log::warn!(error:%; "control-socket"),
         }
     }
@@ -209,12 +217,11 @@ fn seed() -> u64 {
     RandomState::new().hash_one(process::id())
 }
 
-/// Rounded up, since down would spin, and no more than poll takes, 24 days (`poll(2)`).
-fn timeout(deadline: Option<Timestamp>, now: Timestamp) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
+/// Rounded up, since down would spin, and no more than a poll takes, 24 days (`epoll_wait(2)`).
+fn timeout(deadline: Timestamp, now: Timestamp) -> EpollTimeout {
     let milliseconds = deadline.since(now).as_nanos().div_ceil(1_000_000);
     let milliseconds = i32::try_from(milliseconds).unwrap_or(i32::MAX);
-    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
 }
 
 #[cfg(test)]
@@ -224,10 +231,9 @@ mod tests {
     #[test]
     fn the_timeout_is_rounded_up_and_bounded() {
         let at = |micros| Timestamp(Duration::from_micros(micros));
-        assert_eq!(timeout(None, at(0)), PollTimeout::NONE);
-        assert_eq!(timeout(Some(at(1)), at(0)).as_millis(), Some(1));
-        assert_eq!(timeout(Some(at(1_001)), at(0)).as_millis(), Some(2));
-        assert_eq!(timeout(Some(at(1)), at(5_000)).as_millis(), Some(0));
-        assert_eq!(timeout(Some(Timestamp(Duration::MAX)), at(0)), PollTimeout::MAX);
+        for (deadline, now, milliseconds) in [(1, 0, 1), (1_001, 0, 2), (1, 5_000, 0)] {
+            assert_eq!(i32::from(timeout(at(deadline), at(now))), milliseconds);
+        }
+        assert_eq!(timeout(Timestamp(Duration::MAX), at(0)), EpollTimeout::MAX);
     }
 }

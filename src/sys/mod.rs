@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod early;
 pub mod output;
+pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod signals;

@@ -3,13 +3,13 @@
 //! A handler per signal would cost a millisecond at the start, and a handler for CHLD two system calls for each orphan;
 //! and neither signal-hook nor nix takes every number.
 
+use super::poll::{Poll, Token};
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::low_level::pipe;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// A set of signals, as the kernel has it: bit n - 1 is signal n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub(super) fn change_mask(how: libc::c_int, set: SignalSet) -> SignalSet {
 /// The signals that signal-hook carries.
 const HANDLED: [Signal; 2] = [Signal::TERM, Signal::INT];
 
+/// What a poll knows them by: the signalfd, then each of [`HANDLED`].
+const TOKENS: [Token; 3] = [Token::MAX, Token::MAX - 1, Token::MAX - 2];
+
 /// Where signals come in. There is one for the whole process.
 pub struct Signals {
     /// Each handled signal with the pipe that its handler writes to.
@@ -73,7 +76,7 @@ pub struct Signals {
 
 impl Signals {
     /// Takes over every signal that can be taken; errors are those of the calls that make descriptors.
-    pub fn new() -> io::Result<Signals> {
+    pub fn new(poll: &Poll) -> io::Result<Signals> {
         // With an inherited SIG_IGN the kernel itself would reap, and guard would never hear of it (`wait(2)`).
         // SAFETY: signal(2) with this constant installs no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -88,33 +91,28 @@ impl Signals {
         let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
         // SAFETY: the descriptor is new, and nobody else's.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let [(_, term), (_, int)] = &handled;
+        for (file, token) in [&file, term, int].into_iter().zip(TOKENS) {
+            poll.add(file.as_fd(), token)?;
+        }
         change_mask(libc::SIG_SETMASK, rest);
         Ok(Signals { handled, rest: file, own: std::process::id() })
     }
 
-    /// Waits for signals, or for one of `doors` to be readable or closed, until the timeout has passed. Takes the signals
-    /// that have come: at most a few, in no particular order, and without SIGCHLD, which only wakes, and guard's own
-    /// SIGPIPE. Tells which of the doors have something.
-    pub fn wait(&mut self, doors: &[BorrowedFd], timeout: PollTimeout) -> (Vec<Signal>, Vec<bool>) {
-        let [(_, term), (_, int)] = &self.handled;
-        let own = [self.rest.as_fd(), term.as_fd(), int.as_fd()];
-        let all = own.iter().chain(doors);
-        let mut descriptors: Vec<PollFd> = all.map(|&descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
-        // EINTR leaves the results as they were, though a handler has just written to its pipe.
-        let interrupted = poll(&mut descriptors, timeout).is_err();
-        let ready = descriptors.iter().map(|descriptor| interrupted || descriptor.any().unwrap_or(false));
-        let mut ready: Vec<bool> = ready.collect();
-        let doors = ready.split_off(own.len());
-        let mut signals = Vec::new();
-        for ((signal, pipe), _) in self.handled.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
-            if pipe.read(&mut [0; 64]).is_ok() {
-                signals.push(*signal);
+    /// Takes the signals behind this token, if it is one of theirs: at most a few, in no particular order, and without
+    /// SIGCHLD, which only wakes, and guard's own SIGPIPE. `false` if the token is not theirs.
+    pub fn take(&mut self, token: Token, signals: &mut Vec<Signal>) -> bool {
+        match TOKENS.iter().position(|&own| own == token) {
+            Some(0) => self.take_rest(signals),
+            Some(index) => {
+                let (signal, pipe) = &mut self.handled[index - 1];
+                if pipe.read(&mut [0; 64]).is_ok() {
+                    signals.push(*signal);
+                }
             }
+            None => return false,
         }
-        if ready[0] {
-            self.take_rest(&mut signals);
-        }
-        (signals, doors)
+        true
     }
 
     fn take_rest(&self, signals: &mut Vec<Signal>) {

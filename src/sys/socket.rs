@@ -13,9 +13,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// What is left of a longer datagram, in bytes.
-pub const LONGEST: usize = 64 * 1024;
-
 /// Space for all that comes along with a datagram, in bytes: descriptors, of which there are 253 at most (SCM_RIGHTS), and
 /// the credentials.
 // SAFETY: CMSG_SPACE(3) only computes.
@@ -60,7 +57,7 @@ pub struct Datagram {
     pub credentials: Option<Credentials>,
     /// They close with the datagram.
     pub descriptors: Vec<OwnedFd>,
-    /// It was longer than [`LONGEST`].
+    /// It was longer than there was room.
     pub truncated: bool,
 }
 
@@ -94,11 +91,11 @@ impl DatagramSocket {
         Ok(address.as_abstract().unwrap_or_default().to_vec())
     }
 
-    /// Takes the next datagram; `WouldBlock` if there is none.
-    pub fn receive(&self) -> io::Result<Datagram> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(LONGEST);
+    /// Takes the next datagram, no more of it than this many bytes; `WouldBlock` if there is none.
+    pub fn receive(&self, longest: usize) -> io::Result<Datagram> {
+        let mut bytes: Vec<u8> = Vec::with_capacity(longest);
         let mut control = [0_u64; CONTROL.div_ceil(size_of::<u64>())];
-        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: LONGEST };
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: longest };
         // SAFETY: both are plain data, for which all zeros is a value.
         let (mut sender, mut header): (libc::sockaddr_un, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
         header.msg_name = (&raw mut sender).cast();

@@ -8,6 +8,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+/// An answer is no longer, in bytes: a status of several hundred instances.
+const LONGEST: usize = 64 * 1024;
+
 /// How long to wait where guard has no room for one more request: it takes all that it has at once.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -60,7 +63,7 @@ impl Conversation {
             if !wait_readable(&descriptors, left)? {
                 continue;
             }
-            let datagram = match self.socket.receive() {
+            let datagram = match self.socket.receive(LONGEST) {
                 Ok(datagram) => datagram,
                 Err(error) if error.kind() == ErrorKind::WouldBlock && process.is_some() => return Ok(Heard::End),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,

@@ -136,7 +136,7 @@ fn only_who_was_asked_is_heard() {
     thread::scope(|scope| {
         scope.spawn(|| {
             assert!(wait_readable(&[guard.as_fd()], LONG).expect("a wait"));
-            let client = guard.receive().expect("a request").sender.expect("an address");
+            let client = guard.receive(1024).expect("a request").sender.expect("an address");
             stranger.send(b"yes forged", &client).expect("a receiver");
             guard.send(b"what", &client).expect("a receiver");
             guard.send(b"no really", &client).expect("a receiver");

@@ -14,14 +14,16 @@ fn pair() -> (DatagramSocket, DatagramSocket, Address) {
     (socket, DatagramSocket::bind_anew().expect("a socket"), address)
 }
 
+const LONGEST: usize = 4096;
+
 #[test]
 fn a_datagram_says_who_sent_it() {
     let (receiver, sender, address) = pair();
     assert!(!wait_readable(&[receiver.as_fd()], Duration::ZERO).expect("a wait"));
-    assert_eq!(receiver.receive().expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(receiver.receive(LONGEST).expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
     sender.send(b"READY=1\n", &address).expect("a receiver");
     assert!(wait_readable(&[receiver.as_fd()], DEADLINE).expect("a wait"));
-    let datagram = receiver.receive().expect("a datagram");
+    let datagram = receiver.receive(LONGEST).expect("a datagram");
     assert_eq!(datagram.bytes, b"READY=1\n");
     assert_eq!(datagram.credentials, Some(Credentials { pid: process::id(), uid: process::effective_uid() }));
     let name = sender.name().expect("a name");
@@ -36,7 +38,7 @@ fn a_sender_without_an_address_is_none() {
     let flags = SockFlag::SOCK_CLOEXEC;
     let sender = nix_socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None).expect("a socket");
     nix_socket::sendto(sender.as_raw_fd(), b"x", &address.0, NEVER_WAIT).expect("a receiver");
-    let datagram = receiver.receive().expect("a datagram");
+    let datagram = receiver.receive(LONGEST).expect("a datagram");
     assert_eq!((datagram.sender, datagram.credentials.map(|sender| sender.pid)), (None, Some(process::id())));
 }
 
@@ -49,7 +51,7 @@ fn descriptors_come_closed_on_exec_and_close_with_the_datagram() {
     let bytes = [IoSlice::new(b"BARRIER=1")];
     sendmsg(sender.0.as_raw_fd(), &bytes, &message, NEVER_WAIT, Some(&address.0)).expect("a receiver");
     drop(writer);
-    let datagram = receiver.receive().expect("a datagram");
+    let datagram = receiver.receive(LONGEST).expect("a datagram");
     assert_eq!(datagram.descriptors.len(), 253, "SCM_MAX_FD, unix(7)");
     assert!(datagram.credentials.is_some());
     for descriptor in &datagram.descriptors {
@@ -67,7 +69,7 @@ fn what_is_too_long_is_cut() {
     sender.send(&vec![b'x'; LONGEST], &address).expect("a receiver");
     sender.send(&vec![b'x'; LONGEST + 1], &address).expect("a receiver");
     sender.send(b"", &address).expect("a receiver");
-    let received = std::iter::from_fn(|| receiver.receive().ok());
+    let received = std::iter::from_fn(|| receiver.receive(LONGEST).ok());
     let seen: Vec<_> = received.map(|datagram| (datagram.bytes.len(), datagram.truncated)).collect();
     assert_eq!(seen, [(LONGEST, false), (LONGEST, true), (0, false)]);
 }
@@ -121,7 +123,7 @@ fn a_path_of_full_length_can_be_a_sender() {
     let sender = DatagramSocket::bind_to(&address).expect("108 bytes without a NUL fit (unix(7))");
     let (receiver, _, to) = pair();
     sender.send(b"x", &to).expect("a receiver");
-    let seen = receiver.receive().expect("a datagram").sender.expect("an address");
+    let seen = receiver.receive(LONGEST).expect("a datagram").sender.expect("an address");
     assert_eq!(seen.0.path(), Some(Path::new(&path)));
 }
 
