@@ -154,11 +154,10 @@ impl<'a> Runtime<'a> {
 
     /// Waits for something to happen, and tells the core of it.
     fn turn(&mut self) {
-        let deadline = self.supervisor.next_deadline();
-        let tokens = self.poll.wait(deadline.map_or(EpollTimeout::NONE, |at| timeout(at, self.clock.now())));
-        let late = deadline.map_or(Duration::ZERO, |deadline| self.clock.now().since(deadline));
-        if late > OVERSLEPT {
-            self.dispatch(Event::Overslept(late));
+        let (deadline, before) = (self.supervisor.next_deadline(), self.clock.now());
+        let tokens = self.poll.wait(deadline.map_or(EpollTimeout::NONE, |deadline| timeout(deadline, before)));
+        if let Some(delay) = overslept(deadline, before, self.clock.now()) {
+            self.dispatch(Event::Overslept(delay));
         }
         // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
         let (mut signals, mut doors) = (Vec::new(), Vec::new());
@@ -212,6 +211,12 @@ impl<'a> Runtime<'a> {
     }
 }
 
+/// How much a poll stood still, if it did. Nobody knows how much of the time before the deadline the app had, so none of it
+/// counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
+fn overslept(deadline: Option<Timestamp>, before: Timestamp, now: Timestamp) -> Option<Duration> {
+    deadline.filter(|&deadline| now.since(deadline) > OVERSLEPT).map(|_| now.since(before))
+}
+
 /// Chance for the jitter, from std's randomly keyed hasher.
 fn seed() -> u64 {
     RandomState::new().hash_one(process::id())
@@ -227,6 +232,15 @@ fn timeout(deadline: Timestamp, now: Timestamp) -> EpollTimeout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_standing_still_each_deadline_is_as_far_as_before() {
+        let at = |seconds| Timestamp(Duration::from_secs(seconds));
+        let delay = overslept(Some(at(15)), at(10), at(3_600)).expect("far too late");
+        assert_eq!(at(15).after(delay), at(3_605));
+        assert_eq!(overslept(Some(at(15)), at(10), at(16)), None, "a busy machine");
+        assert_eq!(overslept(None, at(10), at(3_600)), None, "nothing to move");
+    }
 
     #[test]
     fn the_timeout_is_rounded_up_and_bounded() {

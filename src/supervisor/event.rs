@@ -45,7 +45,7 @@ pub enum Event {
     Unheard(RunId),
     /// A health check has ended, and has passed or not; one that was killed has not.
     Checked(RunId, bool),
-    /// guard was kept from running for this long, and the app most likely with it.
+    /// guard was kept from running for this long at most, and the app most likely with it.
     Overslept(Duration),
     /// No child is left to reap.
     NothingLeft,
