@@ -448,6 +448,38 @@ impl Guard {
         self.lines.iter().filter(|(from, _)| *from == stream).map(|(_, line)| line.as_str()).collect()
     }
 
+    /// Asks guard as an operator would, with a subcommand: in its namespaces, as `docker exec` does, or beside it.
+    pub(crate) fn ask(&self, words: &[&str]) -> Answer {
+        let mut command = self.client(words);
+        let output = {
+            let _alone = FORKING.lock();
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        };
+        let output = output.and_then(Child::wait_with_output).expect("the client can be run");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().unwrap_or_else(|| panic!("the client was killed: {}", output.status));
+        Answer { code, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// The command that asks.
+    pub(crate) fn client(&self, words: &[&str]) -> Command {
+        let pid = self.pid().to_string();
+        if self.is_pid1 {
+            let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
+            command.args(["--target", &pid, "--pid", "--mount", "--"]).arg(env!("CARGO_BIN_EXE_guard")).args(words);
+            return command;
+        }
+        // Others may run in this mount namespace.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_guard"));
+        command.args(words).args(["--pid", &pid]);
+        command
+    }
+
+    /// Asks until the answer is yes.
+    pub(crate) fn until_yes(&self, words: &[&str]) -> Answer {
+        eventually(&format!("yes to {words:?}"), || Some(self.ask(words)).filter(|answer| answer.code == 0))
+    }
+
     /// Guard's pid as the tests see it.
     pub(crate) fn pid(&self) -> i32 {
         let id = self.child.id() as i32;
@@ -479,6 +511,14 @@ impl Guard {
         let mut keyboard = self.keyboard.as_ref().expect("the test asked for a terminal");
         keyboard.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
+}
+
+/// What a client said, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Drop for Guard {

@@ -1,0 +1,291 @@
+//! What an app says on its notify socket (`sd_notify(3)`), and what guard does about it.
+
+mod common;
+
+use common::{Guard, Setup, descendants, eventually, everywhere, status_field};
+use std::fs;
+
+/// Guard with a stop timeout that a test can wait for.
+fn setups() -> impl Iterator<Item = Setup> {
+    everywhere().into_iter().map(|setup| setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "700ms"))
+}
+
+fn last_exit(guard: &mut Guard) -> String {
+    guard.line_after("env GUARD_LAST_EXIT=")
+}
+
+#[test]
+fn a_run_is_ready_when_it_says_so() {
+    for setup in setups() {
+        let mut guard = setup.fixture("on USR1 READY=1,STATUS=busy serve").start();
+        guard.line("ready");
+        let answer = guard.ask(&["ready"]);
+        assert_eq!((answer.code, answer.out.as_str()), (1, "not ready: the app has not said yet that it is ready\n"));
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        assert_eq!(guard.ask(&["ready"]).out, "ready\n");
+        assert!(guard.ask(&["status"]).out.contains("busy"));
+    }
+}
+
+#[test]
+fn a_run_that_is_never_ready_is_a_failure_that_counts() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_READY_TIMEOUT", "200ms").env("GUARD_MAX_RESTARTS", "1");
+        let mut guard = setup.fixture("env quit TERM 0 serve").start();
+        guard.line("got TERM");
+        assert_eq!(last_exit(&mut guard), "not-ready");
+        assert_eq!(guard.code(), 1, "an exit with 0 is no success then");
+        assert_eq!(guard.events().iter().filter(|event| event.name() == "give-up").count(), 1);
+    }
+}
+
+#[test]
+fn who_ignores_the_signal_for_not_being_ready_is_killed() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_READY_TIMEOUT", "100ms").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture("deaf serve").start();
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+#[test]
+fn more_time_can_be_asked_for() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_READY_TIMEOUT", "100ms");
+        let mut guard = setup.fixture("notify EXTEND_TIMEOUT_USEC=60000000 on USR1 READY=1 serve").start();
+        guard.line("ready");
+        // Far longer than the timeout: a client has come and gone several times.
+        (0..20).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        assert!(!guard.events().iter().any(|event| event.name() == "failing"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn an_app_that_says_it_stops_gets_no_second_signal() {
+    for setup in setups() {
+        let mut guard = setup.fixture("notify READY=1 on USR1 STOPPING=1 serve").start();
+        guard.event("ready");
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("stopping");
+        assert_eq!(guard.ask(&["ready"]).out, "not ready: the app is stopping\n");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137, "its deadline is the stop timeout");
+        assert_eq!(guard.out(), ["ready", "got USR1"]);
+    }
+}
+
+#[test]
+fn after_an_app_has_stopped_by_itself_the_policy_decides() {
+    for setup in setups() {
+        let mut guard = setup.fixture("notify READY=1,STOPPING=1 before-run 2 exit 3 exit 0").start();
+        assert_eq!(guard.code(), 0);
+        assert_eq!(guard.events().iter().filter(|event| event.name() == "restart").count(), 1);
+    }
+}
+
+#[test]
+fn a_reload_is_shown_and_ends_with_ready() {
+    for setup in setups() {
+        let words = "notify READY=1 on USR1 RELOADING=1,MONOTONIC_USEC=12345 on USR2 READY=1 serve";
+        let mut guard = setup.fixture(words).start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        let shown = |guard: &Guard| guard.ask(&["status"]).out.contains("ready, reloading");
+        eventually("reloading", || shown(&guard).then_some(()));
+        assert_eq!(guard.ask(&["ready"]).code, 0, "whoever reloads still serves");
+        guard.signal(libc::SIGUSR2);
+        eventually("the end of the reload", || (!shown(&guard)).then_some(()));
+    }
+}
+
+#[test]
+fn a_daemon_takes_the_place_of_its_launcher() {
+    for setup in setups() {
+        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 quit TERM 5 on USR1 STATUS=heard serve .";
+        let mut guard = setup.fixture(&format!("before-run 2 {daemon} exit 0")).start();
+        guard.line("daemon ready");
+        let event = guard.event("main-process");
+        assert_ne!(event.get("pid"), event.get("old"));
+        assert_eq!(guard.ask(&["ready"]).out, "ready\n");
+        guard.signal(libc::SIGUSR1);
+        guard.line("daemon got USR1");
+        guard.signal(libc::SIGTERM);
+        guard.line("daemon got TERM");
+        assert_eq!(guard.code(), 5, "its code is the run's");
+    }
+}
+
+#[test]
+fn the_crash_of_a_daemon_is_the_end_of_the_run() {
+    for setup in setups() {
+        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 quit USR1 9 serve .";
+        let mut guard = setup.fixture(&format!("before-run 2 {daemon} before-run 2 exit 0 exit 0")).start();
+        guard.line("daemon ready");
+        guard.event("main-process");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("restart").get("last"), Some("9"));
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn a_main_process_that_cannot_be_is_none() {
+    for pid in ["1", "0", "-1", "999999", "x", ""] {
+        for setup in setups() {
+            let mut guard = setup.fixture(&format!("notify MAINPID={pid},READY=1 exit 0")).start();
+            assert_eq!(guard.code(), 0, "MAINPID={pid}");
+            assert!(!guard.events().iter().any(|event| event.name() == "main-process"));
+        }
+    }
+}
+
+#[test]
+fn what_a_run_said_last_is_read_before_its_death_is_believed() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_MAX_RESTARTS", "unlimited").env("GUARD_BACKOFF_MAX", "0");
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "0");
+        let mut guard = setup.fixture("notify READY=1 before-run 200 exit 1 exit 0").start();
+        assert_eq!(guard.code(), 0);
+        assert_eq!(guard.events().iter().filter(|event| event.name() == "ready").count(), 200);
+    }
+}
+
+#[test]
+fn a_barrier_comes_after_what_was_said_before() {
+    for setup in setups() {
+        let mut guard = setup.fixture("notify STATUS=first notify READY=1 barrier serve").start();
+        guard.line("barrier");
+        assert_eq!(guard.ask(&["ready"]).code, 0);
+    }
+}
+
+#[test]
+fn another_user_of_the_namespace_may_speak() {
+    for setup in setups() {
+        if !nix::unistd::geteuid().is_root() {
+            return common::skipped("only root can run the app as another user");
+        }
+        let mut guard = setup.fixture("setuid 65534 notify READY=1 serve").start();
+        guard.event("ready");
+    }
+}
+
+#[test]
+fn a_flood_keeps_guard_from_nothing() {
+    for setup in setups() {
+        let mut guard = setup.fixture("notify READY=1 fork as flood flood 100000000 STATUS=x . serve").start();
+        // The parent waits for its child, which never comes to an end.
+        guard.event("ready");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("exit").get("signal"), Some("SIGUSR1"));
+        // The child of the last run is swept though it floods the last run's socket.
+        guard.event("ready");
+        guard.signal(libc::SIGTERM);
+        assert!([143, 137].contains(&guard.code()), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn garbage_is_skipped() {
+    for setup in setups() {
+        let long = "x".repeat(8_000);
+        let words =
+            format!("notify = notify , notify READY notify READY=yes notify STATUS={long} notify X_MINE=1 serve");
+        let mut guard = setup.fixture(&words).start();
+        guard.line("ready");
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn descriptors_are_closed_after_each_run() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_NODE_IPC", "on").env("GUARD_MAX_RESTARTS", "unlimited");
+        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:true").env("GUARD_BACKOFF_MAX", "0");
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "0");
+        let mut guard = setup.fixture("notify READY=1 before-run 30 exit 1 serve").start();
+        guard.line("ready");
+        let open = || fs::read_dir(format!("/proc/{}/fd", guard.pid())).map_or(0, Iterator::count);
+        // 0 to 2, the poll, the signals' three and their writers, stderr again, the OOM counter, the control socket, the
+        // run's two and a check's one.
+        assert!(open() <= 16, "{}", open());
+    }
+}
+
+#[test]
+fn an_outer_socket_hears_of_ready_status_and_stopping() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("outer");
+        let outer = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+        outer.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+        let hear = || {
+            let mut bytes = [0; 1024];
+            let count = outer.recv(&mut bytes).expect("a datagram");
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        };
+        let setup = setup.env("NOTIFY_SOCKET", &path).env("GUARD_READY", "notify");
+        let mut guard = setup.fixture("on USR1 READY=1 on USR2 STATUS=late env serve").start();
+        let socket = guard.line_after("env NOTIFY_SOCKET=");
+        assert!(socket.starts_with('@'), "the app has one of its own: {socket}");
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(hear(), "READY=1");
+        guard.signal(libc::SIGUSR2);
+        assert_eq!(hear(), "STATUS=late");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn guards_in_guards_pass_readiness_up() {
+    for setup in setups() {
+        let app = common::fixture().to_str().expect("UTF-8");
+        let guard = env!("CARGO_BIN_EXE_guard");
+        let setup = setup.app([guard, "--ready", "notify", "--", app, "on", "USR1", "READY=1", "serve"]);
+        let mut guard = setup.start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        // The inner one's, and the outer one's.
+        guard.event("ready");
+        guard.event("ready");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn an_outer_socket_that_nobody_reads_is_no_obstacle() {
+    for socket in ["/nowhere/at/all", "@nobody-is-here", "neither"] {
+        for setup in everywhere() {
+            let setup = setup.env("NOTIFY_SOCKET", socket).env("GUARD_RESTART", "never");
+            assert_eq!(setup.fixture("notify STATUS=x exit 4").start().code(), 4);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_it_wakes_an_idle_guard() {
+    for setup in setups() {
+        let mut guard = setup.env("GUARD_NODE_IPC", "on").fixture("notify READY=1 serve").start();
+        guard.event("ready");
+        guard.line("ready");
+        let pid = guard.pid();
+        eventually("guard to wait", || status_field(pid, "State:").starts_with('S').then_some(()));
+        let before = status_field(pid, "voluntary_ctxt_switches:");
+        // What others do takes its time.
+        (0..50).for_each(|_| assert!(!descendants(pid).is_empty()));
+        assert_eq!(status_field(pid, "voluntary_ctxt_switches:"), before);
+    }
+}
