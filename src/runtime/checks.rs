@@ -5,7 +5,6 @@ use super::children::Check;
 use super::hear::Which;
 use crate::config::signal::Signal;
 use crate::config::{HealthCheck, duration};
-use crate::doors::Door;
 use crate::doors::health::Health;
 use crate::supervisor::{Event, RunId};
 use crate::sys::process::Status;
@@ -37,7 +36,7 @@ impl Runtime<'_> {
         match program.spawn(&start) {
             Ok(pid) => {
                 self.childless = false;
-                self.children.get_mut(id)?.check = Some(Check { pid, output, killed: false });
+                self.children.get_mut(id)?.check = Some(Check { pid, output, said: String::new(), killed: false });
                 None
             }
             Err(failure) => {
@@ -56,15 +55,11 @@ impl Runtime<'_> {
 
     /// A check was reaped.
     pub(super) fn check_ended(&mut self, id: RunId, status: Status) -> Option<Event> {
-        let check = self.children.get_mut(id)?.check.take()?;
-        let mut output = check.output;
-        let said = output.as_mut().map(|output| {
-            output.take();
-            output.text()
-        });
+        let mut check = self.children.get_mut(id)?.check.take()?;
+        check.listen();
         let passed = status == Status::Exited(0) && !check.killed;
         if !passed {
-            self.journal.check_failed(id, status, check.killed, said.unwrap_or_default());
+            self.journal.check_failed(id, status, check.killed, check.said);
         }
         Some(Event::Checked(id, passed))
     }

@@ -1,6 +1,7 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
 use crate::config::signal::Signal;
+use crate::doors::Door;
 use crate::doors::health::Health;
 use crate::doors::node_ipc::NodeIpc;
 use crate::doors::notify::Notify;
@@ -57,6 +58,8 @@ pub(super) enum Heir {
 pub(super) struct Check {
     pub(super) pid: Pid,
     pub(super) output: Option<Health>,
+    /// What it had said when its output was closed.
+    pub(super) said: String,
     /// It took too long.
     pub(super) killed: bool,
 }
@@ -79,6 +82,17 @@ impl RunProcess {
             status: String::new(),
             reloading: false,
             heir: None,
+        }
+    }
+}
+
+impl Check {
+    /// Reads what it says. A closed pipe is let go, or it would wake guard again and again.
+    pub(super) fn listen(&mut self) {
+        if let Some(output) = &mut self.output {
+            let closed = output.take().closed;
+            self.said = output.text();
+            self.output = self.output.take().filter(|_| !closed);
         }
     }
 }

@@ -62,7 +62,10 @@ impl Runtime<'_> {
             Which::Notify(id) => take(self.children.get_mut(id).map(|run| &mut run.notify)),
             Which::Channel(id) => take(self.children.get_mut(id).map(|run| &mut run.channel)),
             Which::Check(id) => {
-                take(self.children.get_mut(id).and_then(|run| run.check.as_mut()).map(|check| &mut check.output))
+                if let Some(check) = self.children.get_mut(id).and_then(|run| run.check.as_mut()) {
+                    check.listen();
+                }
+                return;
             }
             Which::Control => take(Some(&mut self.control)),
         };
