@@ -111,6 +111,7 @@ impl DatagramSocket {
         unsafe { bytes.set_len(usize::try_from(count).unwrap_or(0)) };
         // SAFETY: the kernel has filled in the control messages.
         let (credentials, descriptors) = unsafe { came_along(&header) };
+        descriptors.iter().for_each(never_linger);
         // A path of full length comes with one byte more than the structure has.
         let length = header.msg_namelen.min(UnixAddr::size());
         // SAFETY: so much of the address was written; nix looks at its family before anything else.
@@ -171,6 +172,16 @@ unsafe fn came_along(header: &libc::msghdr) -> (Option<Credentials>, Vec<OwnedFd
         }
     }
     (credentials, descriptors)
+}
+
+/// Has the close of somebody else's socket not wait for its peer (SO_LINGER, `socket(7)`), as it would even where nothing
+/// else on it waits.
+fn never_linger(descriptor: &OwnedFd) {
+    let lingers = |linger: libc::linger| linger.l_onoff != 0 && linger.l_linger > 0;
+    if nix_socket::getsockopt(descriptor, sockopt::Linger).is_ok_and(lingers) {
+        let off = libc::linger { l_onoff: 0, l_linger: 0 };
+        let _ = nix_socket::setsockopt(descriptor, sockopt::Linger, &off);
+    }
 }
 
 /// Waits until one of these can be read from or has been closed, and no longer than this. `false` if none has, which may be
