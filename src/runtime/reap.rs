@@ -91,11 +91,14 @@ impl Runtime<'_> {
         }
     }
 
-    /// The main process of a run has ended. If it has named another, which is guard's child by now, the run goes on.
+    /// The main process of a run has ended. If it has named another, which is guard's child by now, the run goes on; but
+    /// not if it was to end, since the other has not been told: as a leftover it will be.
     fn succeed(&mut self, id: RunId, old: Pid) -> Succession {
-        let Some(run) = self.children.get_mut(id) else { return Succession::None };
-        match run.heir.take() {
-            Some(Heir::Alive(pid)) if process::is_child(pid) => {
+        let heir = self.children.get_mut(id).and_then(|run| run.heir.take());
+        let may_be_main = |pid| self.children.owner(pid) == Owner::Nobody && process::is_child(pid);
+        match heir {
+            Some(Heir::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
+                let Some(run) = self.children.get_mut(id) else { return Succession::None };
                 (run.pid, run.reaped) = (pid, false);
                 log::info!(run = id.number, pid, old; "main-process");
                 self.pass_foreground();

@@ -37,6 +37,15 @@ impl Supervisor {
         self.mode != Mode::Serving
     }
 
+    /// The run was told to stop, or stops by itself.
+    pub fn is_stopping(&self, id: RunId) -> bool {
+        self.runs().filter(|run| run.id == id).any(|run| match run.state {
+            RunState::Stopping { .. } | RunState::Killing { .. } => true,
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => false,
+            RunState::Draining { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
+        })
+    }
+
     /// The restart limit was reached.
     pub fn gave_up(&self) -> bool {
         self.gave_up

@@ -158,6 +158,20 @@ fn an_app_that_says_it_stops_gets_no_second_signal_and_a_deadline() {
 }
 
 #[test]
+fn a_run_is_stopping_from_its_stop_signal_on() {
+    let mut settings = notify();
+    settings.stop.drain_delay = UNIT;
+    let mut world = World::serving(settings);
+    assert!(!world.supervisor.is_stopping(run(1)));
+    world.step(Step::Signal(STOP));
+    assert!(!world.supervisor.is_stopping(run(1)), "it was not told yet");
+    assert!(wait(&mut world).contains(&Action::Signal(run(1), STOP)));
+    assert!(world.supervisor.is_stopping(run(1)));
+    world.step(exit(1, Ending::Exited(0)));
+    assert!(!world.supervisor.is_stopping(run(1)));
+}
+
+#[test]
 fn after_an_app_has_stopped_by_itself_the_policy_decides() {
     for (code, restarts) in [(0, false), (3, true)] {
         let mut world = World::serving(notify());
