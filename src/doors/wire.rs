@@ -83,9 +83,10 @@ impl Reply {
         }
     }
 
-    /// What a datagram answers; `None` if it is no answer that this version knows.
+    /// What a datagram answers; `None` if it is no answer that this version knows. Without what could change the reader's
+    /// terminal: to root anybody may have sent it.
     pub fn parse(bytes: &[u8]) -> Option<Reply> {
-        let text = String::from_utf8_lossy(bytes);
+        let text = String::from_utf8_lossy(bytes).replace(|letter: char| letter.is_control() && letter != '\n', " ");
         let (word, rest) = text.split_once(' ')?;
         Some(match word {
             "yes" => Reply::Yes(rest.to_owned()),
@@ -131,6 +132,7 @@ mod tests {
         ] {
             assert_eq!(Reply::parse(reply.to_text().as_bytes()), Some(reply));
         }
+        assert_eq!(Reply::parse(b"yes \x1b[31m\xc2\x9bred"), Some(Reply::Yes(" [31m red".to_owned())));
         for wrong in ["", "yes", "maybe x", "wait 8300", "wait soon x", "wait -1 x", "wait 99999999999999999999 x"] {
             assert_eq!(Reply::parse(wrong.as_bytes()), None, "{wrong}");
         }
