@@ -106,6 +106,9 @@ fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> an
     let (mut found, mut refusal) = (Vec::new(), None);
     while found.len() + usize::from(refusal.is_some()) < asked {
         let Heard::Reply { address, pid, reply } = conversation.listen(deadline, None)? else { break };
+        if !all.contains(&address) {
+            continue;
+        }
         match reply {
             Reply::Yes(_) if options.pid == Some(pid) => return Ok(Some(address)),
             Reply::Yes(text) => {
