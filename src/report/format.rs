@@ -51,7 +51,8 @@ fn level(record: &Record) -> &'static str {
     }
 }
 
-fn cut(mut value: String) -> String {
+/// At most so much of a text, and a sign that there was more.
+pub fn cut(mut value: String) -> String {
     if value.len() > LONGEST_VALUE {
         let end = (0..=LONGEST_VALUE).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
         value.truncate(end);

@@ -3,7 +3,10 @@
 use super::Runtime;
 use crate::doors::control::Client;
 use crate::doors::wire::{Reply, Request};
-use crate::report::status::{self, Instance, Status};
+use crate::report::{
+    self,
+    status::{self, Instance, Status},
+};
 use crate::supervisor::{Event, Notice};
 use crate::sys::{process, socket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,6 +48,7 @@ impl Runtime<'_> {
 
     /// Begins what takes its time; the outcome follows.
     fn begin(&mut self, request: Request, client: Client) {
+        self.waiting.retain(|waiting| !waiting.process.as_ref().is_some_and(has_ended));
         if self.waiting.len() >= MOST_WAITING {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
@@ -89,8 +93,7 @@ impl Runtime<'_> {
         let mut processes: Vec<OwnedFd> = self.waiting.drain(..).filter_map(|waiting| waiting.process).collect();
         loop {
             let left = until.since(self.clock.now());
-            let gone = |process: &OwnedFd| socket::wait_readable(&[process.as_fd()], Duration::ZERO).unwrap_or(true);
-            processes.retain(|process| !gone(process));
+            processes.retain(|process| !has_ended(process));
             let Some(process) = processes.first() else { return };
             if left.is_zero() || socket::wait_readable(&[process.as_fd()], left).is_err() {
                 return;
@@ -104,8 +107,9 @@ impl Runtime<'_> {
         }
     }
 
+    /// The command, of which a datagram may not hold all.
     fn app(&self) -> String {
-        self.config.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        report::cut(self.config.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "))
     }
 
     fn status(&self) -> Status {
@@ -139,4 +143,9 @@ impl Runtime<'_> {
             instances: instances.collect(),
         }
     }
+}
+
+/// What a descriptor of [`process::watch_process`] tells.
+fn has_ended(process: &OwnedFd) -> bool {
+    socket::wait_readable(&[process.as_fd()], Duration::ZERO).unwrap_or(true)
 }
