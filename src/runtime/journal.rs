@@ -21,8 +21,8 @@ pub(super) struct Journal<'a> {
     pub(super) cause: Option<String>,
     /// What ended last.
     last: String,
-    /// Why guard ends a run that has not ended yet.
-    pub(super) failing: Option<Failure>,
+    /// Which run guard ends that has not ended yet, and why.
+    pub(super) failing: Option<(RunId, Failure)>,
     /// Why the last health check failed.
     pub(super) check: String,
 }
@@ -92,6 +92,8 @@ impl<'a> Journal<'a> {
     pub(super) fn exit(&mut self, run: RunId, pid: Pid, ending: Ending, uptime: Duration, usage: &Usage) {
         let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
         let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
+        let failing = self.failing.take_if(|(failing, _)| *failing == run);
+        let failing = failing.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
         let run = run.number;
         let uptime = format!("{}s", show_seconds(uptime));
         let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
@@ -108,7 +110,6 @@ impl<'a> Journal<'a> {
                 cpu_sys:% = system; "exit"
             ),
         }
-        let failing = self.failing.take().map_or_else(String::new, |failure| format!(" ({failure})"));
         self.last = format!("run {run} {} after {uptime}{failing}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.

@@ -25,7 +25,7 @@ impl Journal<'_> {
             Notice::RestartFailed { why } => log::warn!(why; "restart-failed"),
             Notice::Ready { run } => log::info!(run = run.number; "ready"),
             Notice::Failing { run, failure } => {
-                self.failing = Some(failure);
+                self.failing = Some((run, failure));
                 log::error!(run = run.number, cause:% = failure, msg:% = self.why_failing(failure); "failing");
             }
             Notice::CheckFailed { run, count, limit } => {
