@@ -9,7 +9,7 @@ use crate::doors::health::Health;
 use crate::supervisor::{Event, RunId};
 use crate::sys::process::Status;
 use crate::sys::signals;
-use crate::sys::spawn::{Program, Start};
+use crate::sys::spawn::{Output, Program, Start};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
@@ -32,7 +32,7 @@ impl Runtime<'_> {
         let output = output.and_then(|output| self.attend(Which::Check(id), output));
         let environment = self.environment.for_run(id);
         let mut start = Start::new(environment.entries(), self.directory.as_deref());
-        start.output = writer.as_ref().map(AsFd::as_fd);
+        start.output = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
         match program.spawn(&start) {
             Ok(pid) => {
                 self.childless = false;

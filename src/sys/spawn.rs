@@ -37,15 +37,25 @@ pub struct Start<'a> {
     pub own_pid: &'a [&'a str],
     /// Descriptors that would close themselves, and stay open for the child.
     pub kept: &'a [BorrowedFd<'a>],
-    /// What stdout and stderr are instead of guard's own; stdin is then empty.
-    pub output: Option<BorrowedFd<'a>>,
+    pub output: Output<'a>,
+}
+
+/// What the standard descriptors of a child are.
+#[derive(Clone, Copy)]
+pub enum Output<'a> {
+    /// All are guard's own.
+    Inherited,
+    /// Stdout and stderr are this, and stdin is empty.
+    To(BorrowedFd<'a>),
+    /// The same, and nobody reads it.
+    Nowhere,
 }
 
 impl<'a> Start<'a> {
     /// A child with this environment and working directory, and all else as guard has it.
     pub fn new(environment: &'a [CString], directory: Option<&'a CStr>) -> Start<'a> {
         let (foreground, die_with_guard) = (false, true);
-        Start { environment, directory, foreground, die_with_guard, own_pid: &[], kept: &[], output: None }
+        Start { environment, directory, foreground, die_with_guard, own_pid: &[], kept: &[], output: Output::Inherited }
     }
 }
 
@@ -206,11 +216,16 @@ impl Plan<'_> {
             for descriptor in self.start.kept {
                 libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0);
             }
-            if let Some(output) = self.start.output {
-                libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO);
-                libc::dup2(output.as_raw_fd(), libc::STDERR_FILENO);
+            let output = match self.start.output {
+                Output::Inherited => None,
+                Output::To(descriptor) => Some(descriptor.as_raw_fd()),
+                Output::Nowhere => Some(libc::STDIN_FILENO),
+            };
+            if let Some(output) = output {
                 libc::close(libc::STDIN_FILENO);
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY);
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+                libc::dup2(output, libc::STDOUT_FILENO);
+                libc::dup2(output, libc::STDERR_FILENO);
             }
             if let Some(directory) = self.start.directory
                 && libc::chdir(directory.as_ptr()) == -1
