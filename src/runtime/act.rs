@@ -98,7 +98,7 @@ impl Runtime<'_> {
                 let oom_kills = oom_kills.and_then(OomCounter::read);
                 self.children.add(RunProcess { notify, channel, oom_kills, ..RunProcess::new(run, pid, started) });
                 self.childless = false;
-                log::debug!(run = run.number, pid; "spawn");
+                self.journal.spawned(run, pid);
                 Event::Spawned(run)
             }
             Err(failure) => {

@@ -19,7 +19,7 @@ pub(super) struct Journal<'a> {
     last_word: LastWord,
     /// Why guard ends, where that is more than how the last run ended.
     pub(super) cause: Option<String>,
-    /// What ended last.
+    /// What ended last; empty while nothing has since the last start.
     last: String,
     /// Which run guard ends that has not ended yet, and why.
     pub(super) failing: Option<(RunId, Failure)>,
@@ -86,6 +86,12 @@ impl<'a> Journal<'a> {
                 format!("the default for {}, whose own is {}", platform.name, show(platform.own_timeout))
             }
         }
+    }
+
+    /// The main process of a run has begun.
+    pub(super) fn spawned(&mut self, run: RunId, pid: Pid) {
+        self.last.clear();
+        log::debug!(run = run.number, pid; "spawn");
     }
 
     /// The main process of a run was reaped.
@@ -214,7 +220,8 @@ impl<'a> Journal<'a> {
     }
 
     pub(super) fn reason(&self) -> String {
-        self.cause.iter().chain([&self.last]).map(String::as_str).collect::<Vec<_>>().join("; ")
+        let parts = self.cause.iter().chain([&self.last]).map(String::as_str).filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("; ")
     }
 }
 
