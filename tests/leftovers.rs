@@ -310,3 +310,17 @@ fn a_daemon_of_an_earlier_run_is_not_taken_for_the_next_ones() {
     assert_eq!(guard.code(), 0);
     assert_eq!(count(&guard, "left got TERM"), 3);
 }
+
+#[test]
+fn who_was_to_succeed_a_main_process_that_is_stopped_is_told_too() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1m");
+        let mut guard = setup.fixture("fork setsid as heir notify MAINPID=% serve . serve").start();
+        guard.line("heir ready");
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        guard.line("heir got TERM");
+        assert_eq!(guard.code(), 143);
+    }
+}
