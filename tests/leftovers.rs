@@ -324,3 +324,17 @@ fn who_was_to_succeed_a_main_process_that_is_stopped_is_told_too() {
         assert_eq!(guard.code(), 143);
     }
 }
+
+#[test]
+fn a_main_process_that_names_itself_has_no_successor() {
+    for setup in everywhere() {
+        // The daemon is reaped by guard, and its code is not the run's.
+        let daemon = "fork fork setsid notify MAINPID=% exit 7 . exit 0 .";
+        let setup = setup.env("GUARD_RESTART", "never").env("GUARD_LOG", "debug");
+        let mut guard = setup.fixture(&format!("{daemon} notify MAINPID=% quit TERM 0 serve")).start();
+        guard.line("ready");
+        guard.event("reaped");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}

@@ -116,11 +116,15 @@ impl Runtime<'_> {
 
     /// Somebody names the process that will be the main one. Whether it can be is seen when the present one has ended.
     fn name_heir(&mut self, id: RunId, pid: Pid) {
-        if self.children.owner(pid) == Owner::Nobody && pid != process::id() {
-            log::debug!(run = id.number, pid; "heir");
-            if let Some(run) = self.children.get_mut(id) {
-                run.heir = Some(Heir::Alive(pid));
-            }
+        let heir = match self.children.owner(pid) {
+            Owner::Nobody if pid != process::id() => Some(Heir::Alive(pid)),
+            // The present one stays: an upgrade was taken back.
+            Owner::Run(owner) if owner == id => None,
+            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Nobody => return,
+        };
+        log::debug!(run = id.number, pid; "heir");
+        if let Some(run) = self.children.get_mut(id) {
+            run.heir = heir;
         }
     }
 
