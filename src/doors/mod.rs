@@ -15,7 +15,7 @@ use crate::sys::Pid;
 use control::Client;
 use nix::errno::Errno;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use wire::Request;
 
 /// Something that is polled for reading.
@@ -62,10 +62,10 @@ fn is_lasting(error: &io::Error) -> bool {
 }
 
 /// Reads what is there, in so many reads of 4 KiB at most; `true` at the end, and on an error.
-fn read_some(stream: &OwnedFd, reads: usize, each: &mut dyn FnMut(&[u8])) -> bool {
+fn read_some(mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>, reads: usize, each: &mut dyn FnMut(&[u8])) -> bool {
     let mut buffer = [0; 4096];
     for _ in 0..reads {
-        match nix::unistd::read(stream.as_fd(), &mut buffer) {
+        match read(&mut buffer) {
             Ok(0) => return true,
             Ok(count) => each(&buffer[..count]),
             Err(Errno::EINTR) => {}

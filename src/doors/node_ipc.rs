@@ -1,7 +1,7 @@
 //! guard's end of Node's IPC channel: a stream with one JSON value a line, in both directions.
 //!
 //! It is read always, since a full one would keep a finished app from exiting. Nothing but whole lines goes out, for a
-//! piece of one would crash the app. Descriptors that the app sends along are dropped by a plain read (`unix(7)`).
+//! piece of one would crash the app. Descriptors that the app sends along are closed.
 
 use super::{Door, Message, Taken, read_some};
 use crate::supervisor::{Event, RunId};
@@ -62,7 +62,8 @@ impl Door for NodeIpc {
 
     fn take(&mut self) -> Taken {
         let mut ready = false;
-        let closed = read_some(&self.stream, READS, &mut |bytes| ready |= self.line.read(bytes));
+        let closed =
+            read_some(|buffer| socket::read(&self.stream, buffer), READS, &mut |bytes| ready |= self.line.read(bytes));
         let messages = ready.then_some(Message::Event(Event::SaidReady(self.run)));
         Taken { messages: messages.into_iter().collect(), closed, ..Taken::default() }
     }

@@ -203,6 +203,25 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((own, other))
 }
 
+/// Reads from a stream what is there, 0 at its end. Descriptors that come along are closed: to leave that to the kernel would
+/// be to wait for their peers.
+pub fn read(stream: &OwnedFd, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let mut control = [0_u64; CONTROL.div_ceil(size_of::<u64>())];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: it is plain data, for which all zeros is a value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: recvmsg(2) writes no more into each of the places above than the size that is given with it.
+    let count = Errno::result(unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) })?;
+    // SAFETY: the kernel has filled in the control messages.
+    let (_, descriptors) = unsafe { came_along(&header) };
+    descriptors.iter().for_each(never_linger);
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Writes to a stream what can be written at once, and returns how much that was.
 pub fn send(stream: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(nix_socket::send(stream.as_raw_fd(), bytes, NEVER_WAIT)?)

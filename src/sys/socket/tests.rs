@@ -44,18 +44,32 @@ fn a_sender_without_an_address_is_none() {
 
 #[test]
 fn the_close_of_a_socket_that_came_along_does_not_wait() {
-    let (receiver, sender, address) = pair();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let lingering = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-    let linger = libc::linger { l_onoff: 1, l_linger: 60 };
-    nix_socket::setsockopt(&lingering, sockopt::Linger, &linger).expect("a socket");
-    let numbers = [lingering.as_raw_fd()];
-    let message = [ControlMessage::ScmRights(&numbers)];
     let bytes = [IoSlice::new(b"FDSTORE=1")];
-    sendmsg(sender.0.as_raw_fd(), &bytes, &message, NEVER_WAIT, Some(&address.0)).expect("a receiver");
-    let datagram = receiver.receive(LONGEST).expect("a datagram");
-    let linger = nix_socket::getsockopt(&datagram.descriptors[0], sockopt::Linger).expect("a socket");
-    assert_eq!(linger.l_onoff, 0);
+    let sent = |through: &dyn Fn(&[ControlMessage])| {
+        let lingering = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let linger = libc::linger { l_onoff: 1, l_linger: 60 };
+        nix_socket::setsockopt(&lingering, sockopt::Linger, &linger).expect("a socket");
+        through(&[ControlMessage::ScmRights(&[lingering.as_raw_fd()])]);
+        lingering
+    };
+    let lingers = |socket| nix_socket::getsockopt(&socket, sockopt::Linger).expect("a socket").l_onoff == 1;
+
+    let (receiver, sender, address) = pair();
+    let socket = sent(&|message| {
+        sendmsg(sender.0.as_raw_fd(), &bytes, message, NEVER_WAIT, Some(&address.0)).expect("a receiver");
+    });
+    drop(receiver.receive(LONGEST).expect("a datagram"));
+    assert!(!lingers(socket), "with a datagram");
+
+    let (own, other) = channel().expect("a channel");
+    let socket = sent(&|message| {
+        sendmsg::<()>(other.as_raw_fd(), &bytes, message, NEVER_WAIT, None).expect("a receiver");
+    });
+    let mut buffer = [0; 4096];
+    assert_eq!(read(&own, &mut buffer), Ok(9));
+    assert_eq!(buffer[..9], *b"FDSTORE=1");
+    assert!(!lingers(socket), "through a channel");
 }
 
 #[test]
