@@ -384,3 +384,12 @@ fn a_program_whose_name_is_no_text_runs() {
     let mut guard = setup.app([OsStr::from_bytes(b"\xffapp"), OsStr::new("exit"), OsStr::new("0")]).start();
     assert_eq!(guard.code(), 0);
 }
+
+#[test]
+fn an_app_may_ask_guard_at_once() {
+    for _ in 0..20 {
+        let Some(setup) = common::pid1() else { return };
+        let mut guard = setup.env("GUARD_RESTART", "never").app([env!("CARGO_BIN_EXE_guard"), "ready"]).start();
+        assert_eq!(guard.code(), 0, "{}", guard.transcript());
+    }
+}

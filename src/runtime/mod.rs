@@ -142,8 +142,9 @@ impl<'a> Runtime<'a> {
         for signal in signals {
             self.dispatch(Event::Signal(signal));
         }
+        // Before there is an app, which may ask at once.
+        self.open_control();
         self.dispatch(Event::Start);
-        self.open_doors();
         loop {
             if let Some(code) = self.exit {
                 return code;
@@ -177,8 +178,8 @@ impl<'a> Runtime<'a> {
         }
     }
 
-    /// The doors that are not a run's. Only now, since they need not delay the app.
-    fn open_doors(&mut self) {
+    /// The door that is not a run's. Without it guard cannot be asked, and runs all the same.
+    fn open_control(&mut self) {
         match Control::open() {
             Ok(control) => self.control = self.attend(Which::Control, control),
             Err(error) => log::warn!(error:%; "control-socket"),
