@@ -1,239 +1,500 @@
-//! GUARD_HEALTH_CHECK: who does not answer is replaced, which plain Docker never does.
+//! GUARD_HEALTH_CHECK: when a run is ready, and that an unhealthy one is replaced.
 
-#![allow(clippy::disallowed_methods, reason = "the servers of the tests have threads")]
+#![allow(clippy::disallowed_methods, reason = "the threads of the tests")]
 
+#[path = "common/clock.rs"]
+mod clock;
 mod common;
+#[path = "common/port.rs"]
+mod port;
 
-use common::{Guard, Setup, descendants, eventually, everywhere, program};
+use clock::between;
+use common::{
+    DEADLINE, Event, Guard, Setup, children, descendants, eventually, everywhere, fixture, program, status_field,
+};
+use port::Port;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
+use tempfile::TempDir;
 
-/// Fast checks, without a start period.
-fn setups() -> impl Iterator<Item = Setup> {
-    everywhere().into_iter().map(|setup| {
-        let setup = setup.env("GUARD_HEALTH_INTERVAL", "50ms").env("GUARD_HEALTH_START_PERIOD", "0");
-        setup.env("GUARD_STOP_TIMEOUT", "700ms")
+/// Guard with a health check often enough for a test, and with time enough for a busy machine.
+fn checked(setup: Setup, check: &str) -> Setup {
+    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_STOP_TIMEOUT", "15s");
+    setup.env("GUARD_HEALTH_INTERVAL", "30ms").env("GUARD_HEALTH_TIMEOUT", "15s")
+}
+
+/// The same, whose every failure counts.
+fn strict(setup: Setup, check: &str) -> Setup {
+    checked(setup, check).env("GUARD_HEALTH_START_PERIOD", "0").env("GUARD_READY", "exec")
+}
+
+/// A directory for checks to leave notes in, and the check that a script makes, which finds it in its first argument.
+fn noting(script: &str) -> (TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = script.replace("DIR", &directory.path().display().to_string());
+    let path = program(directory.path(), "check", format!("#!/bin/sh\n{script}\n"), 0o755);
+    (directory, format!("exec:'{}'", path.display()))
+}
+
+/// The lines of a note, once there are so many.
+fn notes(directory: &TempDir, name: &str, count: usize) -> Vec<String> {
+    eventually(&format!("{count} lines in {name}"), || {
+        let text = fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+        Some(text.lines().map(str::to_owned).collect::<Vec<_>>()).filter(|lines| lines.len() >= count)
     })
 }
 
-/// A check that passes exactly while a file is there.
-fn there(file: &Path) -> String {
-    format!("exec:test -e '{}'", file.display())
+fn touch(directory: &TempDir, name: &str) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, "").expect("a temporary file can be written");
+    path
 }
 
-fn count(guard: &Guard, name: &str) -> usize {
-    guard.events().iter().filter(|event| event.name() == name).count()
+/// All of one kind that were logged so far.
+fn logged(guard: &Guard, name: &str) -> Vec<Event> {
+    guard.events().into_iter().filter(|event| event.name() == name).collect()
 }
 
-/// A server that answers with 200 while it is told to, and with 500 otherwise.
-fn server(well: &Arc<AtomicBool>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let well = Arc::clone(well);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let status = if well.load(Ordering::SeqCst) { "200 OK" } else { "500 Oops" };
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-        }
+/// Guard has this many processes below it, and no more: zombies count, too.
+fn only(guard: &Guard, count: usize) {
+    eventually(&format!("state with {count} processes below guard"), || {
+        Some(()).filter(|()| descendants(guard.pid()).len() == count)
     });
-    address
 }
 
-#[test]
-fn the_first_success_is_readiness_and_failing_in_a_row_replaces_the_run() {
-    for setup in setups() {
+/// Passes time, in which guard turns often: each question is an event and takes some milliseconds.
+fn ask_often(guard: &Guard) {
+    (0..40).for_each(|_| assert_eq!(guard.ask(&["health"]).code, 0));
+}
+
+/// A server that is well or not, and tells of each request.
+struct Server {
+    url: String,
+    well: Arc<AtomicBool>,
+    asked: Receiver<bool>,
+}
+
+impl Server {
+    fn start() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/health", listener.local_addr().expect("it is bound"));
         let well = Arc::new(AtomicBool::new(false));
-        let setup = setup.env("GUARD_HEALTH_CHECK", format!("http://{}/health", server(&well)));
-        let setup = setup.env("GUARD_HEALTH_START_PERIOD", "1m").env("GUARD_HEALTH_RETRIES", "2");
-        let mut guard = setup.fixture("env serve").start();
-        guard.line("ready");
-        assert_eq!(guard.ask(&["ready"]).code, 1, "GUARD_READY is health where there is a check");
-        well.store(true, Ordering::SeqCst);
-        guard.event("ready");
-        assert_eq!(guard.ask(&["ready"]).code, 0);
-        well.store(false, Ordering::SeqCst);
-        let failed = guard.event("check-failed");
-        assert_eq!((failed.get("count"), failed.get("limit")), (Some("1"), Some("2")));
-        assert!(failed.get("error").is_some_and(|error| error.contains("status 500")), "{}", failed.line);
-        assert_eq!(guard.event("failing").get("cause"), Some("health"));
-        guard.line("env GUARD_LAST_EXIT=health");
-        assert_eq!(guard.event("restart").get("count"), Some("1"), "it counts");
+        let (sender, asked) = channel();
+        let state = well.clone();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = stream.read(&mut [0; 1024]);
+                let well = state.load(Ordering::SeqCst);
+                let status = if well { "200 OK" } else { "503 Service Unavailable" };
+                let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+                if sender.send(well).is_err() {
+                    return;
+                }
+            }
+        });
+        Server { url, well, asked }
+    }
+
+    fn set(&self, well: bool) {
+        self.well.store(well, Ordering::SeqCst);
+    }
+
+    /// Waits for an answer of this kind.
+    fn answers(&self, well: bool) {
+        while self.asked.recv_timeout(DEADLINE).expect("a request") != well {}
     }
 }
 
 #[test]
-fn a_port_is_enough_for_tcp() {
-    for setup in setups() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let setup = setup.env("GUARD_HEALTH_CHECK", format!("tcp://{address}")).env("GUARD_HEALTH_RETRIES", "1");
-        let mut guard = setup.fixture("serve").start();
+fn the_first_success_is_readiness_and_ends_the_start_period() {
+    for setup in everywhere() {
+        let server = Server::start();
+        let setup = checked(setup, &server.url).env("GUARD_HEALTH_RETRIES", "2");
+        let mut guard = setup.fixture("env serve").start();
+        guard.line("ready");
+        (0..5).for_each(|_| server.answers(false));
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        server.set(true);
         guard.event("ready");
-        drop(listener);
-        assert!(guard.event("check-failed").line.contains("connection refused"));
+        assert_eq!(guard.ask(&["ready"]).code, 0);
+        assert!(logged(&guard, "check-failed").is_empty(), "{}", guard.transcript());
+        // In the middle of the start period of 60 s.
+        server.set(false);
+        for count in ["1", "2"] {
+            let failed = guard.event("check-failed");
+            assert_eq!((failed.get("count"), failed.get("limit")), (Some(count), Some("2")));
+            assert!(failed.get("error").is_some_and(|error| error.contains("status 503")), "{}", failed.line);
+        }
+        assert_eq!(guard.event("failing").get("cause"), Some("health"));
+        guard.line("got TERM");
+        assert_eq!(guard.event("restart").get("count"), Some("1"));
+        guard.line("env GUARD_LAST_EXIT=health");
+        guard.line("ready");
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        server.set(true);
+        assert_eq!(guard.event("ready").get("run"), Some("2"));
+    }
+}
+
+#[test]
+fn a_port_that_somebody_listens_at_is_readiness() {
+    for setup in everywhere() {
+        let port = Port::reserve();
+        let setup = checked(setup, &format!("tcp://127.0.0.1:{}", port.number)).env("GUARD_LOG", "debug");
+        let mut guard = setup.fixture("serve").start();
+        let refused = guard.event("check");
+        assert!(refused.line.contains("connection refused"), "{}", refused.line);
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        port.listen();
+        guard.event("ready");
+        assert_eq!(guard.ask(&["ready"]).code, 0);
+    }
+}
+
+#[test]
+fn a_command_that_exits_0_is_readiness() {
+    for setup in everywhere() {
+        let (directory, check) = noting("echo begun >> DIR/log; test -e DIR/well");
+        let mut guard = checked(setup, &check).fixture("serve").start();
+        notes(&directory, "log", 3);
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        touch(&directory, "well");
+        guard.event("ready");
+        assert_eq!(guard.ask(&["ready"]).code, 0);
+    }
+}
+
+#[test]
+fn failures_count_once_the_start_period_is_over() {
+    for setup in everywhere() {
+        let setup = strict(setup, "exec:false").env("GUARD_HEALTH_START_PERIOD", "1s");
+        let mut guard = setup.fixture("serve").start();
+        let start = guard.event("start");
+        let failed = guard.event("check-failed");
+        assert!(between(&start, &failed) >= Duration::from_millis(999), "{}", guard.transcript());
+        assert!(failed.line.contains("exited with code 1"), "{}", failed.line);
         guard.event("failing");
     }
 }
 
 #[test]
-fn giving_up_is_a_failure_whatever_the_app_exits_with() {
-    for setup in setups() {
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:false").env("GUARD_HEALTH_RETRIES", "2");
-        let setup = setup.env("GUARD_MAX_RESTARTS", "1").env("GUARD_READY", "exec");
-        let mut guard = setup.fixture("quit TERM 0 serve").start();
-        assert_eq!(guard.code(), 1);
-        assert_eq!(count(&guard, "failing"), 2);
-        assert!(guard.err().last().is_some_and(|line| line.contains("(health)")), "{}", guard.transcript());
+fn unhealthy_runs_count_against_the_limit_and_are_failures_whatever_their_code() {
+    for (words, code) in [("quit TERM 5", 5), ("quit TERM 0", 1)] {
+        for setup in everywhere() {
+            let setup = strict(setup, "exec:false").env("GUARD_MAX_RESTARTS", "2").env("GUARD_SUCCESS_CODES", "5");
+            let setup = setup.env("GUARD_BACKOFF_INITIAL", "10ms").env("GUARD_NO_RESTART_CODES", "6");
+            let mut guard = setup.fixture(&format!("{words} env serve")).start();
+            assert_eq!(guard.code(), code);
+            assert_eq!(logged(&guard, "failing").len(), 3);
+            let said: Vec<_> =
+                guard.out().into_iter().filter_map(|line| line.strip_prefix("env GUARD_LAST_EX")).collect();
+            assert_eq!(said, ["IT=health", "IT=health"]);
+            let give_up = logged(&guard, "give-up");
+            assert_eq!(give_up.first().and_then(|event| event.get("last")), Some("health"), "{}", guard.transcript());
+        }
     }
 }
 
 #[test]
-fn a_failure_in_between_is_forgiven() {
-    for setup in setups() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("well");
-        fs::write(&file, "").expect("a file");
-        let setup = setup.env("GUARD_HEALTH_CHECK", there(&file)).env("GUARD_HEALTH_RETRIES", "1000");
+fn a_success_in_between_begins_the_count_anew() {
+    for setup in everywhere() {
+        let script = "echo begun >> DIR/log; test $(($(wc -l < DIR/log) % 2)) = 0";
+        let (directory, check) = noting(script);
+        let setup = strict(setup, &check).env("GUARD_HEALTH_RETRIES", "2");
         let mut guard = setup.fixture("serve").start();
+        notes(&directory, "log", 8);
+        (0..3).for_each(|_| drop(guard.event("check-passed")));
+        let counts: Vec<_> =
+            logged(&guard, "check-failed").iter().map(|event| event.get("count") == Some("1")).collect();
+        assert!(counts.len() >= 3 && counts.iter().all(|first| *first), "{}", guard.transcript());
+        assert!(logged(&guard, "failing").is_empty(), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_check_that_hangs_is_killed_with_all_of_its_group() {
+    for setup in everywhere() {
+        let setup = strict(setup, "exec:sh -c 'sleep 1000 & sleep 1000 & wait'").env("GUARD_HEALTH_TIMEOUT", "200ms");
+        let mut guard = setup.env("GUARD_HEALTH_RETRIES", "2").fixture("deaf").start();
+        let failed = guard.event("check-failed");
+        assert!(failed.line.contains("GUARD_HEALTH_TIMEOUT=200ms"), "{}", failed.line);
+        guard.event("failing");
+        guard.line("got TERM");
+        only(&guard, 1);
+    }
+}
+
+#[test]
+fn there_are_never_two_at_a_time() {
+    for setup in everywhere() {
+        let (directory, check) = noting("echo begin >> DIR/log; sleep 0.05; echo end >> DIR/log");
+        let setup = checked(setup, &check).env("GUARD_HEALTH_INTERVAL", "5ms");
+        let _guard = setup.fixture("serve").start();
+        let lines = notes(&directory, "log", 16);
+        for pair in lines[..16].chunks(2) {
+            assert_eq!(pair, ["begin", "end"], "{lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_check_ends_with_the_drain_and_none_follows() {
+    for setup in everywhere() {
+        let (directory, check) = noting("echo begun >> DIR/log; test ! -e DIR/hang || exec sleep 1000");
+        let setup = checked(setup, &check).env("GUARD_DRAIN_DELAY", "1h").env("GUARD_STOP_TIMEOUT", "2h");
+        let mut guard = setup.fixture("quit USR1 0 serve").start();
         guard.event("ready");
-        for _ in 0..3 {
-            fs::remove_file(&file).expect("it is there");
-            assert_eq!(guard.event("check-failed").get("count"), Some("1"));
-            fs::write(&file, "").expect("a file");
-            guard.event("check-passed");
-        }
-    }
-}
-
-#[test]
-fn in_the_start_period_failures_do_not_count() {
-    for setup in setups() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let log = directory.path().join("log");
-        let check = format!("exec:sh -c 'echo >> {}; exit 1'", log.display());
-        let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_RETRIES", "1");
-        let setup = setup.env("GUARD_HEALTH_START_PERIOD", "1h").env("GUARD_READY", "exec");
-        let mut guard = setup.fixture("serve").start();
-        guard.line("ready");
-        eventually("ten checks", || (fs::read(&log).map_or(0, |bytes| bytes.len()) >= 10).then_some(()));
-        guard.signal(libc::SIGTERM);
-        assert_eq!(guard.code(), 143);
-        assert_eq!(count(&guard, "failing"), 0);
-    }
-}
-
-#[test]
-fn who_never_gets_well_in_time_is_not_ready() {
-    for setup in setups() {
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:false").env("GUARD_HEALTH_START_PERIOD", "1h");
-        let setup = setup.env("GUARD_READY_TIMEOUT", "200ms").env("GUARD_RESTART", "never");
-        let mut guard = setup.fixture("serve").start();
-        assert_eq!(guard.event("failing").get("cause"), Some("not-ready"));
-        assert_eq!(guard.code(), 143);
-    }
-}
-
-#[test]
-fn a_check_that_hangs_is_killed_with_all_that_it_started() {
-    for setup in setups() {
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:sh -c 'sleep 1000 & wait'").env("GUARD_READY", "exec");
-        let setup = setup.env("GUARD_HEALTH_TIMEOUT", "100ms").env("GUARD_HEALTH_RETRIES", "1000");
-        let mut guard = setup.fixture("serve").start();
-        for _ in 0..3 {
-            assert!(guard.event("check-failed").line.contains("took longer than GUARD_HEALTH_TIMEOUT=100ms"));
-        }
-        // The app and its like, and one check with its child at most.
-        assert!(descendants(guard.pid()).len() <= 3, "{}", guard.transcript());
-    }
-}
-
-#[test]
-fn checks_never_overlap_and_end_with_the_drain() {
-    for setup in setups() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let log = directory.path().join("log");
-        let check = format!("exec:sh -c 'echo begin >> {0}; sleep 0.1; echo end >> {0}'", log.display());
-        let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "10ms");
-        let setup = setup.env("GUARD_STOP_TIMEOUT", "20s").env("GUARD_DRAIN_DELAY", "500ms");
-        let mut guard = setup.fixture("serve").start();
-        let lines = || fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
-        eventually("some checks", || (lines().len() >= 7).then_some(()));
+        let hang = touch(&directory, "hang");
+        eventually("check that hangs", || children(guard.pid()).into_iter().find(|pid| is(*pid, "sleep")));
+        let count = notes(&directory, "log", 1).len();
+        fs::remove_file(hang).expect("it was there");
         guard.signal(libc::SIGTERM);
         guard.event("drain");
-        let before = lines();
-        guard.line("got TERM");
-        let begun = |lines: &[String]| lines.iter().filter(|line| *line == "begin").count();
-        // One that began just before was killed, none has begun since.
-        assert!(begun(&lines()) <= begun(&before) + 1, "{before:?} {:?}", lines());
-        for pair in before.chunks(2).filter(|pair| pair.len() == 2) {
-            assert_eq!(pair, ["begin", "end"], "{before:?}");
+        only(&guard, 1);
+        ask_often(&guard);
+        assert_eq!(notes(&directory, "log", 1).len(), count);
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.code(), 0);
+        assert_eq!(notes(&directory, "log", 1).len(), count);
+        assert!(logged(&guard, "check-failed").is_empty() && logged(&guard, "leftovers").is_empty());
+    }
+}
+
+fn is(pid: i32, name: &str) -> bool {
+    status_field(pid, "Name:") == name
+}
+
+#[test]
+fn a_loud_check_neither_hangs_nor_fills_the_log() {
+    for setup in everywhere() {
+        let check = "exec:sh -c 'yes loud | head -c 3000000; yes err | head -c 3000000 >&2; exit 1'";
+        let mut guard = strict(setup, check).env("GUARD_HEALTH_RETRIES", "2").env("GUARD_RESTART", "never");
+        guard = guard.fixture("quit TERM 9 serve");
+        let mut guard = guard.start();
+        assert_eq!(guard.code(), 9);
+        let failed = logged(&guard, "check-failed");
+        assert_eq!(failed.len(), 2, "{}", guard.transcript());
+        for event in failed {
+            let error = event.get("error").unwrap_or_default();
+            assert!(error.starts_with("loud\nloud") && error.len() <= 300, "{}", event.line);
         }
-        assert_eq!(guard.code(), 143);
+        assert!(guard.out().iter().all(|line| !line.contains("loud")), "{}", guard.transcript());
+        assert!(guard.err().iter().all(|line| line.starts_with("guard time=")), "{}", guard.transcript());
     }
 }
 
 #[test]
-fn what_a_check_says_is_in_the_log_and_nowhere_else() {
-    for setup in setups() {
-        let check = "exec:sh -c 'echo wrong; cat; yes | head -c 1000000; exit 1'";
-        let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_READY", "exec").env("GUARD_HEALTH_RETRIES", "2");
-        let setup = setup.env("GUARD_RESTART", "never").stdin(std::process::Stdio::piped());
-        let mut guard = setup.fixture("serve").start();
-        let error = guard.event("check-failed").get("error").map(str::to_owned);
-        assert!(error.is_some_and(|error| error.starts_with("wrong") && error.len() < 500));
-        assert_eq!(guard.code(), 143);
-        assert!(guard.out().iter().all(|line| !line.contains("wrong") && *line != "y"), "{:?}", guard.out());
-    }
-}
-
-#[test]
-fn a_check_that_cannot_be_started_says_why() {
-    for setup in setups() {
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:/not/there").env("GUARD_READY", "exec");
+fn a_command_that_is_not_there_is_named_at_once() {
+    for setup in everywhere() {
+        // In the start period, in which failures do not count.
+        let setup = checked(setup, "exec:/no/such/check --deep").env("GUARD_READY_TIMEOUT", "500ms");
         let mut guard = setup.env("GUARD_RESTART", "never").fixture("serve").start();
-        assert!(guard.event("check-failed").line.contains("no such file"));
+        let event = guard.event("check-not-started");
+        assert_eq!(event.get("level"), Some("warn"));
+        assert!(event.line.contains("/no/such/check") && event.line.contains("no such file"), "{}", event.line);
+        let failing = guard.event("failing");
+        assert_eq!(failing.get("cause"), Some("not-ready"));
+        assert!(failing.line.contains("no such file"), "{}", failing.line);
         assert_eq!(guard.code(), 143);
+        assert_eq!(logged(&guard, "check-not-started").len(), 1, "once is enough: {}", guard.transcript());
     }
 }
 
 #[test]
-fn a_check_knows_the_run() {
-    for setup in setups() {
-        let check = "exec:sh -c 'test \"$GUARD_RUN $GUARD_INSTANCE\" = \"1 0\" && test -z \"$NOTIFY_SOCKET\"'";
-        let mut guard = setup.env("GUARD_HEALTH_CHECK", check).fixture("serve").start();
+fn a_check_knows_its_run_and_finds_nothing_at_stdin() {
+    for setup in everywhere() {
+        let (directory, check) = noting("env > DIR/new; cat >> DIR/new; echo end >> DIR/new; mv DIR/new DIR/seen");
+        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=restart").stdin(Stdio::piped());
+        let mut guard = setup.env("OWN", "value").fixture("quit TERM 0 serve").start();
         guard.event("ready");
+        let lines = notes(&directory, "seen", 3);
+        for line in ["GUARD_RUN=1", "GUARD_INSTANCE=0", "GUARD_STOP_TIMEOUT=15", "OWN=value", "end"] {
+            assert!(lines.iter().any(|seen| seen == line), "{line}: {lines:?}");
+        }
+        let own = ["NOTIFY_SOCKET=", "GUARD_HEALTH_CHECK=", "GUARD_SIGNAL_MAP="];
+        assert!(!lines.iter().any(|seen| own.iter().any(|name| seen.starts_with(name))), "{lines:?}");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("ready").get("run"), Some("2"));
+        assert!(notes(&directory, "seen", 3).contains(&"GUARD_RUN=2".to_owned()));
+        drop(guard.stdin.take());
     }
 }
 
 #[test]
-fn a_sick_app_that_ignores_its_signal_is_killed_at_the_stop_timeout() {
-    for setup in setups() {
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:false").env("GUARD_READY", "exec");
-        let mut guard = setup.env("GUARD_RESTART", "never").fixture("deaf serve").start();
-        guard.line("got TERM");
-        assert!(guard.event("kill").line.contains("GUARD_STOP_TIMEOUT=700ms"));
-        assert_eq!(guard.code(), 137);
+fn a_check_dies_with_its_run_and_is_nobodys_orphan() {
+    for setup in everywhere() {
+        let (directory, check) = noting("echo begun >> DIR/log; exec sleep 1000");
+        let setup = strict(setup, &check).env("GUARD_HEALTH_TIMEOUT", "1h").env("GUARD_LOG", "debug");
+        let mut guard = setup.fixture("quit USR1 3 quit TERM 0 serve").start();
+        for run in 1..4 {
+            guard.line("ready");
+            eventually("check that hangs", || children(guard.pid()).into_iter().find(|pid| is(*pid, "sleep")));
+            notes(&directory, "log", run);
+            if run < 3 {
+                guard.signal(libc::SIGUSR1);
+            }
+        }
+        only(&guard, 2);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+        for event in ["reaped", "leftovers", "background", "unkillable"] {
+            assert!(logged(&guard, event).is_empty(), "{}", guard.transcript());
+        }
     }
 }
 
 #[test]
-fn guard_probes_with_its_own_binary_even_if_that_was_replaced() {
-    for setup in setups() {
+fn a_daemon_that_a_check_leaves_behind_ends_with_the_run() {
+    for setup in everywhere() {
+        let leave = format!(
+            "test -e DIR/left && exit 0; touch DIR/left; exec '{}' fork setsid deaf serve . exit 0",
+            fixture().display()
+        );
+        let (_directory, check) = noting(&leave);
+        let setup = checked(setup, &check).env("GUARD_STOP_TIMEOUT", "5s");
+        let mut guard = setup.fixture("quit USR1 3 serve").start();
+        guard.event("ready");
+        let app = "fixture";
+        eventually("daemon", || {
+            Some(()).filter(|()| children(guard.pid()).iter().filter(|pid| is(**pid, app)).count() == 2)
+        });
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("leftovers").get("count"), Some("1"));
+        // It is deaf.
+        guard.event("kill");
+        assert_eq!(guard.event("restart").get("last"), Some("3"));
+        guard.event("ready");
+        eventually("end of it", || {
+            Some(()).filter(|()| children(guard.pid()).iter().filter(|pid| is(**pid, app)).count() == 1)
+        });
+    }
+}
+
+#[test]
+fn a_probe_needs_no_file_of_guards() {
+    for setup in everywhere() {
         let directory = tempfile::tempdir().expect("a directory");
-        let binary = fs::read(env!("CARGO_BIN_EXE_guard")).expect("a binary");
-        let copy = program(directory.path(), "copy", binary, 0o755);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let target = format!("tcp://{}", listener.local_addr().expect("an address"));
-        let setup = setup.program(&copy).env("GUARD_HEALTH_CHECK", target).env("GUARD_HEALTH_INTERVAL", "300ms");
-        let mut guard = setup.fixture("serve").start();
-        guard.line("ready");
-        fs::remove_file(&copy).expect("it is there");
+        let guard = fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");
+        let path = program(directory.path(), "guard", guard, 0o755);
+        let server = Server::start();
+        let mut guard = checked(setup, &server.url).program(&path).fixture("serve").start();
+        server.answers(false);
+        fs::remove_file(&path).expect("it was there");
+        program(directory.path(), "guard", "#!/bin/sh\nexit 0\n", 0o755);
+        server.set(true);
         guard.event("ready");
+        server.set(false);
+        guard.event("failing");
+    }
+}
+
+#[test]
+fn a_new_run_that_is_not_well_is_no_reload() {
+    for setup in everywhere() {
+        let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
+        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=reload").env("GUARD_READY_TIMEOUT", "5s");
+        let mut guard = setup.fixture("quit TERM 0 env serve").start();
+        guard.event("ready");
+        touch(&directory, "ill-2");
+        guard.signal(libc::SIGUSR1);
+        let failing = guard.event("failing");
+        assert_eq!((failing.get("run"), failing.get("cause")), (Some("2"), Some("not-ready")));
+        guard.event("reload-failed");
+        assert_eq!(guard.ask(&["ready"]).code, 0);
+        // The next one is well.
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("ready").get("run"), Some("3"));
+        guard.event("reload");
+        guard.line("env GUARD_RUN=3");
+    }
+}
+
+#[test]
+fn an_old_run_that_gets_ill_during_a_reload_does_not_wait_for_the_new_one() {
+    for setup in everywhere() {
+        let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
+        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=reload");
+        let mut guard = setup.fixture("quit TERM 0 env serve").start();
+        guard.event("ready");
+        let ill = touch(&directory, "ill-2");
+        guard.signal(libc::SIGUSR1);
+        guard.line("env GUARD_RUN=2");
+        touch(&directory, "ill-1");
+        let failing = guard.event("failing");
+        assert_eq!((failing.get("run"), failing.get("cause")), (Some("1"), Some("health")));
+        assert_eq!(guard.event("exit").get("run"), Some("1"));
+        fs::remove_file(ill).expect("it was there");
+        assert_eq!(guard.event("ready").get("run"), Some("2"));
+        guard.until_yes(&["ready"]);
+        ask_often(&guard);
+        assert!(logged(&guard, "restart").is_empty(), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_restart_asked_for_while_an_unhealthy_run_ends_does_not_count() {
+    for setup in everywhere() {
+        let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
+        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=restart").env("GUARD_MAX_RESTARTS", "0");
+        let mut guard = setup.fixture("quit WINCH 7 env serve").start();
+        guard.event("ready");
+        touch(&directory, "ill-1");
+        guard.event("failing");
+        guard.line("got TERM");
+        guard.signal(libc::SIGUSR1);
+        guard.event("restart-in-place");
+        guard.signal(libc::SIGWINCH);
+        guard.line("env GUARD_RESTARTS=0");
+        assert_eq!(guard.event("ready").get("run"), Some("2"));
+    }
+}
+
+#[test]
+fn a_run_that_never_gets_well_is_not_ready_in_time() {
+    for setup in everywhere() {
+        let setup = checked(setup, "exec:sh -c 'echo no database; exit 4'").env("GUARD_READY_TIMEOUT", "1s");
+        let mut guard = setup.fixture("env before-run 2 serve exit 0").start();
+        let failing = guard.event("failing");
+        assert_eq!((failing.get("run"), failing.get("cause")), (Some("1"), Some("not-ready")));
+        for part in ["GUARD_READY_TIMEOUT=1s", "no database"] {
+            assert!(failing.line.contains(part), "{}", failing.line);
+        }
+        guard.line("env GUARD_LAST_EXIT=not-ready");
+        assert_eq!(guard.code(), 0);
+        assert!(logged(&guard, "check-failed").is_empty(), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn who_does_not_heed_the_stop_signal_is_killed_at_the_stop_timeout() {
+    for setup in everywhere() {
+        let setup = strict(setup, "exec:false").env("GUARD_STOP_TIMEOUT", "500ms").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture("deaf").start();
+        assert_eq!(guard.code(), 137);
+        assert!(guard.out().contains(&"got TERM"), "{}", guard.transcript());
+        let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
+        assert!(kill.line.contains("GUARD_STOP_TIMEOUT=500ms"), "{}", kill.line);
+        assert!(between(&failing, &kill) >= Duration::from_millis(499), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn an_unhealthy_run_is_not_drained_since_nobody_is_to_be_told() {
+    for setup in everywhere() {
+        let hook = format!("'{}' say hook exit 0", fixture().display());
+        let setup = strict(setup, "exec:false").env("GUARD_DRAIN_DELAY", "1h").env("GUARD_STOP_TIMEOUT", "2h");
+        let mut guard = setup.env("GUARD_PRE_STOP", hook).env("GUARD_RESTART", "never").fixture("quit QUIT 3 serve");
+        guard = guard.env("GUARD_STOP_SIGNAL", "QUIT");
+        let mut guard = guard.start();
+        assert_eq!(guard.code(), 3);
+        assert!(!guard.out().contains(&"hook"), "{}", guard.transcript());
     }
 }

@@ -3,6 +3,7 @@
 use super::signal::Signal;
 use super::target::Target;
 use super::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap, duration, words};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,10 +48,13 @@ pub(super) fn health_check(text: &str) -> Result<HealthCheck, String> {
     }
 }
 
-pub(super) fn show_health_check(check: &HealthCheck) -> String {
-    match check {
-        HealthCheck::Probe(target) => target.to_string(),
-        HealthCheck::Exec(words) => format!("exec:{}", words::join(words)),
+/// As the variable has it.
+impl fmt::Display for HealthCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HealthCheck::Probe(target) => target.fmt(f),
+            HealthCheck::Exec(words) => write!(f, "exec:{}", words::join(words)),
+        }
     }
 }
 

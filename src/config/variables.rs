@@ -4,7 +4,7 @@ use super::codes::CodeSet;
 use super::signal::{Signal, number};
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, log_filter,
-    optional, path, positive, show_health_check, show_path, show_signal_map, signal_map,
+    optional, path, positive, show_path, show_signal_map, signal_map,
 };
 use super::{Config, duration, words};
 
@@ -220,7 +220,7 @@ pub const VARIABLES: [Variable; 28] = [
         takes: "http://HOST:PORT/PATH, tcp://HOST:PORT, exec:COMMAND or none",
         help: "failing in a row is a failure of the run",
         set: |config, text| optional(text, health_check).map(|check| config.health_check = check),
-        show: |config| config.health_check.as_ref().map_or("none".to_owned(), show_health_check),
+        show: |config| config.health_check.as_ref().map_or("none".to_owned(), ToString::to_string),
     },
     Variable {
         name: "GUARD_HEALTH_INTERVAL",

@@ -93,6 +93,7 @@ impl Runtime<'_> {
         match self.program.spawn(&start) {
             Ok(pid) => {
                 let started = self.clock.now();
+                self.journal.check.clear();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
                 let oom_kills = oom_kills.and_then(OomCounter::read);
@@ -269,7 +270,9 @@ impl Runtime<'_> {
                 }
             }
             None => {
-                for group in self.children.runs().flat_map(|run| [run.group, run.pid]).chain(self.children.hook) {
+                let runs = self.children.runs().flat_map(|run| [run.group, run.pid]);
+                let checks = self.children.checks().map(|(_, pid)| pid);
+                for group in runs.chain(checks).chain(self.children.hook) {
                     let _ = signals::send_to_group(group, Signal::KILL);
                 }
             }

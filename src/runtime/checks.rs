@@ -8,8 +8,8 @@ use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
 use crate::supervisor::{Event, RunId};
 use crate::sys::process::Status;
-use crate::sys::signals;
 use crate::sys::spawn::{Output, Program, Start};
+use crate::sys::{Pid, signals};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
@@ -40,7 +40,8 @@ impl Runtime<'_> {
                 None
             }
             Err(failure) => {
-                self.journal.check_failed_to_start(failure);
+                let found = program.found(config.chdir.as_deref());
+                self.journal.check_not_started(id, failure, found.as_deref());
                 Some(Event::Checked(id, false))
             }
         }
@@ -54,11 +55,14 @@ impl Runtime<'_> {
     }
 
     /// A check was reaped.
-    pub(super) fn check_ended(&mut self, id: RunId, status: Status) -> Option<Event> {
-        let mut check = self.children.get_mut(id)?.check.take()?;
+    pub(super) fn check_ended(&mut self, id: RunId, pid: Pid, status: Status) -> Option<Event> {
+        let mut check = self.children.take_check(pid)?;
+        // What it said last may not have been heard yet.
         check.listen();
         let passed = status == Status::Exited(0) && !check.killed;
-        if !passed {
+        if passed {
+            self.journal.check.clear();
+        } else {
             self.journal.check_failed(id, status, check.killed, check.said);
         }
         Some(Event::Checked(id, passed))

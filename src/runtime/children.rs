@@ -101,6 +101,8 @@ impl Check {
 pub(super) struct Children {
     runs: Vec<RunProcess>,
     pub(super) hook: Option<Pid>,
+    /// Health checks that got SIGKILL and outlive their run by a moment.
+    dying: Vec<(RunId, Pid)>,
 }
 
 impl Children {
@@ -110,7 +112,20 @@ impl Children {
 
     /// Forgets a run of which nothing is left.
     pub(super) fn forget(&mut self, id: RunId) {
+        self.dying = self.checks().filter(|(of, pid)| *of == id || self.dying.contains(&(*of, *pid))).collect();
         self.runs.retain(|run| run.id != id);
+    }
+
+    /// All health checks that have not been reaped.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (RunId, Pid)> {
+        let of_runs = self.runs.iter().filter_map(|run| Some((run.id, run.check.as_ref()?.pid)));
+        of_runs.chain(self.dying.iter().copied())
+    }
+
+    /// Takes a check that was reaped; `None` if its run is gone.
+    pub(super) fn take_check(&mut self, pid: Pid) -> Option<Check> {
+        self.dying.retain(|(_, dying)| *dying != pid);
+        self.runs.iter_mut().find_map(|run| run.check.take_if(|check| check.pid == pid))
     }
 
     pub(super) fn get(&self, id: RunId) -> Option<&RunProcess> {
@@ -137,11 +152,10 @@ impl Children {
 
     /// Whose process this living child is.
     pub(super) fn owner(&self, pid: Pid) -> Owner {
-        let checks = |run: &&RunProcess| run.check.as_ref().is_some_and(|check| check.pid == pid);
         let run = self.runs.iter().find(|run| run.pid == pid && !run.reaped);
-        match (run, self.runs.iter().find(checks)) {
+        match (run, self.checks().find(|(_, check)| *check == pid)) {
             (Some(run), _) => Owner::Run(run.id),
-            (None, Some(run)) => Owner::Check(run.id),
+            (None, Some((id, _))) => Owner::Check(id),
             (None, None) if self.hook == Some(pid) => Owner::Hook,
             (None, None) => Owner::Nobody,
         }
@@ -149,8 +163,7 @@ impl Children {
 
     /// Whether this is the group of a hook or a health check, which are no part of a run.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
-        self.hook == Some(group)
-            || self.runs.iter().filter_map(|run| run.check.as_ref()).any(|check| check.pid == group)
+        self.hook == Some(group) || self.checks().any(|(_, check)| check == group)
     }
 
     /// Somebody else's child was reaped: it may have been an heir.

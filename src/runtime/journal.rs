@@ -208,9 +208,15 @@ impl<'a> Journal<'a> {
         log::debug!(run = run.number, error:% = self.check; "check");
     }
 
-    pub(super) fn check_failed_to_start(&mut self, failure: SpawnFailure) {
-        let (_, _, problem) = self.explain(failure, None);
-        self.check = format!("cannot be started: {problem}");
+    /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
+    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
+        let problem = format!("cannot be started: {problem}");
+        if self.check != problem {
+            let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);
+            log::warn!(run = run.number, command:%, error:% = problem; "check-not-started");
+            self.check = problem;
+        }
     }
 
     /// The last line.

@@ -2,6 +2,7 @@
 
 use super::journal::Journal;
 use super::leftovers;
+use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::supervisor::{Failure, Notice};
 
@@ -107,9 +108,13 @@ impl Journal<'_> {
     fn why_failing(&self, failure: Failure) -> String {
         let config = self.config;
         match failure {
-            Failure::NotReady => format!("not ready within GUARD_READY_TIMEOUT={}", show(config.ready.timeout)),
+            Failure::NotReady => {
+                let check = if config.ready.when == Readiness::Health { self.check.as_str() } else { "" };
+                let last = if check.is_empty() { "" } else { "; the last check: " };
+                format!("not ready within GUARD_READY_TIMEOUT={}{last}{check}", show(config.ready.timeout))
+            }
             Failure::Watchdog => "WATCHDOG=1 did not come in time: SIGABRT".to_owned(),
-            Failure::Health => format!("{} health checks failed in a row", config.health.retries),
+            Failure::Health => format!("health checks failed in a row: {}", config.health.retries),
         }
     }
 }

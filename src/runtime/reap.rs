@@ -77,7 +77,7 @@ impl Runtime<'_> {
                 self.pass_foreground();
                 Some(Event::Exited(id, ending))
             }
-            Owner::Check(id) => self.check_ended(id, status),
+            Owner::Check(id) => self.check_ended(id, pid, status),
             Owner::Hook => {
                 self.children.hook = None;
                 self.journal.hook_ended(status);

@@ -35,6 +35,8 @@ impl Supervisor {
             self.end(now, None, None);
         }
         if !matches!(mode, Mode::Killing { .. }) {
+            // Nobody knows whose check it is once the run is gone, which may be as soon as it is swept.
+            self.end_checks();
             self.actions.push(Action::Sweep(id, Signal::TERM));
         }
     }

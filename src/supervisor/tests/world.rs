@@ -338,6 +338,8 @@ impl World {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                 }
                 Action::Sweep(run, signal) => {
+                    // A run without leftovers is forgotten at once, and who its check was with it.
+                    assert_ne!(self.checks.get(&run), Some(&false), "8: a check is killed before its run is swept");
                     if signal == Signal::KILL && self.leftovers.get(&run) == Some(&Leftovers::Mortal) {
                         self.leftovers.remove(&run);
                     }
