@@ -40,6 +40,15 @@ fn help_lists_every_variable_with_its_flag() {
         "DRAIN_FILE",
         "SIGNAL_SCOPE",
         "SIGNAL_MAP",
+        "READY",
+        "READY_TIMEOUT",
+        "WATCHDOG",
+        "NODE_IPC",
+        "HEALTH_CHECK",
+        "HEALTH_INTERVAL",
+        "HEALTH_TIMEOUT",
+        "HEALTH_RETRIES",
+        "HEALTH_START_PERIOD",
         "CHDIR",
         "TERMINATION_LOG",
         "LOG",
@@ -119,13 +128,13 @@ fn an_empty_variable_counts_as_not_set() {
 #[test]
 fn none_is_taken_where_it_is_the_default() {
     let names = ["SUCCESS_CODES", "NO_RESTART_CODES", "PRE_STOP", "DRAIN_FILE", "SIGNAL_MAP", "TERMINATION_LOG"];
-    for name in names {
+    for name in names.into_iter().chain(["WATCHDOG", "HEALTH_CHECK"]) {
         end(child().env(format!("GUARD_{name}"), "none").fixture("exit 0"), 0);
     }
 }
 
 /// One value that is wrong for each variable, and a word that says what it takes instead.
-const WRONG: [(&str, &str, &str); 17] = [
+const WRONG: [(&str, &str, &str); 26] = [
     ("GUARD_RESTART", "sometimes", "on-failure"),
     ("GUARD_MAX_RESTARTS", "-1", "unlimited"),
     ("GUARD_RESTART_WINDOW", "5 parsecs", "1m30s"),
@@ -140,6 +149,15 @@ const WRONG: [(&str, &str, &str); 17] = [
     ("GUARD_PRE_STOP", "curl 'x", "command"),
     ("GUARD_SIGNAL_SCOPE", "session", "group"),
     ("GUARD_SIGNAL_MAP", "HUP>USR1", "restart"),
+    ("GUARD_READY", "steady", "notify"),
+    ("GUARD_READY_TIMEOUT", "0", "1m30s"),
+    ("GUARD_WATCHDOG", "0", "none"),
+    ("GUARD_NODE_IPC", "yes", "off"),
+    ("GUARD_HEALTH_CHECK", "https://localhost/", "exec:COMMAND"),
+    ("GUARD_HEALTH_INTERVAL", "0", "500ms"),
+    ("GUARD_HEALTH_TIMEOUT", "0s", "500ms"),
+    ("GUARD_HEALTH_RETRIES", "0", "from 1"),
+    ("GUARD_HEALTH_START_PERIOD", "a while", "500ms"),
     ("GUARD_CHDIR", "/no/such/directory", "directory"),
     ("GUARD_LOG", "loud", "debug"),
     ("GUARD_LOG_FORMAT", "xml", "json"),
@@ -179,6 +197,52 @@ fn values_that_contradict_each_other_are_errors() {
         assert!(said.contains("GUARD_DRAIN_DELAY") && said.contains("GUARD_STOP_TIMEOUT"), "{said}");
     }
     end(child().env("GUARD_DRAIN_DELAY", "9s").env("GUARD_STOP_TIMEOUT", "none").fixture("exit 0"), 0);
+}
+
+#[test]
+fn readiness_by_health_needs_a_health_check() {
+    for setup in [child(), child().env("GUARD_HEALTH_CHECK", "none")] {
+        let guard = end(setup.env("GUARD_READY", "health").fixture("exit 0"), 125);
+        let said = guard.err().join("\n");
+        assert!(said.contains("GUARD_READY=health") && said.contains("GUARD_HEALTH_CHECK"), "{said}");
+    }
+    // One error is enough where the check is there, and cannot be read.
+    let guard = end(child().options(["check", "--ready=health", "--health-check=exec:"]), 125);
+    assert_eq!(guard.err().len(), 1, "{}", guard.transcript());
+    end(child().env("GUARD_READY", "health").env("GUARD_HEALTH_CHECK", "exec:true").fixture("exit 0"), 0);
+}
+
+#[test]
+fn a_health_check_is_a_url_or_a_command() {
+    for check in ["http://localhost", "http://[::1]:80/x?y=z", "tcp://db:5432", "exec:true", "exec: sh -c 'exit 0'"] {
+        end(child().env("GUARD_HEALTH_CHECK", check).options(["check"]), 0);
+    }
+    for (check, why) in [
+        ("https://localhost/", "TLS"),
+        ("exec:", "no command"),
+        ("exec: ''", "no command"),
+        ("exec:'a", "quote"),
+        ("curl localhost", "exec:COMMAND"),
+        ("true", "exec:COMMAND"),
+        ("tcp://db", "port"),
+        ("http://::1/", "brackets"),
+    ] {
+        let guard = end(child().env("GUARD_HEALTH_CHECK", check).options(["check"]), 125);
+        let said = guard.err().join("\n");
+        assert!(said.contains(&format!("GUARD_HEALTH_CHECK={check}: ")) && said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn no_time_at_all_is_none_to_check_in() {
+    // Less than a millisecond would be shown as nothing, also to a probe.
+    for name in ["READY_TIMEOUT", "WATCHDOG", "HEALTH_INTERVAL", "HEALTH_TIMEOUT"] {
+        for value in ["0", "0s", "0.0001", "0.9ms"] {
+            end(child().env(format!("GUARD_{name}"), value).options(["check"]), 125);
+        }
+        end(child().env(format!("GUARD_{name}"), "1ms").options(["check"]), 0);
+    }
+    end(child().env("GUARD_HEALTH_START_PERIOD", "0").options(["check"]), 0);
 }
 
 #[test]
@@ -266,6 +330,33 @@ fn check_prints_each_value_and_where_it_comes_from() {
         assert!(line(name).contains(value) && line(name).contains(origin), "{name}\n{shown}");
     }
     assert!(!guard.out().contains(&"started"));
+}
+
+#[test]
+fn check_shows_what_the_health_of_the_app_is_judged_by() {
+    let check = "exec:sh -c 'curl -f localhost | grep ok'";
+    let setup = child().env("GUARD_HEALTH_CHECK", check).env("GUARD_WATCHDOG", "1500ms").env("GUARD_NODE_IPC", "on");
+    let setup = setup.env("GUARD_HEALTH_TIMEOUT", "3").env("GUARD_HEALTH_START_PERIOD", "0");
+    let guard = end(setup.options(["check", "--ready-timeout=2m", "--health-retries=5"]), 0);
+    for (name, value, origin) in [
+        // As the check has it.
+        ("GUARD_READY", "health", "default"),
+        ("GUARD_READY_TIMEOUT", "2m", "--ready-timeout"),
+        ("GUARD_WATCHDOG", "1.5s", "environment"),
+        ("GUARD_NODE_IPC", "on", "environment"),
+        ("GUARD_HEALTH_CHECK", check, "environment"),
+        ("GUARD_HEALTH_INTERVAL", "10s", "default"),
+        ("GUARD_HEALTH_TIMEOUT", "3s", "environment"),
+        ("GUARD_HEALTH_RETRIES", "5", "--health-retries"),
+        ("GUARD_HEALTH_START_PERIOD", "0s", "environment"),
+    ] {
+        let rows = guard.out().into_iter().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()));
+        let mut rows = rows.map(Iterator::collect::<Vec<_>>);
+        assert!(rows.any(|row| row == [name, value, origin]), "{name}\n{}", guard.transcript());
+    }
+    // In columns.
+    let columns: BTreeSet<_> = guard.out().iter().filter_map(|line| line.rfind("  default")).collect();
+    assert_eq!(columns.len(), 1, "{}", guard.transcript());
 }
 
 #[test]

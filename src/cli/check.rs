@@ -4,6 +4,9 @@ use crate::config::variables::VARIABLES;
 use crate::config::{Config, Origin, duration};
 use std::fmt::Write;
 
+/// A column is no wider; what is longer moves the rest of its line.
+const WIDEST: usize = 50;
+
 /// A table of all variables, and what is worth a warning.
 pub fn text(config: &Config) -> String {
     let mut text = String::new();
@@ -12,13 +15,17 @@ pub fn text(config: &Config) -> String {
     let platform = config.platform;
     let own = duration::show(platform.own_timeout);
     let _ = writeln!(text, "platform: {}, whose own stop timeout is {own}\n", platform.name);
-    for variable in &VARIABLES {
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0).min(WIDEST);
+    let values = VARIABLES.each_ref().map(|variable| (variable.show)(config));
+    let name_width = width(&mut VARIABLES.iter().map(|variable| variable.name.len()));
+    let value_width = width(&mut values.iter().map(String::len));
+    for (variable, value) in VARIABLES.iter().zip(&values) {
         let origin = match config.origin(variable.name) {
             Origin::Default => "default".to_owned(),
             Origin::Environment => "environment".to_owned(),
             Origin::Flag => variable.flag(),
         };
-        let _ = writeln!(text, "{:<23} {:<23} {origin}", variable.name, (variable.show)(config));
+        let _ = writeln!(text, "{:<name_width$}  {value:<value_width$}  {origin}", variable.name);
     }
     for unknown in &config.warnings {
         let _ =

@@ -29,10 +29,10 @@ pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> St
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
-/// A duration above zero.
+/// A duration that is not shown as none at all: a millisecond or more.
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
-    if duration.is_zero() { Err("no time at all".to_owned()) } else { Ok(duration) }
+    if duration.as_millis() == 0 { Err("less than a millisecond".to_owned()) } else { Ok(duration) }
 }
 
 /// A command in words, at least one.
