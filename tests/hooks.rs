@@ -1,78 +1,158 @@
-//! GUARD_PRE_STOP: what the hook is told, and that its failure changes nothing. What it waits for is in tests/stop.rs.
+//! What the pre-stop hook is told, and that a stop never depends on it. tests/stop.rs has its place in the order.
 
 mod common;
 
-use common::{Guard, Setup, everywhere, fixture};
+use common::{Guard, Setup, child, everywhere, fixture, program, spawn};
+use std::process::Stdio;
 
-/// The hook prints its environment, and fails.
-fn setups() -> impl Iterator<Item = Setup> {
-    let hook = format!("'{}' as hook env exit 1", fixture().display());
-    let setup = move |setup: Setup| setup.env("GUARD_PRE_STOP", &hook).env("GUARD_STOP_TIMEOUT", "20s");
-    everywhere().into_iter().map(setup)
+/// The fixture as a pre-stop hook.
+fn hook(words: &str) -> String {
+    format!("'{}' {words}", fixture().display())
 }
 
-/// What the hook was told: the signal, and the seconds that are left.
-fn told(guard: &mut Guard) -> (Option<String>, String) {
-    let lines = guard.lines_until("hook end");
-    let value = |name: &str| {
-        let entries = lines.iter().filter_map(|line| line.strip_prefix("hook env "));
-        entries.filter_map(|entry| entry.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned).next()
-    };
-    assert_eq!(value("GUARD_STOP_TIMEOUT").as_deref(), Some("20"), "{lines:?}");
-    assert_eq!(value("GUARD_RUN"), None, "a hook belongs to no run");
-    (value("GUARD_STOP_SIGNAL_RECEIVED"), value("GUARD_STOP_TIME_LEFT").expect("the time that is left"))
+/// An app whose hook prints its environment.
+fn telling(setup: Setup) -> Setup {
+    setup.env("GUARD_PRE_STOP", hook("as hook env exit 0")).env("GUARD_STOP_TIMEOUT", "20s")
+}
+
+/// The environment of the hook.
+struct Told(Vec<String>);
+
+impl Told {
+    fn hear(guard: &mut Guard) -> Told {
+        Told(guard.lines_until("hook end"))
+    }
+
+    /// A variable, which is there once at most.
+    fn get(&self, name: &str) -> Option<&str> {
+        let values =
+            || self.0.iter().filter_map(|line| line.strip_prefix("hook env ")?.strip_prefix(name)?.strip_prefix('='));
+        assert!(values().count() <= 1, "{name}: {:?}", self.0);
+        values().next()
+    }
+
+    /// What is left is no more than there was, and not much less.
+    fn is_left(&self, timeout: f64) {
+        let left: f64 = self.get("GUARD_STOP_TIME_LEFT").and_then(|left| left.parse().ok()).expect("a number");
+        assert!(left <= timeout && left > timeout / 2.0, "{left} of {timeout}");
+    }
 }
 
 #[test]
-fn the_hook_knows_which_signal_came_and_how_long_it_has() {
-    for (signal, name) in [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT")] {
-        for setup in setups() {
-            let mut guard = setup.fixture("quit TERM 0 quit INT 0 serve").start();
+fn the_hook_knows_which_signal_came_and_how_much_time_is_left() {
+    // The one that came, whatever the app gets.
+    for (signal, name, stop_signal) in [
+        (libc::SIGTERM, "SIGTERM", ""),
+        (libc::SIGINT, "SIGINT", ""),
+        (libc::SIGTERM, "SIGTERM", "QUIT"),
+        (libc::SIGWINCH, "SIGWINCH", "QUIT"),
+    ] {
+        for setup in everywhere() {
+            let setup = telling(setup).env("GUARD_STOP_SIGNAL", stop_signal).env("GUARD_SIGNAL_MAP", "WINCH=stop");
+            let mut guard = setup.fixture("quit TERM 0 quit INT 0 quit QUIT 0 serve").start();
             guard.line("ready");
             guard.signal(signal);
-            assert_eq!(told(&mut guard), (Some(name.to_owned()), "20".to_owned()));
-            assert_eq!(guard.code(), 0, "its failure changes nothing");
-            let failed = guard.events().into_iter().find(|event| event.name() == "pre-stop-ended");
-            assert_eq!(failed.and_then(|event| event.get("code").map(str::to_owned)).as_deref(), Some("1"));
+            let told = Told::hear(&mut guard);
+            assert_eq!(told.get("GUARD_STOP_SIGNAL_RECEIVED"), Some(name));
+            assert_eq!(told.get("GUARD_STOP_TIMEOUT"), Some("20"));
+            told.is_left(20.0);
+            assert_eq!(guard.code(), 0);
         }
     }
 }
 
 #[test]
-fn without_a_signal_it_is_told_none() {
-    for setup in setups() {
-        let mut guard = setup.fixture("quit TERM 0 serve").start();
-        guard.line("ready");
-        guard.until_yes(&["ready"]);
-        assert_eq!(guard.ask(&["restart"]).code, 0);
-        assert_eq!(told(&mut guard), (None, "20".to_owned()));
-        guard.line("ready");
-        assert_eq!(guard.ask(&["stop"]).code, 0);
-        assert_eq!(told(&mut guard), (None, "20".to_owned()));
-        assert_eq!(guard.code(), 0);
+fn no_signal_came_where_an_operator_asked() {
+    for (words, signal, is_end) in
+        [(&["stop"][..], None, true), (&["restart"], None, false), (&[], Some(libc::SIGUSR1), false)]
+    {
+        for setup in everywhere() {
+            // As if from an outer guard.
+            let setup = telling(setup).env("GUARD_STOP_SIGNAL_RECEIVED", "SIGHUP").env("GUARD_STOP_TIME_LEFT", "1");
+            let mut guard = setup.env("GUARD_SIGNAL_MAP", "USR1=restart").fixture("quit TERM 0 serve").start();
+            guard.line("ready");
+            let client = match signal {
+                Some(signal) => {
+                    guard.signal(signal);
+                    None
+                }
+                None => {
+                    guard.until_yes(&["ready"]);
+                    Some(spawn(guard.client(words).stdout(Stdio::null())))
+                }
+            };
+            let told = Told::hear(&mut guard);
+            assert_eq!(told.get("GUARD_STOP_SIGNAL_RECEIVED"), None, "{words:?}");
+            told.is_left(20.0);
+            assert!(client.is_none_or(|mut client| client.wait().is_ok_and(|status| status.success())), "{words:?}");
+            if is_end {
+                assert_eq!(guard.code(), 0);
+            } else {
+                guard.line("ready");
+            }
+        }
     }
 }
 
 #[test]
-fn without_a_deadline_it_is_told_none() {
-    for setup in setups() {
-        let setup =
-            setup.env("GUARD_STOP_TIMEOUT", "none").env("GUARD_PRE_STOP", "sh -c 'echo left $GUARD_STOP_TIME_LEFT'");
-        let mut guard = setup.fixture("quit TERM 0 serve").start();
-        guard.line("ready");
-        guard.signal(libc::SIGTERM);
-        guard.line("left none");
-        assert_eq!(guard.code(), 0);
+fn it_belongs_to_no_run_and_does_not_speak_for_one() {
+    let setup = telling(child()).env("OWN", "value").env("GUARD_NODE_IPC", "on").env("GUARD_WATCHDOG", "1h");
+    let mut guard = setup.fixture("quit TERM 0 serve").start();
+    guard.line("ready");
+    guard.signal(libc::SIGTERM);
+    let told = Told::hear(&mut guard);
+    assert_eq!(told.get("OWN"), Some("value"));
+    for name in ["GUARD_RUN", "GUARD_INSTANCE", "NOTIFY_SOCKET", "WATCHDOG_USEC", "NODE_CHANNEL_FD", "GUARD_PRE_STOP"] {
+        assert_eq!(told.get(name), None, "{name}");
     }
 }
 
 #[test]
-fn a_hook_that_cannot_be_started_is_told_of() {
-    for setup in setups() {
-        let mut guard = setup.env("GUARD_PRE_STOP", "/not/there").fixture("quit TERM 0 serve").start();
+fn without_a_stop_timeout_there_is_no_end_of_the_time() {
+    let mut guard = telling(child()).env("GUARD_STOP_TIMEOUT", "none").fixture("quit TERM 0 serve").start();
+    guard.line("ready");
+    guard.signal(libc::SIGTERM);
+    let told = Told::hear(&mut guard);
+    assert_eq!((told.get("GUARD_STOP_TIMEOUT"), told.get("GUARD_STOP_TIME_LEFT")), (Some("none"), Some("none")));
+    assert_eq!(guard.code(), 0);
+}
+
+#[test]
+fn in_a_restart_too_it_is_killed_at_half_the_stop_timeout() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "2s").env("GUARD_SIGNAL_MAP", "USR1=restart");
+        let setup = setup.env("GUARD_PRE_STOP", hook("fork deaf serve . as hook deaf"));
+        let mut guard = setup.fixture("quit TERM 0 serve").start();
         guard.line("ready");
-        guard.signal(libc::SIGTERM);
-        assert!(guard.event("pre-stop-failed").line.contains("no such file"));
-        assert_eq!(guard.code(), 0);
+        guard.signal(libc::SIGUSR1);
+        assert!(guard.event("kill").line.contains("hook"));
+        assert_eq!(guard.event("pre-stop-ended").get("signal"), Some("SIGKILL"));
+        guard.line("got TERM");
+        assert_eq!(guard.event("restarted").get("run"), Some("2"));
+    }
+}
+
+#[test]
+fn a_hook_that_cannot_be_executed_or_dies_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plain = program(directory.path(), "plain", "#!/bin/sh\n", 0o644);
+    let orphan = program(directory.path(), "orphan", "#!/no/such/shell\n", 0o755);
+    for (broken, event, part) in [
+        (plain.display().to_string(), "pre-stop-failed", "Permission denied"),
+        (orphan.display().to_string(), "pre-stop-failed", "interpreter"),
+        (directory.path().display().to_string(), "pre-stop-failed", "Permission denied"),
+        ("no-such-hook --now".to_owned(), "pre-stop-failed", "no-such-hook --now"),
+        (hook("die SEGV"), "pre-stop-ended", "SIGSEGV"),
+    ] {
+        for setup in everywhere() {
+            let mut guard = setup.env("GUARD_PRE_STOP", &broken).fixture("quit TERM 4 serve").start();
+            guard.line("ready");
+            guard.signal(libc::SIGTERM);
+            let event = guard.event(event);
+            assert_eq!(event.get("level"), Some("warn"), "{}", event.line);
+            assert!(event.line.contains(part), "{part}: {}", event.line);
+            guard.line("got TERM");
+            assert_eq!(guard.code(), 4);
+        }
     }
 }

@@ -288,8 +288,8 @@ impl Runtime<'_> {
                 debug_assert_eq!(self.children.owner(pid), Owner::Hook);
                 None
             }
-            Err(failure) => {
-                self.journal.hook_failed(failure);
+            Err((failure, found)) => {
+                self.journal.hook_failed(failure, found.as_deref());
                 Some(Event::HookEnded)
             }
         }

@@ -9,7 +9,7 @@ use std::ffi::{CStr, OsString};
 use std::fs::{OpenOptions, remove_file};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes the file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
@@ -25,15 +25,16 @@ pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
     }
 }
 
-/// Starts the pre-stop hook in a group of its own.
+/// Starts the pre-stop hook in a group of its own. A failure comes with the file that could not be executed, if it is there.
 pub(super) fn start_pre_stop(
     config: &Config,
     environment: &Environment,
     directory: Option<&CStr>,
-) -> Result<Pid, SpawnFailure> {
+) -> Result<Pid, (SpawnFailure, Option<PathBuf>)> {
     let words: Vec<OsString> = config.pre_stop.iter().map(OsString::from).collect();
     let start = Start::new(environment.entries(), directory);
-    let pid = Program::new(&words, config.variable_of_the_app("PATH")).spawn(&start)?;
+    let program = Program::new(&words, config.variable_of_the_app("PATH"));
+    let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.chdir.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
     Ok(pid)
 }

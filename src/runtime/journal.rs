@@ -186,8 +186,8 @@ impl<'a> Journal<'a> {
         }
     }
 
-    pub(super) fn hook_failed(&self, failure: SpawnFailure) {
-        let (_, _, problem) = self.explain(failure, None);
+    pub(super) fn hook_failed(&self, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
         let command = self.config.pre_stop.join(" ");
         log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
