@@ -1,79 +1,27 @@
-//! GUARD_HEALTH_CHECK: when a run is ready, and that an unhealthy one is replaced.
+//! GUARD_HEALTH_CHECK: when a run is ready, and that an unhealthy one is replaced. tests/checks.rs has the checks themselves.
 
 #![allow(clippy::disallowed_methods, reason = "the threads of the tests")]
 
+#[path = "common/checks.rs"]
+mod checks;
 #[path = "common/clock.rs"]
 mod clock;
 mod common;
 #[path = "common/port.rs"]
 mod port;
 
+use checks::{ask_often, checked, logged, notes, noting, strict, touch};
 use clock::between;
-use common::{
-    DEADLINE, Event, Guard, Setup, children, descendants, eventually, everywhere, fixture, program, status_field,
-};
+use common::{DEADLINE, everywhere, fixture, program};
 use port::Port;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
-use tempfile::TempDir;
-
-/// Guard with a health check often enough for a test, and with time enough for a busy machine.
-fn checked(setup: Setup, check: &str) -> Setup {
-    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_STOP_TIMEOUT", "15s");
-    setup.env("GUARD_HEALTH_INTERVAL", "30ms").env("GUARD_HEALTH_TIMEOUT", "15s")
-}
-
-/// The same, whose every failure counts.
-fn strict(setup: Setup, check: &str) -> Setup {
-    checked(setup, check).env("GUARD_HEALTH_START_PERIOD", "0").env("GUARD_READY", "exec")
-}
-
-/// A directory for checks to leave notes in, and the check that a script makes, which finds it in its first argument.
-fn noting(script: &str) -> (TempDir, String) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let script = script.replace("DIR", &directory.path().display().to_string());
-    let path = program(directory.path(), "check", format!("#!/bin/sh\n{script}\n"), 0o755);
-    (directory, format!("exec:'{}'", path.display()))
-}
-
-/// The lines of a note, once there are so many.
-fn notes(directory: &TempDir, name: &str, count: usize) -> Vec<String> {
-    eventually(&format!("{count} lines in {name}"), || {
-        let text = fs::read_to_string(directory.path().join(name)).unwrap_or_default();
-        Some(text.lines().map(str::to_owned).collect::<Vec<_>>()).filter(|lines| lines.len() >= count)
-    })
-}
-
-fn touch(directory: &TempDir, name: &str) -> PathBuf {
-    let path = directory.path().join(name);
-    fs::write(&path, "").expect("a temporary file can be written");
-    path
-}
-
-/// All of one kind that were logged so far.
-fn logged(guard: &Guard, name: &str) -> Vec<Event> {
-    guard.events().into_iter().filter(|event| event.name() == name).collect()
-}
-
-/// Guard has this many processes below it, and no more: zombies count, too.
-fn only(guard: &Guard, count: usize) {
-    eventually(&format!("state with {count} processes below guard"), || {
-        Some(()).filter(|()| descendants(guard.pid()).len() == count)
-    });
-}
-
-/// Passes time, in which guard turns often: each question is an event and takes some milliseconds.
-fn ask_often(guard: &Guard) {
-    (0..40).for_each(|_| assert_eq!(guard.ask(&["health"]).code, 0));
-}
 
 /// A server that is well or not, and tells of each request.
 struct Server {
@@ -220,183 +168,6 @@ fn a_success_in_between_begins_the_count_anew() {
 }
 
 #[test]
-fn a_check_that_hangs_is_killed_with_all_of_its_group() {
-    for setup in everywhere() {
-        let setup = strict(setup, "exec:sh -c 'sleep 1000 & sleep 1000 & wait'").env("GUARD_HEALTH_TIMEOUT", "200ms");
-        let mut guard = setup.env("GUARD_HEALTH_RETRIES", "2").fixture("deaf").start();
-        let failed = guard.event("check-failed");
-        assert!(failed.line.contains("GUARD_HEALTH_TIMEOUT=200ms"), "{}", failed.line);
-        guard.event("failing");
-        guard.line("got TERM");
-        only(&guard, 1);
-    }
-}
-
-#[test]
-fn there_are_never_two_at_a_time() {
-    for setup in everywhere() {
-        let (directory, check) = noting("echo begin >> DIR/log; sleep 0.05; echo end >> DIR/log");
-        let setup = checked(setup, &check).env("GUARD_HEALTH_INTERVAL", "5ms");
-        let _guard = setup.fixture("serve").start();
-        let lines = notes(&directory, "log", 16);
-        for pair in lines[..16].chunks(2) {
-            assert_eq!(pair, ["begin", "end"], "{lines:?}");
-        }
-    }
-}
-
-#[test]
-fn a_check_ends_with_the_drain_and_none_follows() {
-    for setup in everywhere() {
-        let (directory, check) = noting("echo begun >> DIR/log; test ! -e DIR/hang || exec sleep 1000");
-        let setup = checked(setup, &check).env("GUARD_DRAIN_DELAY", "1h").env("GUARD_STOP_TIMEOUT", "2h");
-        let mut guard = setup.fixture("quit USR1 0 serve").start();
-        guard.event("ready");
-        let hang = touch(&directory, "hang");
-        eventually("check that hangs", || children(guard.pid()).into_iter().find(|pid| is(*pid, "sleep")));
-        let count = notes(&directory, "log", 1).len();
-        fs::remove_file(hang).expect("it was there");
-        guard.signal(libc::SIGTERM);
-        guard.event("drain");
-        only(&guard, 1);
-        ask_often(&guard);
-        assert_eq!(notes(&directory, "log", 1).len(), count);
-        guard.signal(libc::SIGUSR1);
-        assert_eq!(guard.code(), 0);
-        assert_eq!(notes(&directory, "log", 1).len(), count);
-        assert!(logged(&guard, "check-failed").is_empty() && logged(&guard, "leftovers").is_empty());
-    }
-}
-
-fn is(pid: i32, name: &str) -> bool {
-    status_field(pid, "Name:") == name
-}
-
-#[test]
-fn a_loud_check_neither_hangs_nor_fills_the_log() {
-    for setup in everywhere() {
-        let check = "exec:sh -c 'yes loud | head -c 3000000; yes err | head -c 3000000 >&2; exit 1'";
-        let mut guard = strict(setup, check).env("GUARD_HEALTH_RETRIES", "2").env("GUARD_RESTART", "never");
-        guard = guard.fixture("quit TERM 9 serve");
-        let mut guard = guard.start();
-        assert_eq!(guard.code(), 9);
-        let failed = logged(&guard, "check-failed");
-        assert_eq!(failed.len(), 2, "{}", guard.transcript());
-        for event in failed {
-            let error = event.get("error").unwrap_or_default();
-            assert!(error.starts_with("loud\nloud") && error.len() <= 300, "{}", event.line);
-        }
-        assert!(guard.out().iter().all(|line| !line.contains("loud")), "{}", guard.transcript());
-        assert!(guard.err().iter().all(|line| line.starts_with("guard time=")), "{}", guard.transcript());
-    }
-}
-
-#[test]
-fn a_command_that_is_not_there_is_named_at_once() {
-    for setup in everywhere() {
-        // In the start period, in which failures do not count.
-        let setup = checked(setup, "exec:/no/such/check --deep").env("GUARD_READY_TIMEOUT", "500ms");
-        let mut guard = setup.env("GUARD_RESTART", "never").fixture("serve").start();
-        let event = guard.event("check-not-started");
-        assert_eq!(event.get("level"), Some("warn"));
-        assert!(event.line.contains("/no/such/check") && event.line.contains("no such file"), "{}", event.line);
-        let failing = guard.event("failing");
-        assert_eq!(failing.get("cause"), Some("not-ready"));
-        assert!(failing.line.contains("no such file"), "{}", failing.line);
-        assert_eq!(guard.code(), 143);
-        assert_eq!(logged(&guard, "check-not-started").len(), 1, "once is enough: {}", guard.transcript());
-    }
-}
-
-#[test]
-fn a_check_knows_its_run_and_finds_nothing_at_stdin() {
-    for setup in everywhere() {
-        let (directory, check) = noting("env > DIR/new; cat >> DIR/new; echo end >> DIR/new; mv DIR/new DIR/seen");
-        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=restart").stdin(Stdio::piped());
-        let mut guard = setup.env("OWN", "value").fixture("quit TERM 0 serve").start();
-        guard.event("ready");
-        let lines = notes(&directory, "seen", 3);
-        for line in ["GUARD_RUN=1", "GUARD_INSTANCE=0", "GUARD_STOP_TIMEOUT=15", "OWN=value", "end"] {
-            assert!(lines.iter().any(|seen| seen == line), "{line}: {lines:?}");
-        }
-        let own = ["NOTIFY_SOCKET=", "GUARD_HEALTH_CHECK=", "GUARD_SIGNAL_MAP="];
-        assert!(!lines.iter().any(|seen| own.iter().any(|name| seen.starts_with(name))), "{lines:?}");
-        guard.signal(libc::SIGUSR1);
-        assert_eq!(guard.event("ready").get("run"), Some("2"));
-        assert!(notes(&directory, "seen", 3).contains(&"GUARD_RUN=2".to_owned()));
-        drop(guard.stdin.take());
-    }
-}
-
-#[test]
-fn a_check_dies_with_its_run_and_is_nobodys_orphan() {
-    for setup in everywhere() {
-        let (directory, check) = noting("echo begun >> DIR/log; exec sleep 1000");
-        let setup = strict(setup, &check).env("GUARD_HEALTH_TIMEOUT", "1h").env("GUARD_LOG", "debug");
-        let mut guard = setup.fixture("quit USR1 3 quit TERM 0 serve").start();
-        for run in 1..4 {
-            guard.line("ready");
-            eventually("check that hangs", || children(guard.pid()).into_iter().find(|pid| is(*pid, "sleep")));
-            notes(&directory, "log", run);
-            if run < 3 {
-                guard.signal(libc::SIGUSR1);
-            }
-        }
-        only(&guard, 2);
-        guard.signal(libc::SIGTERM);
-        assert_eq!(guard.code(), 0);
-        for event in ["reaped", "leftovers", "background", "unkillable"] {
-            assert!(logged(&guard, event).is_empty(), "{}", guard.transcript());
-        }
-    }
-}
-
-#[test]
-fn a_daemon_that_a_check_leaves_behind_ends_with_the_run() {
-    for setup in everywhere() {
-        let leave = format!(
-            "test -e DIR/left && exit 0; touch DIR/left; exec '{}' fork setsid deaf serve . exit 0",
-            fixture().display()
-        );
-        let (_directory, check) = noting(&leave);
-        let setup = checked(setup, &check).env("GUARD_STOP_TIMEOUT", "5s");
-        let mut guard = setup.fixture("quit USR1 3 serve").start();
-        guard.event("ready");
-        let app = "fixture";
-        eventually("daemon", || {
-            Some(()).filter(|()| children(guard.pid()).iter().filter(|pid| is(**pid, app)).count() == 2)
-        });
-        guard.signal(libc::SIGUSR1);
-        assert_eq!(guard.event("leftovers").get("count"), Some("1"));
-        // It is deaf.
-        guard.event("kill");
-        assert_eq!(guard.event("restart").get("last"), Some("3"));
-        guard.event("ready");
-        eventually("end of it", || {
-            Some(()).filter(|()| children(guard.pid()).iter().filter(|pid| is(**pid, app)).count() == 1)
-        });
-    }
-}
-
-#[test]
-fn a_probe_needs_no_file_of_guards() {
-    for setup in everywhere() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let guard = fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");
-        let path = program(directory.path(), "guard", guard, 0o755);
-        let server = Server::start();
-        let mut guard = checked(setup, &server.url).program(&path).fixture("serve").start();
-        server.answers(false);
-        fs::remove_file(&path).expect("it was there");
-        program(directory.path(), "guard", "#!/bin/sh\nexit 0\n", 0o755);
-        server.set(true);
-        guard.event("ready");
-        server.set(false);
-        guard.event("failing");
-    }
-}
-
-#[test]
 fn a_new_run_that_is_not_well_is_no_reload() {
     for setup in everywhere() {
         let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
@@ -496,5 +267,22 @@ fn an_unhealthy_run_is_not_drained_since_nobody_is_to_be_told() {
         let mut guard = guard.start();
         assert_eq!(guard.code(), 3);
         assert!(!guard.out().contains(&"hook"), "{}", guard.transcript());
+    }
+}
+#[test]
+fn a_probe_needs_no_file_of_guards() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let guard = fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");
+        let path = program(directory.path(), "guard", guard, 0o755);
+        let server = Server::start();
+        let mut guard = checked(setup, &server.url).program(&path).fixture("serve").start();
+        server.answers(false);
+        fs::remove_file(&path).expect("it was there");
+        program(directory.path(), "guard", "#!/bin/sh\nexit 0\n", 0o755);
+        server.set(true);
+        guard.event("ready");
+        server.set(false);
+        guard.event("failing");
     }
 }
