@@ -171,7 +171,7 @@ fn a_success_in_between_begins_the_count_anew() {
 fn a_new_run_that_is_not_well_is_no_reload() {
     for setup in everywhere() {
         let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
-        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=reload").env("GUARD_READY_TIMEOUT", "5s");
+        let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=reload").env("GUARD_READY_TIMEOUT", "3s");
         let mut guard = setup.fixture("quit TERM 0 env serve").start();
         guard.event("ready");
         touch(&directory, "ill-2");
