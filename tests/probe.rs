@@ -6,10 +6,11 @@ mod common;
 #[path = "common/port.rs"]
 mod port;
 
-use common::{DEADLINE, Guard, Setup, child, everywhere, in_path, pid1, skipped};
+use common::{DEADLINE, Guard, Setup, child, everywhere, in_path, pid1, program, skipped};
 use port::Port;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -268,4 +269,18 @@ fn a_wrong_line_says_what_was_given_and_what_is_taken() {
         let said = guard.err().join("\n");
         assert!(said.contains(given) && said.contains(taken), "{words:?}: {said}");
     }
+}
+
+/// pthread_create(3), EAGAIN: root has no limit, so root runs the probe as a user without other processes.
+#[test]
+fn where_no_thread_can_be_made_nothing_was_asked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let guard = std::fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");
+    let guard = program(directory.path(), "guard", guard, 0o755);
+    let limit = if nix::unistd::geteuid().is_root() { "setuid 54321 nproc 1" } else { "nproc 1" };
+    let address = says(b"HTTP/1.1 200 OK\r\n\r\n");
+    let guard = probe(child().program(guard).inherits(limit), &[&url(address)], 125);
+    let said = guard.err().join("\n");
+    assert!(said.starts_with("guard: ") && said.contains("no thread"), "{said}");
 }

@@ -41,7 +41,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     };
     // The C library's resolver knows no deadline, and a server may send a byte now and then for ever.
     #[expect(clippy::disallowed_methods, reason = "guard itself has one thread; this process only probes")]
-    std::thread::spawn(work);
+    std::thread::Builder::new().spawn(work).with_context(|| format!("{name}: no thread can be made to ask it"))?;
     let outcome = receiver.recv_timeout(timeout);
     match outcome.unwrap_or_else(|_| Err(format!("no answer within {}", duration::show(timeout)))) {
         Ok(()) => Ok(()),
