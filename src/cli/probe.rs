@@ -78,17 +78,22 @@ fn parse(words: &[OsString]) -> anyhow::Result<(Target, Duration)> {
     Ok((target.context(USAGE)?, timeout))
 }
 
-/// Asks one address after the other, until one is there.
 fn probe(target: &Target, timeout: Duration) -> Result<(), String> {
     let deadline = Deadline::after(timeout);
     let addresses = (target.host.as_str(), target.port).to_socket_addrs();
     let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
+    let stream = reach(&addresses, deadline)?;
+    target.path.as_ref().map_or(Ok(()), |path| ask(stream, target, path))
+}
+
+/// Tries one address after the other, until one is there.
+fn reach(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream, String> {
     let mut failure = "no such host".to_owned();
     for (index, address) in addresses.iter().enumerate() {
         // A black hole leaves time for those after it.
         let rest = u32::try_from(addresses.len() - index).unwrap_or(1);
         match connect(address, deadline.left() / rest) {
-            Ok(stream) => return target.path.as_ref().map_or(Ok(()), |path| ask(stream, target, path)),
+            Ok(stream) => return Ok(stream),
             Err(error) => failure = error,
         }
     }
@@ -171,6 +176,22 @@ fn status(head: &[u8]) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    /// `listen(2)`: what comes when the queue is full is not answered.
+    #[test]
+    fn an_address_that_never_answers_leaves_time_for_the_next() {
+        let [full, free] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let [hole, next] = [&full, &free].map(|listener| listener.local_addr().expect("it is bound"));
+        let fill = || TcpStream::connect_timeout(&hole, Duration::from_millis(300)).ok();
+        let queue: Vec<TcpStream> = std::iter::from_fn(fill).collect();
+        let deadline = Deadline::after(Duration::from_secs(4));
+        let stream = reach(&[hole, next], deadline).expect("the second one is there");
+        assert_eq!(stream.peer_addr().ok(), Some(next));
+        assert!(!deadline.left().is_zero(), "the first one had all the time, behind {} connections", queue.len());
+        let error = reach(&[hole], Deadline::after(Duration::from_millis(100))).expect_err("full");
+        assert_eq!(error, format!("{hole} does not answer"));
+    }
 
     #[test]
     fn the_status_is_found_as_soon_as_it_is_there() {
