@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eventually, everywhere, status_field};
+use common::{everywhere, sleeps_at_rest, status_field};
 
 /// The app is a shell, so that a second passes for it and not for the test.
 const RESTARTED: &str = "test $GUARD_RUN = 2 || exit 1; echo ready; sleep 1; echo later; read wait";
@@ -13,8 +13,7 @@ fn no_wake_up_without_a_cause() {
         let mut guard = setup.terminal().app(["sh", "-c", RESTARTED]).start();
         guard.line("ready");
         let pid = guard.pid();
-        eventually("guard to wait", || status_field(pid, "State:").starts_with('S').then_some(()));
-        let before = status_field(pid, "voluntary_ctxt_switches:");
+        let before = sleeps_at_rest(pid);
         guard.line("later");
         assert_eq!(status_field(pid, "voluntary_ctxt_switches:"), before);
     }

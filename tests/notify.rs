@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, descendants, eventually, everywhere, status_field};
+use common::{Guard, Setup, descendants, eventually, everywhere, sleeps_at_rest, status_field};
 use std::fs;
 
 /// Guard with a stop timeout that a test can wait for.
@@ -282,8 +282,7 @@ fn nothing_of_it_wakes_an_idle_guard() {
         guard.event("ready");
         guard.line("ready");
         let pid = guard.pid();
-        eventually("guard to wait", || status_field(pid, "State:").starts_with('S').then_some(()));
-        let before = status_field(pid, "voluntary_ctxt_switches:");
+        let before = sleeps_at_rest(pid);
         // What others do takes its time.
         (0..50).for_each(|_| assert!(!descendants(pid).is_empty()));
         assert_eq!(status_field(pid, "voluntary_ctxt_switches:"), before);

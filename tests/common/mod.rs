@@ -626,6 +626,17 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
+/// How often a process has gone to sleep so far, once it sleeps: its state says so a moment before it is counted.
+pub(crate) fn sleeps_at_rest(pid: i32) -> String {
+    let sleeps = || status_field(pid, "voluntary_ctxt_switches:");
+    eventually("a process at rest", || {
+        let before = sleeps();
+        // To look at all of them takes far longer than to fall asleep.
+        let asleep = processes().count() > 0 && status_field(pid, "State:").starts_with('S');
+        (asleep && sleeps() == before).then_some(before)
+    })
+}
+
 /// A field of /proc/PID/status such as `PPid:`; empty where the process is gone.
 pub(crate) fn status_field(pid: i32, key: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
