@@ -14,16 +14,19 @@ pub(super) enum Which {
     Channel(RunId),
     Check(RunId),
     Control,
+    /// There is room again at whoever waits to hear from guard.
+    Outer,
 }
 
 impl Which {
     /// What a poll knows it by: the kind, the instance and the run's number, in this order of bits.
-    fn token(self) -> Token {
+    pub(super) fn token(self) -> Token {
         let (kind, id) = match self {
             Which::Notify(id) => (0, Some(id)),
             Which::Channel(id) => (1, Some(id)),
             Which::Check(id) => (2, Some(id)),
             Which::Control => (3, None),
+            Which::Outer => (4, None),
         };
         let instance = id.map_or(0, |id| u64::try_from(id.instance).unwrap_or(0));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
@@ -39,6 +42,7 @@ impl Which {
             1 => Some(Which::Channel(id)),
             2 => Some(Which::Check(id)),
             3 => Some(Which::Control),
+            4 => Some(Which::Outer),
             _ => None,
         }
     }
@@ -68,6 +72,12 @@ impl Runtime<'_> {
                 return;
             }
             Which::Control => take(Some(&mut self.control)),
+            Which::Outer => {
+                if let Some(outer) = &mut self.outer {
+                    outer.send(&self.poll);
+                }
+                return;
+            }
         };
         self.heed(taken);
     }
@@ -106,8 +116,8 @@ impl Runtime<'_> {
 
     fn note_status(&mut self, id: RunId, text: String) {
         log::debug!(run = id.number, text:%; "status");
-        if let Some(outer) = &self.outer {
-            outer.status(&text);
+        if let Some(outer) = &mut self.outer {
+            outer.status(&text, &self.poll);
         }
         if let Some(run) = self.children.get_mut(id) {
             run.status = text;
@@ -154,7 +164,7 @@ mod tests {
     #[test]
     fn a_token_names_its_door_again() {
         let id = RunId { instance: 1_000, number: u32::MAX };
-        for which in [Which::Notify(id), Which::Channel(id), Which::Check(id), Which::Control] {
+        for which in [Which::Notify(id), Which::Channel(id), Which::Check(id), Which::Control, Which::Outer] {
             assert_eq!(Which::of(which.token()), Some(which));
         }
         assert_eq!(Which::of(Token::MAX), None);

@@ -199,7 +199,7 @@ impl<'a> Runtime<'a> {
             }
         }
         if let Some(outer) = &mut self.outer {
-            outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending());
+            outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
         }
     }
 

@@ -1,14 +1,27 @@
 //! Whoever started guard and waits to hear from it (NOTIFY_SOCKET, `sd_notify(3)`): systemd, Podman, an outer guard.
 
+use super::hear::Which;
+use crate::sys::poll::Poll;
 use crate::sys::socket::{Address, DatagramSocket};
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
 
-/// Passes on how guard is; what cannot be sent at once is lost.
+/// Passes on how guard is. What cannot be sent at once is sent when there is room, as it is then.
 pub(super) struct Outer {
     socket: DatagramSocket,
     address: Address,
     ready: bool,
     stopping: bool,
+    unsent: Unsent,
+}
+
+#[derive(Default)]
+struct Unsent {
+    ready: bool,
+    stopping: bool,
+    /// The last one.
+    status: Option<String>,
 }
 
 impl Outer {
@@ -17,7 +30,9 @@ impl Outer {
         let value = notify_socket?;
         let socket = Address::of_notify_socket(value).map(|address| (address, DatagramSocket::bind_anew()));
         match socket {
-            Some((address, Ok(socket))) => Some(Outer { socket, address, ready: false, stopping: false }),
+            Some((address, Ok(socket))) => {
+                Some(Outer { socket, address, ready: false, stopping: false, unsent: Unsent::default() })
+            }
             Some((_, Err(error))) => {
                 log::warn!(error:%; "notify-socket");
                 None
@@ -30,22 +45,44 @@ impl Outer {
     }
 
     /// Says what has changed.
-    pub(super) fn look(&mut self, ready: bool, stopping: bool) {
-        if ready && !self.ready {
-            self.send("READY=1");
-        }
-        if stopping && !self.stopping {
-            self.send("STOPPING=1");
-        }
+    pub(super) fn look(&mut self, ready: bool, stopping: bool, poll: &Poll) {
+        let (now_ready, now_stopping) = (ready && !self.ready, stopping && !self.stopping);
         (self.ready, self.stopping) = (ready, stopping);
+        if now_ready || now_stopping {
+            self.unsent.ready |= now_ready;
+            self.unsent.stopping |= now_stopping;
+            self.send(poll);
+        }
     }
 
-    pub(super) fn status(&self, text: &str) {
-        self.send(&format!("STATUS={text}"));
+    pub(super) fn status(&mut self, text: &str, poll: &Poll) {
+        self.unsent.status = Some(text.to_owned());
+        self.send(poll);
     }
 
-    fn send(&self, text: &str) {
-        if let Err(error) = self.socket.send(text.as_bytes(), &self.address) {
+    /// Sends all that is unsent, in one datagram; without room for it, waits for that. Where nobody listens it is lost.
+    pub(super) fn send(&mut self, poll: &Poll) {
+        let status = self.unsent.status.as_ref().map(|text| format!("STATUS={text}"));
+        let ready = self.unsent.ready.then(|| "READY=1".to_owned());
+        let stopping = self.unsent.stopping.then(|| "STOPPING=1".to_owned());
+        let lines: Vec<String> = [status, ready, stopping].into_iter().flatten().collect();
+        if lines.is_empty() {
+            return;
+        }
+        match self.socket.send(lines.join("\n").as_bytes(), &self.address) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(poll),
+            result => {
+                self.unsent = Unsent::default();
+                if let Err(error) = result {
+                    log::debug!(error:%; "notify-socket");
+                }
+            }
+        }
+    }
+
+    fn wait_for_room(&self, poll: &Poll) {
+        let waits = || poll.add_once_for_writing(self.socket.as_fd(), Which::Outer.token()).map_err(io::Error::from);
+        if let Err(error) = self.socket.connect(&self.address).and_then(|()| waits()) {
             log::debug!(error:%; "notify-socket");
         }
     }

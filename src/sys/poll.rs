@@ -21,6 +21,15 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
+    /// Waits, once, until this one can be written to. Said again, it waits again.
+    pub fn add_once_for_writing(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
+        let mut event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token);
+        match self.0.add(descriptor, event) {
+            Err(Errno::EEXIST) => self.0.modify(descriptor, &mut event),
+            result => result,
+        }
+    }
+
     /// Waits until some can be read from, or their other ends are closed, or the timeout has passed. What is left, since
     /// no more than a few are told at a time, comes next.
     pub fn wait(&self, timeout: EpollTimeout) -> Vec<Token> {

@@ -125,6 +125,12 @@ impl DatagramSocket {
         })
     }
 
+    /// Makes a poll for writing wait for room at this receiver, which is nothing that it knows of others (`unix(7)`).
+    pub fn connect(&self, to: &Address) -> io::Result<()> {
+        nix_socket::connect(self.0.as_raw_fd(), &to.0)?;
+        Ok(())
+    }
+
     /// Sends a datagram, or fails: with `WouldBlock` if the receiver has no room, with `ConnectionRefused` if there is none.
     pub fn send(&self, bytes: &[u8], to: &Address) -> io::Result<()> {
         nix_socket::sendto(self.0.as_raw_fd(), bytes, &to.0, NEVER_WAIT)?;

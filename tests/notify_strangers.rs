@@ -1,0 +1,186 @@
+//! Who may speak on a run's notify socket, and what does no harm there: strangers, garbage, descriptors, floods.
+
+mod common;
+
+use common::{Guard, Setup, child, eventually, everywhere, fixture, pid1, skipped};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use std::fs;
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+
+fn setup(setup: Setup) -> Setup {
+    setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "700ms")
+}
+
+/// A guard whose app has said nothing yet, and the socket where it would.
+fn silent(setup: Setup) -> (Guard, String) {
+    let mut guard = setup.fixture("env serve").start();
+    let socket = guard.line_after("env NOTIFY_SOCKET=");
+    guard.line("ready");
+    (guard, socket)
+}
+
+/// Says something as this process, which is no child of guard's.
+fn speak(socket: &str, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<usize> {
+    let address = UnixAddr::new_abstract(socket.trim_start_matches('@').as_bytes())?;
+    let own = UnixDatagram::unbound().expect("a socket");
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() { &[] } else { &rights[..] };
+    sendmsg(own.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), Some(&address))
+}
+
+/// Waits until guard has handled all that was said (`sd_notify_barrier(3)`).
+fn barrier(socket: &str) {
+    let (mut own, other) = UnixStream::pair().expect("two sockets");
+    own.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+    speak(socket, b"BARRIER=1", &[other.as_raw_fd()]).expect("it is sent");
+    drop(other);
+    assert_eq!(own.read(&mut [0]).expect("guard answers"), 0);
+}
+
+fn open_descriptors(guard: &Guard) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", guard.pid())).map_or(0, Iterator::count)
+}
+
+#[test]
+fn who_is_outside_of_the_namespace_is_refused_and_counted() {
+    let Some(inside) = pid1() else { return };
+    let (mut guard, socket) = silent(setup(inside));
+    for _ in 0..3 {
+        // The network namespace is the same, so it gets there.
+        speak(&socket, b"READY=1\nSTATUS=mine", &[]).expect("it is sent");
+    }
+    eventually("three refused", || guard.ask(&["status", "--json"]).out.contains(r#""refused":3"#).then_some(()));
+    assert_eq!(guard.ask(&["ready"]).code, 1);
+    assert!(!guard.ask(&["status"]).out.contains("mine"));
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 143);
+    assert_eq!(guard.events().iter().filter(|event| event.name() == "refused").count(), 1, "said once");
+}
+
+#[test]
+fn who_is_in_the_namespace_is_heard_whoever_its_parent_is() {
+    let (mut guard, socket) = silent(setup(child()));
+    speak(&socket, b"READY=1", &[]).expect("it is sent");
+    guard.event("ready");
+}
+
+#[test]
+fn what_makes_no_sense_is_skipped() {
+    let (mut guard, socket) = silent(setup(child()));
+    let long = ["READY=1\n", &"X_LONG=1\n".repeat(1_000)].concat();
+    let huge = vec![b'\n'; 150_000];
+    for bytes in [b"", &b"\0"[..], b"READY=1\0\0", b"\0READY=1", b"\xff\xfe=\xc3\x28", long.as_bytes(), &huge] {
+        speak(&socket, bytes, &[]).expect("it is sent");
+    }
+    speak(&socket, b"MAINPID=4294967297\nEXTEND_TIMEOUT_USEC=99999999999999999999999\nWATCHDOG_USEC=-1", &[])
+        .expect("it is sent");
+    barrier(&socket);
+    assert_eq!(guard.ask(&["ready"]).code, 1);
+    speak(&socket, b"READY=1\0", &[]).expect("it is sent");
+    guard.event("ready");
+    barrier(&socket);
+    guard.signal(libc::SIGTERM);
+    guard.line("got TERM");
+    assert_eq!(guard.code(), 143);
+}
+
+#[test]
+fn descriptors_to_be_kept_are_closed() {
+    let (_guard, socket) = silent(setup(child()));
+    let (mut own, other) = UnixStream::pair().expect("two sockets");
+    own.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+    speak(&socket, b"FDSTORE=1\nFDNAME=mine", &[other.as_raw_fd()]).expect("it is sent");
+    drop(other);
+    assert_eq!(own.read(&mut [0]).expect("its other end is closed"), 0);
+}
+
+#[test]
+fn guard_does_not_run_out_of_descriptors() {
+    // As few as it needs itself, nearly, and enough for one such datagram.
+    for limit in [24, 300] {
+        let (mut guard, socket) = silent(setup(child().inherits(&format!("nofile {limit}"))));
+        barrier(&socket); // it has opened all its own by now
+        let before = open_descriptors(&guard);
+        let (own, other) = UnixStream::pair().expect("two sockets");
+        own.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+        for text in ["FDSTORE=1", "BARRIER=1", ""].iter().cycle().take(60) {
+            speak(&socket, text.as_bytes(), &[other.as_raw_fd(); 253]).expect("it is sent");
+        }
+        drop(other);
+        assert_eq!((&own).read(&mut [0]).expect("all are closed"), 0, "nofile {limit}");
+        barrier(&socket);
+        eventually("as many as before", || (open_descriptors(&guard) <= before).then_some(()));
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn the_socket_of_an_earlier_run_is_closed_with_it() {
+    let mut guard = setup(child()).fixture("env before-run 2 exit 1 serve").start();
+    let old = guard.line_after("env NOTIFY_SOCKET=");
+    let new = guard.line_after("env NOTIFY_SOCKET=");
+    guard.line("ready");
+    assert_ne!(old, new);
+    assert_eq!(speak(&old, b"READY=1", &[]), Err(nix::Error::ECONNREFUSED));
+    barrier(&new);
+    assert_eq!(guard.ask(&["ready"]).code, 1);
+}
+
+/// Two that never stop to speak, beside the app of these words.
+fn flooded(setup: Setup, words: &str) -> Guard {
+    let script = format!(
+        "for name in 1 2; do $FIXTURE flood 2000000000 STATUS=flood,READY=1,WATCHDOG=1 & done; exec $FIXTURE {words}"
+    );
+    let mut guard = setup.env("FIXTURE", fixture()).app(["sh", "-c", &script]).start();
+    guard.line("ready");
+    eventually("the flood", || guard.ask(&["status"]).out.contains("flood").then_some(()));
+    guard
+}
+
+#[test]
+fn in_a_flood_signals_are_forwarded_and_a_stop_is_one() {
+    for inside in everywhere() {
+        let mut guard = flooded(setup(inside).env("GUARD_STOP_TIMEOUT", "20s"), "quit TERM 3 serve");
+        guard.signal(libc::SIGUSR1);
+        guard.line("got USR1");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 3, "the flood is swept");
+    }
+}
+
+#[test]
+fn in_a_flood_a_crash_is_followed_by_the_next_run() {
+    for inside in everywhere() {
+        let mut guard = flooded(setup(inside).env("GUARD_STOP_TIMEOUT", "20s"), "quit USR1 9 serve");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("restart").get("last"), Some("9"));
+        guard.line("ready");
+    }
+}
+
+#[test]
+fn in_a_flood_the_deadline_holds() {
+    for inside in everywhere() {
+        let mut guard = flooded(setup(inside), "deaf serve");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+#[test]
+fn without_the_network_of_the_host_it_works_as_well() {
+    let Some(inside) = pid1().filter(|_| nix::unistd::geteuid().is_root()) else {
+        return skipped("a network namespace of its own needs root");
+    };
+    let guard = env!("CARGO_BIN_EXE_guard");
+    let words = ["--net", "--", guard, "--ready", "notify", "--"];
+    let app = fixture().to_str().expect("UTF-8");
+    let unshare = common::in_path("unshare").expect("it has made the PID namespace");
+    let mut guard = inside.program(unshare).options(words).options([app, "notify", "READY=1", "serve"]).start();
+    guard.event("ready");
+}
