@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{Guard, Setup, descendants, eventually, everywhere, sleeps_at_rest, status_field};
+use common::{Guard, Setup, descendants, eventually, everywhere, pid1, status_field};
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 
 /// Guard with a stop timeout that a test can wait for.
 fn setups() -> impl Iterator<Item = Setup> {
@@ -89,6 +92,19 @@ fn after_an_app_has_stopped_by_itself_the_policy_decides() {
 }
 
 #[test]
+fn who_does_not_end_after_saying_so_is_killed_and_replaced() {
+    for setup in setups() {
+        let mut guard = setup.fixture("notify READY=1 before-run 2 notify STOPPING=1 deaf serve").start();
+        assert_eq!(guard.event("exit").get("signal"), Some("SIGKILL"));
+        assert_eq!(guard.event("restart").get("last"), Some("SIGKILL"));
+        guard.event("ready");
+        guard.line("ready");
+        guard.line("ready");
+        assert_eq!(guard.out(), ["ready"; 2], "it got no other signal");
+    }
+}
+
+#[test]
 fn a_reload_is_shown_and_ends_with_ready() {
     for setup in setups() {
         let words = "notify READY=1 on USR1 RELOADING=1,MONOTONIC_USEC=12345 on USR2 READY=1 serve";
@@ -100,47 +116,6 @@ fn a_reload_is_shown_and_ends_with_ready() {
         assert_eq!(guard.ask(&["ready"]).code, 0, "whoever reloads still serves");
         guard.signal(libc::SIGUSR2);
         eventually("the end of the reload", || (!shown(&guard)).then_some(()));
-    }
-}
-
-#[test]
-fn a_daemon_takes_the_place_of_its_launcher() {
-    for setup in setups() {
-        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 quit TERM 5 on USR1 STATUS=heard serve .";
-        let mut guard = setup.fixture(&format!("before-run 2 {daemon} exit 0")).start();
-        guard.line("daemon ready");
-        let event = guard.event("main-process");
-        assert_ne!(event.get("pid"), event.get("old"));
-        assert_eq!(guard.ask(&["ready"]).out, "ready\n");
-        guard.signal(libc::SIGUSR1);
-        guard.line("daemon got USR1");
-        guard.signal(libc::SIGTERM);
-        guard.line("daemon got TERM");
-        assert_eq!(guard.code(), 5, "its code is the run's");
-    }
-}
-
-#[test]
-fn the_crash_of_a_daemon_is_the_end_of_the_run() {
-    for setup in setups() {
-        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 quit USR1 9 serve .";
-        let mut guard = setup.fixture(&format!("before-run 2 {daemon} before-run 2 exit 0 exit 0")).start();
-        guard.line("daemon ready");
-        guard.event("main-process");
-        guard.signal(libc::SIGUSR1);
-        assert_eq!(guard.event("restart").get("last"), Some("9"));
-        assert_eq!(guard.code(), 0);
-    }
-}
-
-#[test]
-fn a_main_process_that_cannot_be_is_none() {
-    for pid in ["1", "0", "-1", "999999", "x", ""] {
-        for setup in setups() {
-            let mut guard = setup.fixture(&format!("notify MAINPID={pid},READY=1 exit 0")).start();
-            assert_eq!(guard.code(), 0, "MAINPID={pid}");
-            assert!(!guard.events().iter().any(|event| event.name() == "main-process"));
-        }
     }
 }
 
@@ -220,29 +195,69 @@ fn descriptors_are_closed_after_each_run() {
     }
 }
 
+/// Sockets such as systemd has, at a path and abstract, and what NOTIFY_SOCKET says of them.
+fn outer_sockets(directory: &Path) -> [(UnixDatagram, String); 2] {
+    let path = directory.join("outer").display().to_string();
+    let address = SocketAddr::from_abstract_name(&path).expect("a name");
+    let sockets = [(UnixDatagram::bind(&path), path.clone()), (UnixDatagram::bind_addr(&address), format!("@{path}"))];
+    sockets.map(|(socket, name)| {
+        let socket = socket.expect("nobody else has the name");
+        socket.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+        (socket, name)
+    })
+}
+
+fn hear(outer: &UnixDatagram) -> String {
+    let mut bytes = [0; 1024];
+    let count = outer.recv(&mut bytes).expect("a datagram");
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
 #[test]
 fn an_outer_socket_hears_of_ready_status_and_stopping() {
-    for setup in everywhere() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("outer");
-        let outer = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
-        outer.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
-        let hear = || {
-            let mut bytes = [0; 1024];
-            let count = outer.recv(&mut bytes).expect("a datagram");
-            String::from_utf8_lossy(&bytes[..count]).into_owned()
-        };
-        let setup = setup.env("NOTIFY_SOCKET", &path).env("GUARD_READY", "notify");
-        let mut guard = setup.fixture("on USR1 READY=1 on USR2 STATUS=late env serve").start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for ((outer, name), setup) in outer_sockets(directory.path()).into_iter().zip(setups()) {
+        let mut guard =
+            setup.env("NOTIFY_SOCKET", name).fixture("on USR1 READY=1 on USR2 STATUS=late env serve").start();
         let socket = guard.line_after("env NOTIFY_SOCKET=");
-        assert!(socket.starts_with('@'), "the app has one of its own: {socket}");
+        assert!(socket.starts_with('@') && !socket.contains("outer"), "the app has one of its own: {socket}");
         guard.line("ready");
         guard.signal(libc::SIGUSR1);
-        assert_eq!(hear(), "READY=1");
+        assert_eq!(hear(&outer), "READY=1");
         guard.signal(libc::SIGUSR2);
-        assert_eq!(hear(), "STATUS=late");
+        assert_eq!(hear(&outer), "STATUS=late");
         guard.signal(libc::SIGTERM);
-        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(hear(&outer), "STOPPING=1");
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn an_outer_socket_without_room_hears_of_it_later() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (outer, name) in outer_sockets(directory.path()) {
+        let setup = common::child().env("GUARD_READY", "notify").env("NOTIFY_SOCKET", name);
+        let mut guard = setup.fixture("flood 100 STATUS=x notify STATUS=y notify READY=1 serve").start();
+        guard.event("ready");
+        let news = (0..100).map(|_| hear(&outer)).find(|text| text != "STATUS=x");
+        assert_eq!(news.as_deref(), Some("STATUS=y\nREADY=1"), "what was lost is not told one by one");
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(hear(&outer), "STOPPING=1");
+    }
+}
+
+#[test]
+fn an_outer_socket_that_stays_full_neither_wakes_nor_delays_guard() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (_outer, name) in outer_sockets(directory.path()) {
+        let Some(setup) = pid1() else { return };
+        let setup = setup.env("GUARD_READY", "notify").env("NOTIFY_SOCKET", name);
+        let mut guard = setup.fixture("flood 100 STATUS=x notify READY=1 serve").start();
+        guard.event("ready");
+        guard.line("ready");
+        assert_idle(&guard);
+        guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
 }
@@ -277,14 +292,27 @@ fn an_outer_socket_that_nobody_reads_is_no_obstacle() {
 
 #[test]
 fn nothing_of_it_wakes_an_idle_guard() {
-    for setup in setups() {
-        let mut guard = setup.env("GUARD_NODE_IPC", "on").fixture("notify READY=1 serve").start();
-        guard.event("ready");
-        guard.line("ready");
-        let pid = guard.pid();
-        let before = sleeps_at_rest(pid);
-        // What others do takes its time.
-        (0..50).for_each(|_| assert!(!descendants(pid).is_empty()));
-        assert_eq!(status_field(pid, "voluntary_ctxt_switches:"), before);
-    }
+    let Some(setup) = pid1() else { return };
+    let setup = setup.env("GUARD_NODE_IPC", "on").env("GUARD_READY", "notify");
+    let mut guard = setup.fixture("notify READY=1 serve").start();
+    guard.event("ready");
+    guard.line("ready");
+    assert_idle(&guard);
+}
+
+/// For a guard in a mount namespace of its own: in the tests' the clients of all of them ask whether it is theirs.
+fn assert_idle(guard: &Guard) {
+    let pid = guard.pid();
+    let switches = || status_field(pid, "voluntary_ctxt_switches:");
+    let on_cpu = || -> u64 {
+        let times = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("guard lives");
+        times.split(' ').next().and_then(|time| time.parse().ok()).expect("nanoseconds")
+    };
+    eventually("guard to wait", || status_field(pid, "State:").starts_with('S').then_some(()));
+    let before = (switches(), on_cpu());
+    // What others do takes its time.
+    (0..50).for_each(|_| assert!(!descendants(pid).is_empty()));
+    let after = (switches(), on_cpu());
+    assert_eq!(before.0, after.0, "it was woken");
+    assert!(after.1 - before.1 < 5_000_000, "it spins: {before:?}, {after:?}");
 }
