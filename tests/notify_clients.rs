@@ -42,6 +42,22 @@ fn systemd_notify() {
 }
 
 #[test]
+fn systemd_notify_for_a_daemon() {
+    if in_path("systemd-notify").is_none() {
+        return skipped("there is no systemd-notify");
+    }
+    for setup in setups() {
+        let launcher = "$FIXTURE as daemon quit TERM 5 serve & exec systemd-notify --ready --status=launched --pid=$!";
+        let mut guard = setup.env("FIXTURE", common::fixture()).app(["sh", "-c", launcher]).start();
+        guard.event("main-process");
+        guard.line("daemon ready");
+        assert!(guard.ask(&["status"]).out.contains("launched"));
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 5);
+    }
+}
+
+#[test]
 fn sdnotify_of_python() {
     let python = Path::new("/usr/bin/python3");
     let app = "import sdnotify, signal\n\

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, child, eventually, everywhere, fixture, pid1, skipped};
+use common::{Guard, Setup, child, eventually, everywhere, fixture, pid1, send, skipped};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use std::fs;
 use std::io::{IoSlice, Read};
@@ -127,6 +127,23 @@ fn the_socket_of_an_earlier_run_is_closed_with_it() {
     assert_eq!(speak(&old, b"READY=1", &[]), Err(nix::Error::ECONNREFUSED));
     barrier(&new);
     assert_eq!(guard.ask(&["ready"]).code, 1);
+}
+
+#[test]
+fn a_run_cannot_take_the_main_process_of_another() {
+    let setup = setup(child()).env("GUARD_SIGNAL_MAP", "USR1=reload");
+    let mut guard = setup.fixture("ids env serve").start();
+    let run = |guard: &mut Guard| (guard.line_after("pid "), guard.line_after("env NOTIFY_SOCKET="));
+    let (old, old_socket) = run(&mut guard);
+    speak(&old_socket, b"READY=1", &[]).expect("it is sent");
+    guard.event("ready");
+    guard.signal(libc::SIGUSR1);
+    let (new, new_socket) = run(&mut guard);
+    speak(&new_socket, format!("MAINPID={old}").as_bytes(), &[]).expect("it is sent");
+    barrier(&new_socket);
+    send(new.parse().expect("a pid"), libc::SIGKILL);
+    guard.event("reload-failed");
+    assert!(!guard.events().iter().any(|event| event.name() == "main-process"), "{}", guard.transcript());
 }
 
 /// Two that never stop to speak, beside the app of these words.
