@@ -112,18 +112,24 @@ fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> an
         match reply {
             Reply::Yes(_) if options.pid == Some(pid) => return Ok(Some(address)),
             Reply::Yes(text) => {
-                let app = text.split_once(' ').map_or(String::new(), |(_, app)| app.to_owned());
+                let app = text.split_once(' ').map_or(String::new(), |(_, app)| app.replace('\n', " "));
                 found.push(Found { address, pid, app });
-                deadline = deadline.sooner(Deadline::after(GRACE));
+                if options.pid.is_none() {
+                    deadline = deadline.sooner(Deadline::after(GRACE));
+                }
             }
             Reply::Refused(text) => refusal = Some(text),
             Reply::No(_) | Reply::Wait(..) | Reply::Text(_) => {}
         }
     }
+    let silent = found.len() + usize::from(refusal.is_some()) < asked;
     match (&found[..], options.pid, refusal) {
         ([only], None, _) => Ok(Some(only.address)),
         ([], _, Some(refusal)) => bail!(refusal),
         ([], _, None) => Err(NoAnswer("no guard has answered in time".to_owned()).into()),
+        (_, Some(pid), _) if silent => {
+            Err(NoAnswer(format!("no guard of pid {pid} has answered in time; there is{}", list(&found))).into())
+        }
         (_, Some(pid), _) => bail!("no guard here has pid {pid}; there is{}", list(&found)),
         (_, None, _) => bail!("more than one guard is running here; say which:{}", list(&found)),
     }

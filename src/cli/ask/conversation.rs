@@ -69,8 +69,9 @@ impl Conversation {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
-            let sender = datagram.credentials.filter(|sender| is_believed(*sender, self.uid));
-            if let (Some(address), Some(sender), Some(reply)) = (datagram.sender, sender, Reply::parse(&datagram.bytes))
+            let reply = Reply::parse(plain(&datagram.bytes).as_bytes());
+            if let (Some(address), Some(sender), Some(reply)) = (datagram.sender, datagram.credentials, reply)
+                && is_believed(sender, &reply, self.uid)
             {
                 return Ok(Heard::Reply { address, pid: sender.pid, reply });
             }
@@ -78,10 +79,17 @@ impl Conversation {
     }
 }
 
-/// guard is root's or of the user that asks; root believes all, since guard may be anybody's. A pid of 0 is another
-/// container's.
-fn is_believed(sender: Credentials, own: u32) -> bool {
-    sender.pid != 0 && (sender.uid == 0 || sender.uid == own || own == 0)
+/// guard is root's or of the user that asks; root believes all, since guard may be anybody's. Another user's guard refuses,
+/// which is believed too, as it does nothing. A pid of 0 is another container's.
+fn is_believed(sender: Credentials, reply: &Reply, own: u32) -> bool {
+    let refusal = matches!(reply, Reply::Refused(_));
+    sender.pid != 0 && (sender.uid == 0 || sender.uid == own || own == 0 || refusal)
+}
+
+/// Text without what could change the reader's terminal: whoever answers may be any user.
+fn plain(bytes: &[u8]) -> String {
+    let shown = |character: char| if character.is_control() && character != '\n' { ' ' } else { character };
+    String::from_utf8_lossy(bytes).chars().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -89,7 +97,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_changes_the_terminal() {
+        assert_eq!(plain("one\ntwo\u{1b}[31m\u{9b}1m\t\r\u{7f}é".as_bytes()), "one\ntwo [31m 1m   é");
+        assert_eq!(plain(b"\xff"), "\u{fffd}");
+    }
+
+    #[test]
     fn root_and_oneself_are_believed() {
+        let refusal = Reply::Refused(String::new());
         for (pid, uid, own, expected) in [
             (7, 0, 1000, true),
             (7, 1000, 1000, true),
@@ -98,7 +113,9 @@ mod tests {
             (0, 0, 0, false),
             (0, 1000, 1000, false),
         ] {
-            assert_eq!(is_believed(Credentials { pid, uid }, own), expected, "{pid} {uid} {own}");
+            let sender = Credentials { pid, uid };
+            assert_eq!(is_believed(sender, &Reply::Yes(String::new()), own), expected, "{pid} {uid} {own}");
+            assert_eq!(is_believed(sender, &refusal, own), pid != 0, "{pid} {uid} {own}");
         }
     }
 }
