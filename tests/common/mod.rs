@@ -450,15 +450,7 @@ impl Guard {
 
     /// Asks guard as an operator would, with a subcommand: in its namespaces, as `docker exec` does, or beside it.
     pub(crate) fn ask(&self, words: &[&str]) -> Answer {
-        let mut command = self.client(words);
-        let output = {
-            let _alone = FORKING.lock();
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
-        };
-        let output = output.and_then(Child::wait_with_output).expect("the client can be run");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = output.status.code().unwrap_or_else(|| panic!("the client was killed: {}", output.status));
-        Answer { code, out: text(&output.stdout), err: text(&output.stderr) }
+        Answer::of(begin(&mut self.client(words)))
     }
 
     /// The command that asks.
@@ -513,12 +505,39 @@ impl Guard {
     }
 }
 
+/// Starts a client, whose answer is for later.
+pub(crate) fn begin(client: &mut Command) -> Child {
+    spawn(client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
 /// What a client said, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+impl Answer {
+    /// Waits for the client's end, which is to be its own.
+    pub(crate) fn of(client: Child) -> Answer {
+        let output = client.wait_with_output().expect("it can be waited for");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().unwrap_or_else(|| panic!("the client was killed: {}", output.status));
+        Answer { code, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// It is yes, and says so in these words.
+    #[track_caller]
+    pub(crate) fn yes(&self, text: &str) {
+        assert_eq!((self.code, self.out.trim_end()), (0, text), "{self:?}");
+    }
+
+    /// It is no, for this reason.
+    #[track_caller]
+    pub(crate) fn no(&self, why: &str) {
+        assert_eq!((self.code, self.out.trim_end()), (1, why), "{self:?}");
+    }
 }
 
 impl Drop for Guard {
