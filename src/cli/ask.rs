@@ -9,9 +9,9 @@ use crate::doors::wire::{self, Reply, Request};
 use crate::sys::Pid;
 use crate::sys::clock::Deadline;
 use crate::sys::process;
-use crate::sys::socket::Address;
+use crate::sys::socket::{Address, wait_readable};
 use anyhow::{Context, bail, ensure};
-use conversation::{Conversation, Heard};
+use conversation::{Conversation, Heard, PAUSE};
 use options::Options;
 use std::ffi::OsString;
 use std::fmt;
@@ -24,7 +24,7 @@ pub const NO_ANSWER: u8 = 124;
 /// How long an answer may take that guard has at hand, and how much longer than guard itself said one that it has not.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long others may take when one guard has said that it is there.
+/// How long others may take when one guard has said that it is there, and a guard that has just begun to be there.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// What to print, and what to exit with.
@@ -54,10 +54,7 @@ pub fn run(verb: Verb, words: &[OsString]) -> anyhow::Result<Answer> {
 }
 
 fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::Result<Answer> {
-    let names = match std::fs::read("/proc/net/unix") {
-        Ok(table) => names_in(&table, mount_namespace),
-        Err(_) => vec![wire::name(mount_namespace, 1)],
-    };
+    let names = names(mount_namespace, Deadline::after(options.timeout.unwrap_or(GRACE).min(GRACE)));
     let nobody = || {
         format!(
             "no guard is running here: looked for @{} in /proc/net/unix; it must be in the same container, that is in \
@@ -78,6 +75,20 @@ fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::
         Some(_) => error.context("cannot ask the guard that runs"),
         None => error,
     })
+}
+
+/// The control sockets of a mount namespace. A guard that is just beginning has none yet, so it is looked for again.
+fn names(mount_namespace: u64, deadline: Deadline) -> Vec<String> {
+    loop {
+        let names = match std::fs::read("/proc/net/unix") {
+            Ok(table) => names_in(&table, mount_namespace),
+            Err(_) => vec![wire::name(mount_namespace, 1)],
+        };
+        if !names.is_empty() || deadline.left().is_zero() {
+            return names;
+        }
+        let _ = wait_readable(&[], PAUSE.min(deadline.left()));
+    }
 }
 
 /// The control sockets of a mount namespace, in the text of /proc/net/unix (`proc_net(5)`), where a name is what ends a line.

@@ -11,8 +11,9 @@ use std::time::Duration;
 /// An answer is no longer, in bytes: a status of several hundred instances.
 const LONGEST: usize = 64 * 1024;
 
-/// How long to wait where guard has no room for one more request: it takes all that it has at once.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait where guard has no room for one more request, since it takes all that it has at once, and where it has
+/// just begun.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Conversation {
     socket: DatagramSocket,
