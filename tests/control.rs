@@ -202,7 +202,7 @@ fn who_loses_patience_changes_nothing() {
 
 #[test]
 fn the_death_of_guard_ends_the_wait() {
-    let mut guard = child().env("GUARD_STOP_TIMEOUT", "none").fixture("deaf serve").start();
+    let mut guard = child().env("GUARD_STOP_TIMEOUT", "5s").fixture("deaf serve").start();
     guard.line("ready");
     guard.until_yes(&["ready"]);
     let clients = clients(&mut guard, &["stop"], 1);
@@ -221,8 +221,8 @@ fn a_flood_of_requests_delays_nothing() {
     guard.line("ready");
     eventually("guard", || (beside(&guard, &[GUARD, "ready"]).code == 0).then_some(()));
     let (pid, sent) = (guard.pid(), AtomicUsize::new(0));
-    let flood = || {
-        let own = SocketAddr::from_abstract_name(format!("flood/{pid}")).expect("a name");
+    let flood = |number| {
+        let own = SocketAddr::from_abstract_name(format!("flood/{pid}/{number}")).expect("a name");
         let socket = UnixDatagram::bind_addr(&own).expect("a socket");
         let address = SocketAddr::from_abstract_name(name(pid)).expect("a name");
         // Until guard's end closes the other one.
@@ -237,7 +237,9 @@ fn a_flood_of_requests_delays_nothing() {
     // guard ends with this block, and the flood with guard.
     thread::scope(|scope| {
         let mut guard = guard;
-        scope.spawn(flood);
+        // More of them than guard can keep up with.
+        let flood = &flood;
+        (0..4).for_each(|number| drop(scope.spawn(move || flood(number))));
         more(1_000);
         guard.signal(libc::SIGUSR1);
         guard.event("restart");
