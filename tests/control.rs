@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Clients that ask for this, and have been heard.
 fn clients(guard: &mut Guard, words: &[&str], count: usize) -> Vec<Child> {
@@ -214,6 +215,7 @@ fn the_death_of_guard_ends_the_wait() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the delay is the point")]
 fn a_flood_of_requests_delays_nothing() {
     let Some(setup) = alone() else { return };
     let setup = setup.env("GUARD_STOP_TIMEOUT", "5s").options([GUARD]);
@@ -241,6 +243,7 @@ fn a_flood_of_requests_delays_nothing() {
         let flood = &flood;
         (0..4).for_each(|number| drop(scope.spawn(move || flood(number))));
         more(1_000);
+        let before = Instant::now();
         guard.signal(libc::SIGUSR1);
         guard.event("restart");
         guard.line("ready");
@@ -248,6 +251,7 @@ fn a_flood_of_requests_delays_nothing() {
         guard.signal(libc::SIGTERM);
         guard.line("got TERM");
         assert_eq!(guard.code(), 143, "nobody had to be killed");
+        assert!(before.elapsed() < Duration::from_secs(3), "{}", guard.transcript());
     });
     assert!(sent.into_inner() > 2_000);
 }
