@@ -61,12 +61,16 @@ fn from_another_pid_namespace_nobody_is_heard() {
 
 #[test]
 fn without_a_guard_the_message_says_where_it_was_looked_for() {
-    let Some(alone) = alone() else { return };
-    let mut client = alone.options([GUARD, "ready"]).start();
-    let code = client.code();
-    let err = client.err().join("\n");
-    assert_eq!(code, 125, "{err}");
-    assert!(err.contains("guard: no guard is running here: looked for @guard/"), "{err}");
+    if alone().is_none() {
+        return;
+    }
+    // The namespace may have the inode of one whose guard is not quite gone.
+    eventually("nobody", || {
+        let mut client = alone()?.options([GUARD, "ready"]).start();
+        let code = client.code();
+        let err = client.err().join("\n");
+        (code == 125 && err.contains("guard: no guard is running here: looked for @guard/")).then_some(())
+    });
 }
 
 #[test]
@@ -156,7 +160,9 @@ fn a_squatter_on_the_name_is_no_guard() {
     let answer = beside_as(65533, &guard, &["ready", "--timeout", "500ms"]);
     assert_eq!(answer.code, 125, "another user's yes is not believed: {answer:?}");
     // Root believes every user, but not what would change its terminal.
-    let answer = beside(&guard, &[GUARD, "ready"]);
-    assert!(answer.code == 125 && answer.err.contains("more than one guard"), "{answer:?}");
+    let answer = eventually("both", || {
+        let answer = beside(&guard, &[GUARD, "ready"]);
+        (answer.code == 125 && answer.err.contains("more than one guard")).then_some(answer)
+    });
     assert!(!answer.err.contains('\u{1b}'), "{answer:?}");
 }

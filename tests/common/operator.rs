@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "no topic needs all of it")]
 
-use crate::common::{Answer, Guard, Setup, begin, child, fixture, in_path, skipped};
+use crate::common::{Answer, Guard, Setup, begin, child, eventually, fixture, in_path, skipped};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -32,8 +32,14 @@ pub(crate) fn beside_as(user: u32, guard: &Guard, words: &[&str]) -> Answer {
     beside(guard, &line)
 }
 
-/// The name of a guard's control socket, if it is the first in its mount namespace.
+/// The name of a guard's control socket. An inode is soon used again, and whoever had it before may not be quite gone.
 pub(crate) fn name(pid: i32) -> String {
     let namespace = fs::metadata(format!("/proc/{pid}/ns/mnt")).expect("guard lives");
-    format!("guard/{}", namespace.ino())
+    let first = format!("@guard/{}", namespace.ino());
+    eventually("guard's socket alone", || {
+        let sockets = fs::read_to_string("/proc/net/unix").expect("a list of sockets");
+        let names = sockets.lines().filter_map(|line| line.split_whitespace().nth(7));
+        let mut own = names.filter(|name| *name == first || name.starts_with(&format!("{first}/")));
+        own.next().filter(|_| own.next().is_none()).map(|name| name[1..].to_owned())
+    })
 }
