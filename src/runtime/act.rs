@@ -271,7 +271,7 @@ impl Runtime<'_> {
             }
             None => {
                 let runs = self.children.runs().flat_map(|run| [run.group, run.pid]);
-                let checks = self.children.checks().map(|(_, pid)| pid);
+                let checks = self.children.checks.iter().map(|check| check.pid);
                 for group in runs.chain(checks).chain(self.children.hook) {
                     let _ = signals::send_to_group(group, Signal::KILL);
                 }

@@ -1,8 +1,8 @@
 //! Health checks as children: how one is started, ended, and what it said.
 
-use super::Runtime;
 use super::children::Check;
 use super::hear::Which;
+use super::{Runtime, hooks};
 use crate::config::signal::Signal;
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
@@ -10,7 +10,6 @@ use crate::supervisor::{Event, RunId};
 use crate::sys::process::Status;
 use crate::sys::spawn::{Output, Program, Start};
 use crate::sys::{Pid, signals};
-use std::ffi::OsString;
 use std::os::fd::AsFd;
 
 impl Runtime<'_> {
@@ -22,10 +21,7 @@ impl Runtime<'_> {
                 let timeout = duration::show(config.health.timeout);
                 Program::of_guard(&["probe", &target.to_string(), "--timeout", &timeout])
             }
-            HealthCheck::Exec(words) => {
-                let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-                Program::new(&words, config.variable_of_the_app("PATH"))
-            }
+            HealthCheck::Exec(words) => hooks::program(config, words),
         };
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
@@ -36,7 +32,7 @@ impl Runtime<'_> {
         match program.spawn(&start) {
             Ok(pid) => {
                 self.childless = false;
-                self.children.get_mut(id)?.check = Some(Check { pid, output, said: String::new(), killed: false });
+                self.children.checks.push(Check { run: id, pid, output, said: String::new(), killed: false });
                 None
             }
             Err(failure) => {
@@ -48,7 +44,7 @@ impl Runtime<'_> {
     }
 
     pub(super) fn kill_check(&mut self, id: RunId) {
-        if let Some(check) = self.children.get_mut(id).and_then(|run| run.check.as_mut()) {
+        if let Some(check) = self.children.check_mut(id) {
             check.killed = true;
             let _ = signals::send_to_group(check.pid, Signal::KILL);
         }

@@ -38,7 +38,6 @@ pub(super) struct RunProcess {
     pub(super) sweeping: Option<Signal>,
     pub(super) notify: Option<Notify>,
     pub(super) channel: Option<NodeIpc>,
-    pub(super) check: Option<Check>,
     /// What it says of itself (STATUS, `sd_notify(3)`).
     pub(super) status: String,
     pub(super) reloading: bool,
@@ -54,8 +53,9 @@ pub(super) enum Heir {
     Ended(Status, Usage),
 }
 
-/// A health check that runs.
+/// A health check that runs. One that got SIGKILL may outlive its run by a moment.
 pub(super) struct Check {
+    pub(super) run: RunId,
     pub(super) pid: Pid,
     pub(super) output: Option<Health>,
     /// What it had said when its output was closed.
@@ -78,7 +78,6 @@ impl RunProcess {
             sweeping: None,
             notify: None,
             channel: None,
-            check: None,
             status: String::new(),
             reloading: false,
             heir: None,
@@ -101,8 +100,8 @@ impl Check {
 pub(super) struct Children {
     runs: Vec<RunProcess>,
     pub(super) hook: Option<Pid>,
-    /// Health checks that got SIGKILL and outlive their run by a moment.
-    dying: Vec<(RunId, Pid)>,
+    /// Those that have not been reaped.
+    pub(super) checks: Vec<Check>,
 }
 
 impl Children {
@@ -112,20 +111,18 @@ impl Children {
 
     /// Forgets a run of which nothing is left.
     pub(super) fn forget(&mut self, id: RunId) {
-        self.dying = self.checks().filter(|(of, pid)| *of == id || self.dying.contains(&(*of, *pid))).collect();
         self.runs.retain(|run| run.id != id);
     }
 
-    /// All health checks that have not been reaped.
-    pub(super) fn checks(&self) -> impl Iterator<Item = (RunId, Pid)> {
-        let of_runs = self.runs.iter().filter_map(|run| Some((run.id, run.check.as_ref()?.pid)));
-        of_runs.chain(self.dying.iter().copied())
+    /// The health check of a run.
+    pub(super) fn check_mut(&mut self, id: RunId) -> Option<&mut Check> {
+        self.checks.iter_mut().find(|check| check.run == id)
     }
 
-    /// Takes a check that was reaped; `None` if its run is gone.
+    /// Takes a health check that was reaped.
     pub(super) fn take_check(&mut self, pid: Pid) -> Option<Check> {
-        self.dying.retain(|(_, dying)| *dying != pid);
-        self.runs.iter_mut().find_map(|run| run.check.take_if(|check| check.pid == pid))
+        let index = self.checks.iter().position(|check| check.pid == pid)?;
+        Some(self.checks.remove(index))
     }
 
     pub(super) fn get(&self, id: RunId) -> Option<&RunProcess> {
@@ -153,9 +150,9 @@ impl Children {
     /// Whose process this living child is.
     pub(super) fn owner(&self, pid: Pid) -> Owner {
         let run = self.runs.iter().find(|run| run.pid == pid && !run.reaped);
-        match (run, self.checks().find(|(_, check)| *check == pid)) {
+        match (run, self.checks.iter().find(|check| check.pid == pid)) {
             (Some(run), _) => Owner::Run(run.id),
-            (None, Some((id, _))) => Owner::Check(id),
+            (None, Some(check)) => Owner::Check(check.run),
             (None, None) if self.hook == Some(pid) => Owner::Hook,
             (None, None) => Owner::Nobody,
         }
@@ -163,7 +160,7 @@ impl Children {
 
     /// Whether this is the group of a hook or a health check, which are no part of a run.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
-        self.hook == Some(group) || self.checks().any(|(_, check)| check == group)
+        self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)
     }
 
     /// Somebody else's child was reaped: it may have been an heir.

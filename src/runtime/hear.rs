@@ -66,7 +66,7 @@ impl Runtime<'_> {
             Which::Notify(id) => take(self.children.get_mut(id).map(|run| &mut run.notify)),
             Which::Channel(id) => take(self.children.get_mut(id).map(|run| &mut run.channel)),
             Which::Check(id) => {
-                if let Some(check) = self.children.get_mut(id).and_then(|run| run.check.as_mut()) {
+                if let Some(check) = self.children.check_mut(id) {
                     check.listen();
                 }
                 return;

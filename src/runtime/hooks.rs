@@ -25,15 +25,20 @@ pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
     }
 }
 
+/// A configured command, which is looked for where the app is.
+pub(super) fn program(config: &Config, words: &[String]) -> Program {
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    Program::new(&words, config.variable_of_the_app("PATH"))
+}
+
 /// Starts the pre-stop hook in a group of its own. A failure comes with the file that could not be executed, if it is there.
 pub(super) fn start_pre_stop(
     config: &Config,
     environment: &Environment,
     directory: Option<&CStr>,
 ) -> Result<Pid, (SpawnFailure, Option<PathBuf>)> {
-    let words: Vec<OsString> = config.pre_stop.iter().map(OsString::from).collect();
     let start = Start::new(environment.entries(), directory);
-    let program = Program::new(&words, config.variable_of_the_app("PATH"));
+    let program = program(config, &config.pre_stop);
     let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.chdir.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
     Ok(pid)

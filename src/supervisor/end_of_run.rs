@@ -35,8 +35,6 @@ impl Supervisor {
             self.end(now, None, None);
         }
         if !matches!(mode, Mode::Killing { .. }) {
-            // Nobody knows whose check it is once the run is gone, which may be as soon as it is swept.
-            self.end_checks();
             self.actions.push(Action::Sweep(id, Signal::TERM));
         }
     }
@@ -161,7 +159,7 @@ impl Supervisor {
             }
             RunState::Killing { .. } => {
                 // A main process that lives cannot be replaced: it stays, and the restart has failed.
-                run.state = RunState::Ready { watchdog: run.watchdog.map(|period| now.after(period)) };
+                run.state = run.ready_state(now);
                 run.asked = false;
                 run.failure = None;
                 self.report(Notice::Unkillable { run: id });

@@ -21,7 +21,7 @@ impl Supervisor {
     pub(super) fn ready(&mut self, now: Timestamp, id: RunId) {
         let Some(run) = self.run_mut(id) else { return };
         let RunState::Starting { .. } = run.state else { return };
-        run.state = RunState::Ready { watchdog: run.watchdog.map(|period| now.after(period)) };
+        run.state = run.ready_state(now);
         run.ready_since = Some(now);
         if self.settings.ready.when != Readiness::Exec {
             self.report(Notice::Ready { run: id });
@@ -45,10 +45,8 @@ impl Supervisor {
     }
 
     pub(super) fn watchdog_ping(&mut self, now: Timestamp, id: RunId) {
-        if let Some(run) = self.run_mut(id)
-            && let RunState::Ready { watchdog } = &mut run.state
-        {
-            *watchdog = run.watchdog.map(|period| now.after(period));
+        if let Some(run) = self.run_mut(id).filter(|run| run.is_ready()) {
+            run.state = run.ready_state(now);
         }
     }
 

@@ -166,6 +166,11 @@ impl Run {
         }
     }
 
+    /// Can take work from now on.
+    pub(super) fn ready_state(&self, now: Timestamp) -> RunState {
+        RunState::Ready { watchdog: self.watchdog.map(|period| now.after(period)) }
+    }
+
     /// Whether it can take work.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, RunState::Ready { .. })

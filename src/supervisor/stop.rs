@@ -96,8 +96,7 @@ impl Supervisor {
 
     /// Starts the pre-stop hook if a run is there to wait for it. A hook that runs already serves this drain too.
     fn start_hook(&mut self, now: Timestamp, timeout: Option<Duration>) {
-        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
-        if !self.settings.pre_stop || !waits {
+        if !self.settings.pre_stop || !self.is_hook_awaited() {
             return;
         }
         let kill_at = timeout.map(|timeout| now.after(timeout / 2));
@@ -115,8 +114,13 @@ impl Supervisor {
         }
     }
 
+    /// A run waits for the hook before it is told.
+    fn is_hook_awaited(&self) -> bool {
+        self.runs().any(|run| matches!(run.state, RunState::Draining { .. }))
+    }
+
     pub(super) fn hook_ended(&mut self, now: Timestamp) {
-        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
+        let waits = self.is_hook_awaited();
         self.hook = match self.hook {
             Some(hook) if hook.again && waits => {
                 self.tell_hook(now);
@@ -160,7 +164,7 @@ impl Supervisor {
 
     /// A hook that no run waits for any more has lost its purpose: it is a leftover like others.
     pub(super) fn release_hook(&mut self) {
-        let waits = self.runs().any(|run| matches!(run.state, RunState::Draining { .. }));
+        let waits = self.is_hook_awaited();
         if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.told && !waits) {
             hook.told = true;
             self.actions.push(Action::SignalHook(Signal::TERM));

@@ -1,14 +1,10 @@
 //! Single paths through what the app says of itself, what its health checks say, and what an operator asks.
 
-use super::super::{Action, Ending, Failure, Notice, RunId, Settings};
-use super::world::{Leftovers, STOP, Step, UNIT, Words, World, settings, signal};
+use super::super::{Action, Ending, Failure, Notice, Settings};
+use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
 use crate::config::signal::Signal;
 use crate::config::{HealthSettings, Readiness};
 use std::time::Duration;
-
-fn run(number: u32) -> RunId {
-    RunId { instance: 0, number }
-}
 
 /// READY=1 is waited for, for one unit; a stop takes four.
 fn notify() -> Settings {
@@ -36,17 +32,6 @@ fn exit(number: u32, ending: Ending) -> Step {
     Step::Exit(run(number), ending, Leftovers::None)
 }
 
-/// Lets time go on until the world does something.
-fn wait(world: &mut World) -> Vec<Action> {
-    for _ in 0..1_000 {
-        let actions = world.step(Step::Advance);
-        if !actions.is_empty() {
-            return actions;
-        }
-    }
-    panic!("nothing happens any more: {world:?}");
-}
-
 fn reports(actions: &[Action], notice: Notice) -> bool {
     actions.contains(&Action::Report(notice))
 }
@@ -67,7 +52,7 @@ fn a_run_is_ready_when_it_says_so() {
 #[test]
 fn a_run_that_is_not_ready_in_time_is_stopped_and_counts_as_a_failure() {
     let mut world = World::serving(notify());
-    let actions = wait(&mut world);
+    let actions = world.wait();
     assert!(reports(&actions, failing(Failure::NotReady)));
     assert!(actions.contains(&Action::Signal(run(1), STOP)));
     let actions = world.step(exit(1, Ending::Exited(0)));
@@ -83,9 +68,9 @@ fn a_run_that_is_not_ready_in_time_is_stopped_and_counts_as_a_failure() {
 #[test]
 fn a_failed_run_that_ignores_its_signal_is_killed_at_the_stop_timeout() {
     let mut world = World::serving(notify());
-    wait(&mut world);
+    world.wait();
     let told = world.now;
-    let actions = wait(&mut world);
+    let actions = world.wait();
     assert!(actions.contains(&Action::Signal(run(1), Signal::KILL)));
     assert_eq!(world.now, told.after(UNIT * 4));
 }
@@ -95,7 +80,7 @@ fn more_time_moves_the_ready_timeout() {
     let mut world = World::serving(notify());
     world.step(says(Words::More));
     let asked = world.now;
-    assert!(reports(&wait(&mut world), failing(Failure::NotReady)));
+    assert!(reports(&world.wait(), failing(Failure::NotReady)));
     assert_eq!(world.now, asked.after(UNIT * 2));
 }
 
@@ -109,12 +94,12 @@ fn the_watchdog_runs_from_ready_on_and_aborts() {
     }
     world.step(says(Words::Ready));
     let ready = world.now;
-    let actions = wait(&mut world);
+    let actions = world.wait();
     assert_eq!(world.now, ready.after(UNIT));
     assert!(reports(&actions, failing(Failure::Watchdog)));
     assert!(actions.contains(&Action::Signal(run(1), signal("ABRT"))));
     let aborted = world.now;
-    assert!(wait(&mut world).contains(&Action::Signal(run(1), Signal::KILL)));
+    assert!(world.wait().contains(&Action::Signal(run(1), Signal::KILL)));
     assert_eq!(world.now, aborted.after(Duration::from_secs(5)));
     let actions = world.step(exit(1, Ending::Signaled(Signal::KILL)));
     let spawn = Action::Spawn { run: run(2), restarts: 1, last: Some(Ending::Failed(Failure::Watchdog, 137)) };
@@ -153,7 +138,7 @@ fn an_app_that_says_it_stops_gets_no_second_signal_and_a_deadline() {
     let stopping = world.now;
     let actions = world.step(Step::Signal(STOP));
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))), "{actions:?}");
-    assert!(wait(&mut world).contains(&Action::KillEverything));
+    assert!(world.wait().contains(&Action::KillEverything));
     assert_eq!(world.now, stopping.after(UNIT * 4));
 }
 
@@ -165,7 +150,7 @@ fn a_run_is_stopping_from_its_stop_signal_on() {
     assert!(!world.supervisor.is_stopping(run(1)));
     world.step(Step::Signal(STOP));
     assert!(!world.supervisor.is_stopping(run(1)), "it was not told yet");
-    assert!(wait(&mut world).contains(&Action::Signal(run(1), STOP)));
+    assert!(world.wait().contains(&Action::Signal(run(1), STOP)));
     assert!(world.supervisor.is_stopping(run(1)));
     world.step(exit(1, Ending::Exited(0)));
     assert!(!world.supervisor.is_stopping(run(1)));
@@ -185,12 +170,12 @@ fn after_an_app_has_stopped_by_itself_the_policy_decides() {
 #[test]
 fn the_first_check_that_passes_is_readiness_and_ends_the_start_period() {
     let mut world = World::serving(health(2, UNIT * 100));
-    assert_eq!(wait(&mut world), [Action::StartCheck(run(1))]);
+    assert_eq!(world.wait(), [Action::StartCheck(run(1))]);
     assert_eq!(world.step(Step::CheckEnds(run(1), false)), [], "the start period is lenient");
-    wait(&mut world);
+    world.wait();
     assert!(reports(&world.step(Step::CheckEnds(run(1), true)), Notice::Ready { run: run(1) }));
     for count in 1..=2 {
-        wait(&mut world);
+        world.wait();
         let actions = world.step(Step::CheckEnds(run(1), false));
         assert!(reports(&actions, Notice::CheckFailed { run: run(1), count, limit: 2 }));
         assert_eq!(reports(&actions, failing(Failure::Health)), count == 2);
@@ -205,7 +190,7 @@ fn failures_count_only_in_a_row() {
     let mut world = World::serving(health(2, Duration::ZERO));
     for _ in 0..5 {
         for passed in [false, true] {
-            wait(&mut world);
+            world.wait();
             let actions = world.step(Step::CheckEnds(run(1), passed));
             assert!(!reports(&actions, failing(Failure::Health)));
         }
@@ -215,15 +200,15 @@ fn failures_count_only_in_a_row() {
 #[test]
 fn a_check_that_takes_too_long_is_killed_and_has_failed() {
     let mut world = World::serving(health(1, Duration::ZERO));
-    wait(&mut world);
-    assert_eq!(wait(&mut world), [Action::KillCheck(run(1))]);
+    world.wait();
+    assert_eq!(world.wait(), [Action::KillCheck(run(1))]);
     assert!(reports(&world.step(Step::CheckEnds(run(1), false)), failing(Failure::Health)));
 }
 
 #[test]
 fn a_drain_ends_a_check_and_what_it_says_means_nothing() {
     let mut world = World::serving(health(1, Duration::ZERO));
-    wait(&mut world);
+    world.wait();
     assert!(world.step(Step::Signal(STOP)).contains(&Action::KillCheck(run(1))));
     assert_eq!(world.step(Step::CheckEnds(run(1), false)), []);
 }
@@ -237,10 +222,10 @@ fn on_nodes_channel_the_signal_comes_after_half_of_what_is_left() {
     let asked = world.now;
     let actions = world.step(Step::Signal(STOP));
     assert!(actions.contains(&Action::SayDrain(run(1))) && !actions.contains(&Action::SayShutdown(run(1))));
-    let actions = wait(&mut world);
+    let actions = world.wait();
     assert!(actions.contains(&Action::SayShutdown(run(1))) && !actions.contains(&Action::Signal(run(1), STOP)));
     assert_eq!(world.now, asked.after(UNIT));
-    assert!(wait(&mut world).contains(&Action::Signal(run(1), STOP)));
+    assert!(world.wait().contains(&Action::Signal(run(1), STOP)));
     assert_eq!(world.now, asked.after(UNIT + UNIT * 3 / 2));
 }
 
@@ -294,7 +279,7 @@ fn a_reload_waits_until_the_new_run_is_ready_and_keeps_the_old_one_if_it_never_i
             let actions = world.step(Step::Says(run(2), Words::Ready));
             assert!(actions.contains(&Action::Signal(run(1), STOP)));
         } else {
-            assert!(wait(&mut world).contains(&Action::Signal(run(2), STOP)));
+            assert!(world.wait().contains(&Action::Signal(run(2), STOP)));
             let actions = world.step(exit(2, Ending::Exited(0)));
             assert!(reports(&actions, Notice::ReloadFailed { old: run(1), new: run(2) }));
             assert_eq!(world.supervisor.readiness(), Ok(()));

@@ -1,16 +1,11 @@
 //! Single paths through the contract, each a sentence of it.
 
 use super::super::{Action, Ending, Notice, RunId, Settings, SpawnError};
-use super::world::{Leftovers, STOP, Step, UNIT, World, settings, signal};
+use super::world::{Leftovers, STOP, Step, UNIT, World, run, settings, signal};
 use crate::config::codes::CodeSet;
 use crate::config::signal::Signal;
 use crate::config::{Meaning, RestartPolicy};
 use std::time::Duration;
-
-/// The `number`th run of the only instance.
-fn run(number: u32) -> RunId {
-    RunId { instance: 0, number }
-}
 
 /// No drain delay and no hook: a stop request is the stop signal.
 fn plain() -> Settings {
@@ -37,17 +32,6 @@ fn spawns(actions: &[Action], number: u32) -> bool {
     actions.iter().any(|action| matches!(action, Action::Spawn { run, .. } if *run == self::run(number)))
 }
 
-/// Lets time go on until the world does something or ends.
-fn wait(world: &mut World) -> Vec<Action> {
-    for _ in 0..1_000 {
-        let actions = world.step(Step::Advance);
-        if !actions.is_empty() {
-            return actions;
-        }
-    }
-    panic!("nothing happens any more: {world:?}");
-}
-
 #[test]
 fn the_first_restart_is_immediate_and_the_next_doubles_from_the_initial_delay() {
     let mut settings = plain();
@@ -61,7 +45,7 @@ fn the_first_restart_is_immediate_and_the_next_doubles_from_the_initial_delay() 
         let mut actions = world.step(exit(number, 1));
         delays.push(delay_of(&actions));
         while !spawns(&actions, number + 1) {
-            actions = wait(&mut world);
+            actions = world.wait();
         }
         world.step(Step::Spawn(Ok(())));
     }
@@ -87,7 +71,7 @@ fn at_the_limit_guard_gives_up_with_the_last_code() {
     for number in 1..=2 {
         let mut actions = world.step(exit(number, 1));
         while !spawns(&actions, number + 1) {
-            actions = wait(&mut world);
+            actions = world.wait();
         }
         world.step(Step::Spawn(Ok(())));
     }
@@ -183,7 +167,7 @@ fn a_deaf_app_is_killed_at_the_stop_timeout() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     let asked = world.now;
-    while !wait(&mut world).contains(&Action::KillEverything) {}
+    while !world.wait().contains(&Action::KillEverything) {}
     assert_eq!(world.now.since(asked), UNIT * 4);
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(137));
@@ -194,7 +178,7 @@ fn what_not_even_sigkill_ends_does_not_keep_guard() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     while world.exit.is_none() {
-        wait(&mut world);
+        world.wait();
     }
     assert_eq!(world.exit, Some(137));
 }
@@ -204,7 +188,7 @@ fn a_killed_leftover_changes_no_code() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
-    while !wait(&mut world).contains(&Action::KillEverything) {}
+    while !world.wait().contains(&Action::KillEverything) {}
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(0));
 }
@@ -215,7 +199,7 @@ fn leftovers_of_a_crash_have_two_seconds_before_the_next_run() {
     let actions = world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Mortal));
     assert!(actions.contains(&Action::Sweep(run(1), STOP)) && !spawns(&actions, 2));
     let ended = world.now;
-    let actions = wait(&mut world);
+    let actions = world.wait();
     assert_eq!(world.now.since(ended), Duration::from_secs(2));
     assert!(actions.contains(&Action::Sweep(run(1), Signal::KILL)) && spawns(&actions, 2));
 }
@@ -296,7 +280,7 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
     let mut world = World::serving(settings);
     world.step(Step::Signal(signal("USR1")));
     let asked = world.now;
-    while !wait(&mut world).contains(&Action::Signal(run(1), Signal::KILL)) {}
+    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
     assert_eq!(world.now.since(asked), UNIT * 4);
 }
 
@@ -304,8 +288,8 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
 fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
-    while !wait(&mut world).contains(&Action::Signal(run(1), Signal::KILL)) {}
-    let actions = wait(&mut world);
+    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    let actions = world.wait();
     assert!(actions.contains(&Action::Draining(false)), "{actions:?}");
     assert!(spawns(&world.step(exit(1, 1)), 2), "its end is a crash like any other");
 }
