@@ -121,13 +121,15 @@ fn gunicorn() -> Option<PathBuf> {
 fn gunicorn_with_a_request_in_flight() {
     let Some(gunicorn) = gunicorn() else { return };
     let directory = tempfile::tempdir().expect("a directory");
-    let app = "import sys, time\n\
+    // The request is in flight until somebody writes to the pipe.
+    let app = "import sys\n\
         def app(environ, start_response):\n\
         \x20   print('begun', flush=True)\n\
-        \x20   time.sleep(1)\n\
+        \x20   open('go').read()\n\
         \x20   start_response('200 OK', [('Content-Length', '4')])\n\
         \x20   return [b'done']\n";
     std::fs::write(directory.path().join("slow.py"), app).expect("a file");
+    nix::unistd::mkfifo(&directory.path().join("go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     for setup in setups() {
         let setup = setup.directory(directory.path()).env("HOME", directory.path());
         let words = ["--bind", "127.0.0.1:0", "slow:app"].map(Into::into);
@@ -140,6 +142,8 @@ fn gunicorn_with_a_request_in_flight() {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
         guard.line("begun");
         guard.signal(libc::SIGTERM);
+        guard.event("stop-signal");
+        std::fs::write(directory.path().join("go"), "").expect("the request waits for it");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer}");
