@@ -10,8 +10,8 @@ const WIDEST: usize = 50;
 /// A table of all variables, and what is worth a warning.
 pub fn text(config: &Config) -> String {
     let mut text = String::new();
-    let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy()).collect();
-    let _ = writeln!(text, "command: {}", if command.is_empty() { "none given".to_owned() } else { command.join(" ") });
+    let command = if config.command.is_empty() { "none given".to_owned() } else { config.command_line() };
+    let _ = writeln!(text, "command: {command}");
     let platform = config.platform;
     let own = duration::show(platform.own_timeout);
     let _ = writeln!(text, "platform: {}, whose own stop timeout is {own}\n", platform.name);

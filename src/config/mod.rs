@@ -260,6 +260,11 @@ impl Config {
         index.map_or(Origin::Default, |index| self.origins[index])
     }
 
+    /// The app and its arguments, for people.
+    pub fn command_line(&self) -> String {
+        self.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
     /// The value of a variable that the app gets.
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())

@@ -47,11 +47,10 @@ impl<'a> Journal<'a> {
     /// The first line, and the warnings that belong to it.
     pub(super) fn start(&self) {
         let config = self.config;
-        let command: Vec<_> = config.command.iter().map(|word| word.to_string_lossy()).collect();
         log::info!(
             version = env!("CARGO_PKG_VERSION"),
             pid = process::id(),
-            app:% = command.join(" "),
+            app:% = config.command_line(),
             stop_timeout:% = self.stop_timeout(),
             msg:% = format!("stop timeout: {}", self.stop_timeout_source());
             "start"

@@ -109,7 +109,7 @@ impl Runtime<'_> {
 
     /// The command, of which a datagram may not hold all.
     fn app(&self) -> String {
-        report::cut(self.config.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "))
+        report::cut(self.config.command_line())
     }
 
     fn status(&self) -> Status {
