@@ -1,0 +1,158 @@
+//! A container that was started, with what it says; it is gone when the test is done with it.
+
+#![allow(dead_code, reason = "topics that are to come need it")]
+
+use crate::common::{Answer, Event, Guard, child, eventually, in_path};
+use crate::engine::Engine;
+use crate::image::image;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How a container is to be run: `docker run OPTIONS IMAGE COMMAND`.
+pub(crate) struct Run {
+    engine: Engine,
+    image: String,
+    options: Vec<String>,
+    command: Vec<String>,
+    terminal: bool,
+}
+
+/// The fixture behind guard, under Docker.
+pub(crate) fn docker() -> Run {
+    Run::of(Engine::Docker, image(Engine::Docker, "fixture"))
+}
+
+/// The fixture behind guard, under Podman.
+pub(crate) fn podman() -> Run {
+    Run::of(Engine::Podman, image(Engine::Podman, "fixture"))
+}
+
+impl Run {
+    pub(crate) fn of(engine: Engine, image: String) -> Run {
+        Run { engine, image, options: Vec::new(), command: Vec::new(), terminal: false }
+    }
+
+    /// Options of the engine's, divided by spaces.
+    pub(crate) fn options(mut self, words: &str) -> Run {
+        self.options.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Run {
+        self.options.extend(["--env".to_owned(), format!("{name}={value}")]);
+        self
+    }
+
+    /// What replaces the image's CMD.
+    pub(crate) fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Run {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The fixture with words divided by spaces; tests/fixture/app.rs lists them.
+    pub(crate) fn fixture(self, words: &str) -> Run {
+        self.command(["fixture"].into_iter().chain(words.split_whitespace()))
+    }
+
+    /// `--interactive --tty`, at a terminal that the test has.
+    pub(crate) fn terminal(mut self) -> Run {
+        self.terminal = true;
+        self.options("--interactive --tty")
+    }
+
+    /// Runs it, with the client in the foreground: its lines are the container's, and so is its exit code.
+    pub(crate) fn start(self) -> Container {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("guard-test-{}-{number}", std::process::id());
+        let words = ["run".to_owned(), "--name".to_owned(), name.clone()];
+        let words = words.into_iter().chain(self.options).chain([self.image]).chain(self.command);
+        let client = client(self.engine, words, self.terminal);
+        Container { engine: self.engine, name, client }
+    }
+}
+
+/// The engine's client as a process whose lines can be waited for.
+fn client(engine: Engine, words: impl IntoIterator<Item = String>, terminal: bool) -> Guard {
+    let program = in_path(engine.program()).expect("an engine that answers has a client");
+    let mut setup = child().program(program).options(words);
+    for (name, value) in std::env::vars_os() {
+        setup = setup.env(name, value);
+    }
+    if terminal { setup.terminal().start() } else { setup.start() }
+}
+
+/// A container. What it says is what its client prints.
+pub(crate) struct Container {
+    pub(crate) engine: Engine,
+    pub(crate) name: String,
+    client: Guard,
+}
+
+impl Deref for Container {
+    type Target = Guard;
+
+    fn deref(&self) -> &Guard {
+        &self.client
+    }
+}
+
+impl DerefMut for Container {
+    fn deref_mut(&mut self) -> &mut Guard {
+        &mut self.client
+    }
+}
+
+impl Container {
+    /// A command about this container, `stop --time 3` say.
+    pub(crate) fn tell(&self, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().chain([self.name.as_str()]).collect();
+        self.engine.tell(&words)
+    }
+
+    /// Runs a command in it, as `docker exec` does.
+    pub(crate) fn exec(&self, words: &[&str]) -> Answer {
+        self.engine.ask(&[&["exec", &self.name], words].concat())
+    }
+
+    /// Asks its guard.
+    pub(crate) fn ask(&self, words: &[&str]) -> Answer {
+        self.exec(&[&["guard"], words].concat())
+    }
+
+    /// Asks its guard until the answer is yes.
+    pub(crate) fn until_yes(&self, words: &[&str]) -> Answer {
+        eventually(&format!("yes to {words:?}"), || Some(self.ask(words)).filter(|answer| answer.code == 0))
+    }
+
+    /// Sends its PID 1 a signal by name.
+    pub(crate) fn kill(&self, signal: &str) {
+        self.tell(&format!("kill --signal {signal}"));
+    }
+
+    /// What the engine knows of it, by a template such as `{{.State.ExitCode}}`.
+    pub(crate) fn inspect(&self, template: &str) -> String {
+        self.engine.tell(&["inspect", "--format", template, &self.name])
+    }
+
+    /// Waits until the engine says this of it.
+    pub(crate) fn until(&self, template: &str, value: &str) {
+        eventually(&format!("{template} {value}"), || (self.inspect(template) == value).then_some(()));
+    }
+
+    /// Follows the log from here on, with a client that stays whatever becomes of the container's streams.
+    pub(crate) fn log(&self) -> Guard {
+        client(self.engine, ["logs", "--follow", &self.name].map(str::to_owned), false)
+    }
+
+    /// The events of guard's log so far that bear this name.
+    pub(crate) fn said(&self, name: &str) -> Vec<Event> {
+        self.events().into_iter().filter(|event| event.name() == name).collect()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.engine.ask(&["rm", "--force", "--volumes", &self.name]);
+    }
+}

@@ -1,0 +1,122 @@
+//! The images that the tests run, each built when it is first asked for.
+
+use crate::common::Answer;
+use crate::engine::Engine;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+/// Where the images of the tests are, below this name.
+const OURS: &str = "guard-test";
+
+/// Images that are there.
+static MADE: Mutex<Option<HashSet<(Engine, String)>>> = Mutex::new(None);
+
+/// An image of images/NAME.Dockerfile, with guard and the fixture beside it.
+pub(crate) fn image(engine: Engine, name: &str) -> String {
+    let tag = format!("{OURS}/{name}");
+    once(engine, &tag, || {
+        let here = sources().join("images");
+        let file = here.join(format!("{name}.Dockerfile"));
+        build(&file, context(), &tag);
+    });
+    tag
+}
+
+/// The image of a Dockerfile of the project, built as its head comment says.
+pub(crate) fn image_of(engine: Engine, dockerfile: &str, name: &str) -> String {
+    let tag = format!("{OURS}/{name}");
+    once(engine, &tag, || build(&project().join(dockerfile), project(), &tag));
+    tag
+}
+
+/// Makes an image, unless it is there: with Docker, and Podman gets a copy.
+fn once(engine: Engine, tag: &str, build: impl FnOnce()) {
+    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let made = made.get_or_insert_default();
+    if made.insert((Engine::Docker, tag.to_owned())) {
+        build();
+    }
+    if engine == Engine::Podman && made.insert((Engine::Podman, tag.to_owned())) {
+        copy_to_podman(tag);
+    }
+}
+
+fn build(file: &Path, context: &Path, tag: &str) {
+    let text = std::fs::read_to_string(file).expect("a Dockerfile");
+    let bases = text.lines().filter_map(|line| line.strip_prefix("FROM ")?.split_whitespace().next());
+    for base in bases.filter(|base| *base != "scratch") {
+        if base.starts_with(OURS) {
+            continue; // the test has asked for it before
+        }
+        make_base(base);
+    }
+    let (file, context) = (file.display().to_string(), context.display().to_string());
+    Engine::Docker.tell(&["build", "--quiet", "--file", &file, "--tag", tag, &context]);
+}
+
+/// Makes a base image, unless the engine has it.
+fn make_base(name: &str) {
+    let base = sources().join("base");
+    if Engine::Docker.ask(&["image", "inspect", name]).code == 0 {
+        return;
+    }
+    if name != "debian:bookworm-slim" {
+        make_base("debian:bookworm-slim");
+    }
+    let output = Command::new("bash").arg(base).arg(name).output().expect("bash is there");
+    assert!(output.status.success(), "base {name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn copy_to_podman(tag: &str) {
+    let mut save = Command::new("docker");
+    let mut save = save.args(["save", tag]).stdout(Stdio::piped()).spawn().expect("docker is there");
+    let image = save.stdout.take().expect("a pipe");
+    let mut load = Command::new("podman");
+    let load = load.args(["load", "--quiet"]).stdin(image).stdout(Stdio::null()).stderr(Stdio::piped());
+    let answer = Answer::of(load.spawn().expect("podman is there"));
+    assert!(save.wait().is_ok_and(|status| status.success()) && answer.code == 0, "{tag}: {answer:?}");
+}
+
+/// Removes the images of the tests; base images stay, as they are slow to make.
+pub(crate) fn remove() {
+    let made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+    for (engine, tag) in made.into_iter().flatten() {
+        engine.ask(&["rmi", "--force", &tag]);
+    }
+}
+
+/// A directory with the static guard and the static fixture, as they are released.
+pub(crate) fn context() -> &'static Path {
+    static CONTEXT: OnceLock<PathBuf> = OnceLock::new();
+    CONTEXT.get_or_init(|| {
+        let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.current_dir(project()).args(["build", "--quiet", "--locked", "--release", "--target", &target]);
+        build.args(["--bin", "guard", "--example", "fixture"]);
+        assert!(build.status().is_ok_and(|status| status.success()), "guard cannot be built for {target}");
+        let built = target_directory().join(target).join("release");
+        let context = target_directory().join("containers");
+        std::fs::create_dir_all(&context).expect("a directory in the target directory");
+        for (from, to) in [("guard", "guard"), ("examples/fixture", "fixture")] {
+            std::fs::copy(built.join(from), context.join(to)).expect("it was built");
+        }
+        context
+    })
+}
+
+/// cargo's, of which the tests' guard is in the profile's directory, with or without one for the target above it.
+fn target_directory() -> &'static Path {
+    let guard = Path::new(env!("CARGO_BIN_EXE_guard"));
+    let has_tag = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
+    guard.ancestors().find(has_tag).expect("cargo tags its target directory")
+}
+
+pub(crate) fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> PathBuf {
+    project().join("tests/containers")
+}

@@ -1,0 +1,72 @@
+//! The contract under real engines. `bash tests/containers/run` starts engines of its own and runs this; `cargo test`
+//! runs it where a Docker engine answers, and says otherwise that it was skipped.
+//!
+//! Images are made from Debian's packages, since a test machine may have nowhere to pull from; see `base` and `images`.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "the environment, and what the run has to say"
+)]
+
+/// The tests of a topic, by name.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
+            let topic = module_path!().trim_start_matches("containers::");
+            vec![$(libtest_mimic::Trial::test(format!("{topic}::{}", stringify!($name)), || {
+                $name();
+                Ok(())
+            })),*]
+        }
+    };
+}
+
+#[path = "../common/mod.rs"]
+mod common;
+mod container;
+mod dockerfile;
+mod engine;
+mod image;
+mod stop;
+
+use engine::Engine;
+use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
+fn topics() -> Vec<Trial> {
+    [dockerfile::tests(), stop::tests()].into_iter().flatten().collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let mut tests = topics();
+    let needs_podman = |test: &Trial| test.name().contains("podman");
+    if !arguments.list {
+        if !Engine::Docker.answers() {
+            println!("skipped: containers: no engine answers `docker version`; `bash tests/containers/run` starts one");
+            println!("0 passed, 0 failed, {} skipped", tests.len());
+            return ExitCode::SUCCESS;
+        }
+        if !Engine::Podman.answers() {
+            println!("skipped: containers: the tests with podman in their names: there is no `podman`");
+            tests = tests
+                .into_iter()
+                .map(|test| {
+                    let skip = needs_podman(&test);
+                    test.with_ignored_flag(skip)
+                })
+                .collect();
+        }
+    }
+    // They wait for engines most of the time.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    let ran = libtest_mimic::run(&arguments, tests);
+    if arguments.list {
+        return ran.exit_code();
+    }
+    image::remove();
+    println!("{} passed, {} failed, {} skipped", ran.num_passed, ran.num_failed, ran.num_ignored);
+    let skipped_in_ci = std::env::var_os("CI").is_some() && ran.num_ignored > 0;
+    if skipped_in_ci { ExitCode::FAILURE } else { ran.exit_code() }
+}
