@@ -149,6 +149,11 @@ impl Container {
     pub(crate) fn said(&self, name: &str) -> Vec<Event> {
         self.events().into_iter().filter(|event| event.name() == name).collect()
     }
+
+    /// The names of all events of guard's log so far.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.events().iter().map(|event| event.name().to_owned()).collect()
+    }
 }
 
 impl Drop for Container {

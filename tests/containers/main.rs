@@ -22,6 +22,8 @@ macro_rules! tests {
     };
 }
 
+#[path = "../common/clock.rs"]
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod container;
