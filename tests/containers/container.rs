@@ -1,11 +1,10 @@
 //! A container that was started, with what it says; it is gone when the test is done with it.
 
-#![allow(dead_code, reason = "topics that are to come need it")]
-
 use crate::common::{Answer, Event, Guard, child, eventually, in_path};
 use crate::engine::Engine;
 use crate::image::image;
 use std::ops::{Deref, DerefMut};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How a container is to be run: `docker run OPTIONS IMAGE COMMAND`.
@@ -38,9 +37,14 @@ impl Run {
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Run {
-        self.options.extend(["--env".to_owned(), format!("{name}={value}")]);
+    /// An option whose value may have spaces.
+    pub(crate) fn option(mut self, name: &str, value: &str) -> Run {
+        self.options.extend([name.to_owned(), value.to_owned()]);
         self
+    }
+
+    pub(crate) fn env(self, name: &str, value: &str) -> Run {
+        self.option("--env", &format!("{name}={value}"))
     }
 
     /// What replaces the image's CMD.
@@ -54,6 +58,7 @@ impl Run {
         self.command(["fixture"].into_iter().chain(words.split_whitespace()))
     }
 
+    #[allow(dead_code, reason = "the tests at a terminal are to come")]
     /// `--interactive --tty`, at a terminal that the test has.
     pub(crate) fn terminal(mut self) -> Run {
         self.terminal = true;
@@ -62,20 +67,36 @@ impl Run {
 
     /// Runs it, with the client in the foreground: its lines are the container's, and so is its exit code.
     pub(crate) fn start(self) -> Container {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("guard-test-{}-{number}", std::process::id());
-        let words = ["run".to_owned(), "--name".to_owned(), name.clone()];
-        let words = words.into_iter().chain(self.options).chain([self.image]).chain(self.command);
-        let client = client(self.engine, words, self.terminal);
-        Container { engine: self.engine, name, client }
+        let (engine, name, terminal) = (self.engine, unique(), self.terminal);
+        let client = client(engine, self.line(&["run", "--name", &name]), terminal, Stdio::null());
+        Container { engine, name, client }
+    }
+
+    /// Runs it in the background, where it may end and begin again; see [`Container::log`] for its lines.
+    pub(crate) fn start_detached(self) -> Container {
+        let (engine, name) = (self.engine, unique());
+        let client = client(engine, self.line(&["run", "--detach", "--name", &name]), false, Stdio::null());
+        let mut container = Container { engine, name, client };
+        assert_eq!(container.code(), 0, "{}", container.transcript());
+        container
+    }
+
+    fn line(self, first: &[&str]) -> Vec<String> {
+        let first = first.iter().map(|word| (*word).to_owned());
+        first.chain(self.options).chain([self.image]).chain(self.command).collect()
     }
 }
 
+/// A name for a container.
+fn unique() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("guard-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 /// The engine's client as a process whose lines can be waited for.
-fn client(engine: Engine, words: impl IntoIterator<Item = String>, terminal: bool) -> Guard {
+fn client(engine: Engine, words: Vec<String>, terminal: bool, stdin: Stdio) -> Guard {
     let program = in_path(engine.program()).expect("an engine that answers has a client");
-    let mut setup = child().program(program).options(words);
+    let mut setup = child().program(program).options(words).stdin(stdin);
     for (name, value) in std::env::vars_os() {
         setup = setup.env(name, value);
     }
@@ -137,12 +158,19 @@ impl Container {
 
     /// Waits until the engine says this of it.
     pub(crate) fn until(&self, template: &str, value: &str) {
-        eventually(&format!("{template} {value}"), || (self.inspect(template) == value).then_some(()));
+        let ask = || self.engine.ask(&["inspect", "--format", template, &self.name]);
+        eventually(&format!("{template} {value}"), || (ask().out.trim_end() == value).then_some(()));
     }
 
     /// Follows the log from here on, with a client that stays whatever becomes of the container's streams.
     pub(crate) fn log(&self) -> Guard {
-        client(self.engine, ["logs", "--follow", &self.name].map(str::to_owned), false)
+        client(self.engine, ["logs", "--follow", &self.name].map(str::to_owned).into(), false, Stdio::null())
+    }
+
+    /// A session of `docker exec --interactive`, with a pipe as its stdin.
+    pub(crate) fn session(&self, words: &[&str]) -> Guard {
+        let line = [&["exec", "--interactive", &self.name], words].concat();
+        client(self.engine, line.into_iter().map(str::to_owned).collect(), false, Stdio::piped())
     }
 
     /// The events of guard's log so far that bear this name.

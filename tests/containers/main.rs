@@ -29,15 +29,21 @@ mod common;
 mod container;
 mod dockerfile;
 mod engine;
+mod exec;
+mod healthcheck;
 mod image;
 mod stop;
+mod tiers;
 
 use engine::Engine;
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
-    [dockerfile::tests(), stop::tests()].into_iter().flatten().collect()
+    [dockerfile::tests(), exec::tests(), healthcheck::tests(), stop::tests(), tiers::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn main() -> ExitCode {
