@@ -19,7 +19,7 @@ pub(crate) fn image(engine: Engine, name: &str) -> String {
     once(engine, &tag, || {
         let here = sources().join("images");
         let file = here.join(format!("{name}.Dockerfile"));
-        build(&file, context(), &tag);
+        build(&file, context(), &tag, &[]);
     });
     tag
 }
@@ -27,7 +27,16 @@ pub(crate) fn image(engine: Engine, name: &str) -> String {
 /// The image of a Dockerfile of the project, built as its head comment says.
 pub(crate) fn image_of(engine: Engine, dockerfile: &str, name: &str) -> String {
     let tag = format!("{OURS}/{name}");
-    once(engine, &tag, || build(&project().join(dockerfile), project(), &tag));
+    once(engine, &tag, || build(&project().join(dockerfile), project(), &tag, &[]));
+    tag
+}
+
+/// The same for another architecture, as Dockerfiles name them, and Docker.
+pub(crate) fn image_for(architecture: &str, dockerfile: &str, name: &str) -> String {
+    let tag = format!("{OURS}/{name}");
+    let argument = format!("TARGETARCH={architecture}");
+    let build = || build(&project().join(dockerfile), project(), &tag, &["--build-arg", &argument]);
+    once(Engine::Docker, &tag, build);
     tag
 }
 
@@ -43,9 +52,10 @@ fn once(engine: Engine, tag: &str, build: impl FnOnce()) {
     }
 }
 
-fn build(file: &Path, context: &Path, tag: &str) {
+fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
     let text = std::fs::read_to_string(file).expect("a Dockerfile");
-    let bases = text.lines().filter_map(|line| line.strip_prefix("FROM ")?.split_whitespace().next());
+    let froms = text.lines().filter_map(|line| line.strip_prefix("FROM "));
+    let bases = froms.filter_map(|from| from.split_whitespace().find(|word| !word.starts_with("--")));
     for base in bases.filter(|base| *base != "scratch") {
         if base.starts_with(OURS) {
             continue; // the test has asked for it before
@@ -53,7 +63,8 @@ fn build(file: &Path, context: &Path, tag: &str) {
         make_base(base);
     }
     let (file, context) = (file.display().to_string(), context.display().to_string());
-    Engine::Docker.tell(&["build", "--quiet", "--file", &file, "--tag", tag, &context]);
+    let line = [&["build", "--quiet", "--file", &file, "--tag", tag], options, &[&context]].concat();
+    Engine::Docker.tell(&line);
 }
 
 /// Makes a base image, unless the engine has it.

@@ -32,6 +32,7 @@ mod engine;
 mod exec;
 mod healthcheck;
 mod image;
+mod own_image;
 mod stop;
 mod tiers;
 
@@ -40,7 +41,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
-    [dockerfile::tests(), exec::tests(), healthcheck::tests(), stop::tests(), tiers::tests()]
+    [dockerfile::tests(), exec::tests(), healthcheck::tests(), own_image::tests(), stop::tests(), tiers::tests()]
         .into_iter()
         .flatten()
         .collect()
