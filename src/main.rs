@@ -31,10 +31,7 @@ fn main() -> ExitCode {
             answer.code
         }),
         Mode::Probe => cli::probe::run(&layers.words).map(|()| 0),
-        Mode::Run => Config::resolve(layers).map_err(Into::into).and_then(|config| {
-            report::init(&config);
-            runtime::run(&config)
-        }),
+        Mode::Run => run(layers),
     };
     let code = outcome.unwrap_or_else(|error| {
         report::complain(&format!("{error:#}"));
@@ -45,6 +42,17 @@ fn main() -> ExitCode {
         }
     });
     ExitCode::from(code)
+}
+
+/// Runs the app. What keeps guard from that is its last word too.
+fn run(layers: Layers) -> anyhow::Result<u8> {
+    let config = Config::resolve(layers).inspect_err(|errors| {
+        report::say_last(errors.termination_log.as_deref(), supervisor::OWN_ERROR, &errors.to_string());
+    })?;
+    report::init(&config);
+    runtime::run(&config).inspect_err(|error| {
+        report::say_last(config.termination_log.as_deref(), supervisor::OWN_ERROR, &format!("{error:#}"));
+    })
 }
 
 /// Writes to stdout, which nothing else does: it is the app's.

@@ -73,6 +73,29 @@ fn a_command_that_is_not_there_is_the_last_word() {
     assert!(text.contains("/no/such/app") && text.contains("127"), "{text}");
 }
 
+/// What people look for first in a container that does not start.
+#[test]
+fn a_bad_configuration_is_the_last_word() {
+    let word = Word::new();
+    let setup = child().env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_STOP_TIMEOUT", "x");
+    assert_eq!(setup.env("GUARD_RESTART", "y").fixture("exit 0").start().code(), 125);
+    let text = word.text();
+    assert!(text.starts_with("exit code 125: "), "{text}");
+    assert!(text.contains("GUARD_STOP_TIMEOUT=x") && text.contains("GUARD_RESTART=y"), "{text}");
+}
+
+/// Who asks in the container that guard runs in has no word in it.
+#[test]
+fn a_check_leaves_it_alone() {
+    let word = Word::new();
+    fs::write(word.path(), "run 1 died of SIGSEGV\n").unwrap();
+    for value in ["5s", "x"] {
+        let setup = child().env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_STOP_TIMEOUT", value);
+        setup.options(["check"]).start().status();
+        assert_eq!(word.text(), "run 1 died of SIGSEGV\n");
+    }
+}
+
 #[test]
 fn it_is_never_longer_than_kubernetes_reads() {
     let word = Word::new();

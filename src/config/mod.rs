@@ -178,13 +178,17 @@ pub struct Unknown {
 
 /// Every error of a configuration, one a line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<String>);
+pub struct ConfigErrors {
+    pub errors: Vec<String>,
+    /// Where they are to be said too, as far as that is known.
+    pub termination_log: Option<PathBuf>,
+}
 
 impl std::error::Error for ConfigErrors {}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
+        f.write_str(&self.errors.join("\n"))
     }
 }
 
@@ -219,7 +223,11 @@ impl Config {
         config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
         config.environment = layers.environment_of_the_app();
         config.command = layers.command;
-        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+        if errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors { errors, termination_log: config.termination_log })
+        }
     }
 
     fn of_platform(platform: Platform) -> Config {

@@ -13,7 +13,7 @@ fn layers(line: &str, environment: &[(&str, &str)]) -> (Mode, Layers) {
 }
 
 fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
-    resolve(line, environment).expect_err("a configuration with errors").0
+    resolve(line, environment).expect_err("a configuration with errors").errors
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub use last_word::LastWord;
 use crate::config::{Config, LogFormat};
 use crate::sys::output::Output;
 use std::io::ErrorKind;
+use std::path::Path;
 use writer::Writer;
 
 /// Sets the logger up; from here on the macros of `log` work.
@@ -25,6 +26,13 @@ pub fn init(config: &Config) {
         .target(env_logger::Target::Pipe(Box::new(writer)))
         .format(move |buffer, record| std::io::Write::write_all(buffer, line(record).as_bytes()))
         .init();
+}
+
+/// The last word of a guard that has not begun to run. Errors are nobody's: the log says the same.
+pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
+    if let Ok(word) = LastWord::open(termination_log) {
+        word.say(&format!("exit code {code}: {reason}"));
+    }
 }
 
 /// Says something before there is a configuration to say how.
