@@ -31,14 +31,16 @@ fn code(text: &str) -> Vec<&str> {
     blocks
 }
 
-/// Every `GUARD_X=value` of a piece of code, also as ECS has it: `"name": "GUARD_X", "value": "value"`.
+/// Every `GUARD_X=value` of a piece of code, also as ECS has it, `"name": "GUARD_X", "value": "value"`, and Kubernetes,
+/// `{ name: GUARD_X, value: value }`.
 fn settings(code: &str) -> Vec<(&str, &str)> {
     let plain = code.split_whitespace().filter_map(|word| word.split_once('='));
     let json = code.split("\"name\": \"").skip(1).filter_map(|rest| {
         let (name, rest) = rest.split_once('"')?;
         Some((name, rest.strip_prefix(", \"value\": \"")?.split_once('"')?.0))
     });
-    plain.chain(json).filter(|(name, _)| name.starts_with("GUARD_")).collect()
+    let yaml = code.split("{ name: ").skip(1).filter_map(|rest| rest.split_once(" }")?.0.split_once(", value: "));
+    plain.chain(json).chain(yaml).filter(|(name, _)| name.starts_with("GUARD_")).collect()
 }
 
 #[test]
