@@ -125,6 +125,12 @@ impl DerefMut for Container {
 }
 
 impl Container {
+    /// One that something else has started: its lines are those of its log.
+    pub(crate) fn existing(engine: Engine, name: &str) -> Container {
+        let client = client(engine, ["logs", "--follow", name].map(str::to_owned).into(), false, Stdio::null());
+        Container { engine, name: name.to_owned(), client }
+    }
+
     /// A command about this container, `stop --time 3` say.
     pub(crate) fn tell(&self, words: &str) -> String {
         let words: Vec<&str> = words.split_whitespace().chain([self.name.as_str()]).collect();

@@ -32,6 +32,7 @@ mod engine;
 mod exec;
 mod healthcheck;
 mod image;
+mod kube;
 mod own_image;
 mod stop;
 mod tiers;
@@ -41,10 +42,18 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
-    [dockerfile::tests(), exec::tests(), healthcheck::tests(), own_image::tests(), stop::tests(), tiers::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        dockerfile::tests(),
+        exec::tests(),
+        healthcheck::tests(),
+        kube::tests(),
+        own_image::tests(),
+        stop::tests(),
+        tiers::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> ExitCode {
