@@ -26,6 +26,7 @@ macro_rules! tests {
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
+mod compose;
 mod container;
 mod dockerfile;
 mod engine;
@@ -43,6 +44,7 @@ use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
     [
+        compose::tests(),
         dockerfile::tests(),
         exec::tests(),
         healthcheck::tests(),
