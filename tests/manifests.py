@@ -12,6 +12,7 @@ tabs between:
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -163,8 +164,10 @@ def compose(directory):
     from compose_spec import PyCompose, parse_duration
 
     file = directory / "compose.yaml"
+    # Compose puts in variables before it looks at anything: here none is set, so each has its default.
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", file.read_text())
     try:
-        services = PyCompose.from_yaml(file.read_text()).to_dict()["services"]
+        services = PyCompose.from_yaml(text).to_dict()["services"]
     except ValueError as error:
         wrong(file, error)
     for name, service in services.items():
