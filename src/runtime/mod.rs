@@ -64,6 +64,8 @@ struct Runtime<'a> {
     config: &'a Config,
     clock: Clock,
     supervisor: Supervisor,
+    /// The core's next one, which only an event can change.
+    deadline: Option<Timestamp>,
     poll: Poll,
     signals: Signals,
     children: Children,
@@ -111,6 +113,7 @@ impl<'a> Runtime<'a> {
                 job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),
+            deadline: None,
             poll,
             signals,
             children: Children::default(),
@@ -155,9 +158,10 @@ impl<'a> Runtime<'a> {
 
     /// Waits for something to happen, and tells the core of it.
     fn turn(&mut self) {
-        let (deadline, before) = (self.supervisor.next_deadline(), self.clock.now());
-        let tokens = self.poll.wait(deadline.map_or(EpollTimeout::NONE, |deadline| timeout(deadline, before)));
-        if let Some(delay) = overslept(deadline, before, self.clock.now()) {
+        // The time is only looked at where something is due.
+        let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
+        let tokens = self.poll.wait(due.map_or(EpollTimeout::NONE, |(deadline, before)| timeout(deadline, before)));
+        if let Some(delay) = due.and_then(|(deadline, before)| overslept(deadline, before, self.clock.now())) {
             self.dispatch(Event::Overslept(delay));
         }
         // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
@@ -173,7 +177,7 @@ impl<'a> Runtime<'a> {
         self.reap();
         signals.into_iter().for_each(|signal| self.receive(signal));
         doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
-        if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.clock.now()) {
+        if self.deadline.is_some_and(|deadline| deadline <= self.clock.now()) {
             self.dispatch(Event::Timeout);
         }
     }
@@ -198,6 +202,7 @@ impl<'a> Runtime<'a> {
                 }
             }
         }
+        self.deadline = self.supervisor.next_deadline();
         if let Some(outer) = &mut self.outer {
             outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
         }
@@ -214,8 +219,8 @@ impl<'a> Runtime<'a> {
 
 /// How much a poll stood still, if it did. Nobody knows how much of the time before the deadline the app had, so none of it
 /// counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
-fn overslept(deadline: Option<Timestamp>, before: Timestamp, now: Timestamp) -> Option<Duration> {
-    deadline.filter(|&deadline| now.since(deadline) > OVERSLEPT).map(|_| now.since(before))
+fn overslept(deadline: Timestamp, before: Timestamp, now: Timestamp) -> Option<Duration> {
+    (now.since(deadline) > OVERSLEPT).then(|| now.since(before))
 }
 
 /// Chance for the jitter, from std's randomly keyed hasher.
@@ -237,10 +242,9 @@ mod tests {
     #[test]
     fn after_standing_still_each_deadline_is_as_far_as_before() {
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
-        let delay = overslept(Some(at(15)), at(10), at(3_600)).expect("far too late");
+        let delay = overslept(at(15), at(10), at(3_600)).expect("far too late");
         assert_eq!(at(15).after(delay), at(3_605));
-        assert_eq!(overslept(Some(at(15)), at(10), at(16)), None, "a busy machine");
-        assert_eq!(overslept(None, at(10), at(3_600)), None, "nothing to move");
+        assert_eq!(overslept(at(15), at(10), at(16)), None, "a busy machine");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -38,13 +39,13 @@ pub struct Usage {
 /// Takes the next thing that has happened to a child, without waiting for one.
 pub fn wait() -> Wait {
     let mut raw: libc::c_int = 0;
-    // SAFETY: rusage is plain data, for which all zeros is a value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: wait4(2) writes a status and a usage into what it is given.
-    let result = unsafe { libc::wait4(-1, &raw mut raw, libc::WNOHANG | libc::WUNTRACED, &raw mut usage) };
+    let result = unsafe { libc::wait4(-1, &raw mut raw, libc::WNOHANG | libc::WUNTRACED, usage.as_mut_ptr()) };
     match Errno::result(result) {
         Ok(0) => Wait::Nothing,
-        Ok(pid) => decode(pid, raw, &usage),
+        // SAFETY: where there is a pid, there is a usage.
+        Ok(pid) => decode(pid, raw, unsafe { usage.assume_init_ref() }),
         Err(Errno::EINTR) => wait(),
         Err(_) => Wait::NoChildren,
     }

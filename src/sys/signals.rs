@@ -9,6 +9,7 @@ use crate::config::signal::Signal;
 use signal_hook::low_level::pipe;
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// A set of signals, as the kernel has it: bit n - 1 is signal n.
@@ -117,12 +118,13 @@ impl Signals {
 
     fn take_rest(&self, signals: &mut Vec<Signal>) {
         const AT_ONCE: usize = 8;
-        // SAFETY: signalfd_siginfo is plain data, for which all zeros is a value.
-        let mut infos: [libc::signalfd_siginfo; AT_ONCE] = unsafe { std::mem::zeroed() };
+        let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
         // SAFETY: read(2) writes at most the size of the array, in whole records.
         let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
         let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
         for info in &infos[..records] {
+            // SAFETY: so many records were written.
+            let info = unsafe { info.assume_init_ref() };
             match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
                 Some(Signal::CHLD) => {}
                 Some(Signal::PIPE) if info.ssi_pid == self.own => {}
