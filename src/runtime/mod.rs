@@ -192,15 +192,16 @@ impl<'a> Runtime<'a> {
 
     /// Gives an event to the core, does what it says, and gives it the answers.
     fn dispatch(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        let (mut next, mut answers) = (Some(event), VecDeque::new());
+        while let Some(event) = next {
             for action in self.supervisor.handle(self.clock.now(), event) {
                 match self.perform(action) {
                     // The answer to a spawn comes before anything else.
-                    Some(answer @ (Event::Spawned(_) | Event::SpawnFailed(..))) => events.push_front(answer),
-                    answer => events.extend(answer),
+                    Some(answer @ (Event::Spawned(_) | Event::SpawnFailed(..))) => answers.push_front(answer),
+                    answer => answers.extend(answer),
                 }
             }
+            next = answers.pop_front();
         }
         self.deadline = self.supervisor.next_deadline();
         if let Some(outer) = &mut self.outer {

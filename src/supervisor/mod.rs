@@ -272,7 +272,7 @@ impl Supervisor {
 
     /// The runs whose main process lives.
     fn living(&self) -> impl Iterator<Item = RunId> {
-        self.runs().filter(|run| run.main_lives()).map(|run| run.id)
+        self.instances.iter().flat_map(Instance::living).map(|run| run.id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a signal at guard means, and job control.
 
-use super::state::{RunId, RunState, Slot, Timestamp};
+use super::state::{Instance, RunId, RunState, Slot, Timestamp};
 use super::{Action, Notice, Supervisor};
 use crate::config::signal::Signal;
 use crate::config::{Meaning, Scope};
@@ -59,11 +59,12 @@ impl Supervisor {
     }
 
     fn forward(&mut self, signal: Signal) {
-        let living: Vec<RunId> = self.living().collect();
-        if living.is_empty() {
+        let before = self.actions.len();
+        let living = self.instances.iter().flat_map(Instance::living);
+        self.actions.extend(living.map(|run| Action::Signal(run.id, signal)));
+        if self.actions.len() == before {
             self.report(Notice::NotForwarded { signal });
         }
-        self.actions.extend(living.into_iter().map(|id| Action::Signal(id, signal)));
     }
 
     /// A terminal's stop signal came to guard. As PID 1 nobody could continue it, so it is ignored.

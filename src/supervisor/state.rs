@@ -201,6 +201,11 @@ impl Instance {
         current.into_iter().chain(&self.retiring)
     }
 
+    /// The runs whose main process lives.
+    pub(super) fn living(&self) -> impl Iterator<Item = &Run> {
+        self.runs().filter(|run| run.main_lives())
+    }
+
     pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
         let current = match &mut self.slot {
             Slot::Live(run) => Some(run),

@@ -33,7 +33,7 @@ impl Poll {
     /// Waits until some can be read from, or their other ends are closed, or the timeout has passed. What is left, since
     /// no more than a few are told at a time, comes next.
     pub fn wait(&self, timeout: EpollTimeout) -> impl Iterator<Item = Token> + use<> {
-        let mut events = [EpollEvent::empty(); 16];
+        let mut events = [EpollEvent::empty(); 8];
         let count = match self.0.wait(&mut events, timeout) {
             // A handler has just written to its pipe.
             Err(Errno::EINTR) => self.0.wait(&mut events, EpollTimeout::ZERO),
