@@ -169,10 +169,12 @@ impl Layers {
     }
 
     /// The environment without guard's own part of it: what an app starts from.
-    pub fn environment_of_the_app(&self) -> Vec<(OsString, OsString)> {
+    pub fn into_environment_of_the_app(self) -> Vec<(OsString, OsString)> {
         let ours = |name: &OsStr| {
-            VARIABLES.iter().any(|variable| name == variable.name) || HANDED_DOWN.iter().any(|handed| name == *handed)
+            name.as_bytes().starts_with(b"GUARD_")
+                && (VARIABLES.iter().any(|variable| name == variable.name)
+                    || HANDED_DOWN.iter().any(|handed| name == *handed))
         };
-        self.environment.iter().filter(|(name, _)| !ours(name)).cloned().collect()
+        self.environment.into_iter().filter(|(name, _)| !ours(name)).collect()
     }
 }

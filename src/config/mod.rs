@@ -194,10 +194,10 @@ impl fmt::Display for ConfigErrors {
 
 impl Config {
     /// The configuration that `layers` give, or every error in them.
-    pub fn resolve(layers: Layers) -> Result<Config, ConfigErrors> {
+    pub fn resolve(mut layers: Layers) -> Result<Config, ConfigErrors> {
         let platform = Platform::detect(|name| layers.environment(name).is_some());
         let mut config = Config::of_platform(platform);
-        let mut errors = layers.errors.clone();
+        let mut errors = std::mem::take(&mut layers.errors);
         let mut misread = Vec::new();
         for (index, variable) in VARIABLES.iter().enumerate() {
             let Some((origin, value)) = layers.value(variable) else { continue };
@@ -221,8 +221,8 @@ impl Config {
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
         config.warnings = layers.unknown();
         config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
-        config.environment = layers.environment_of_the_app();
-        config.command = layers.command;
+        config.command = std::mem::take(&mut layers.command);
+        config.environment = layers.into_environment_of_the_app();
         if errors.is_empty() {
             Ok(config)
         } else {

@@ -83,12 +83,13 @@ impl Runtime<'_> {
             terminal.restore();
         }
         let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
+        let entries = environment.entries();
         let start = Start {
             foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
             die_with_guard: !self.init,
             own_pid: if self.config.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] },
             kept: &kept,
-            ..Start::new(environment.entries(), self.directory.as_deref())
+            ..Start::new(&entries, self.directory.as_deref())
         };
         match self.program.spawn(&start) {
             Ok(pid) => {

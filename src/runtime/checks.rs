@@ -27,7 +27,8 @@ impl Runtime<'_> {
         let (output, writer) = Health::open().ok().unzip();
         let output = output.and_then(|output| self.attend(Which::Check(id), output));
         let environment = self.environment.for_run(id);
-        let mut start = Start::new(environment.entries(), self.directory.as_deref());
+        let entries = environment.entries();
+        let mut start = Start::new(&entries, self.directory.as_deref());
         start.output = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
         match program.spawn(&start) {
             Ok(pid) => {

@@ -3,14 +3,17 @@
 use crate::config::signal::Signal;
 use crate::config::{Config, duration};
 use crate::supervisor::{Ending, RunId};
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::Duration;
 
-/// The part that is the same for every run.
+/// Variables, each as `NAME=value`.
 #[derive(Clone)]
 pub(super) struct Environment {
-    entries: Vec<CString>,
+    /// The part that is the same for every run.
+    common: Rc<Vec<CString>>,
+    own: Vec<CString>,
 }
 
 /// What whoever started guard offers to guard, and guard offers anew to its app (`sd_notify(3)`, `sd_watchdog_enabled(3)`).
@@ -21,16 +24,16 @@ const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"
 
 impl Environment {
     pub(super) fn new(config: &Config) -> Environment {
-        let mut environment = Environment { entries: Vec::new() };
+        let mut common = Vec::with_capacity(config.environment.len() + 1);
         let taken = |name: &OsStr| {
             OF_GUARD_ALONE.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
         for (name, value) in config.environment.iter().filter(|(name, _)| !taken(name)) {
-            environment.set(name, value);
+            common.extend(entry(name, value));
         }
-        environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
-        environment
+        common.extend(entry("GUARD_STOP_TIMEOUT".as_ref(), seconds(config.stop.timeout).as_ref()));
+        Environment { common: Rc::new(common), own: Vec::new() }
     }
 
     /// For the pre-stop hook, which belongs to no run: the signal that came, and the time until SIGKILL.
@@ -59,16 +62,23 @@ impl Environment {
         }
     }
 
-    /// As `NAME=value`.
-    pub(super) fn entries(&self) -> &[CString] {
-        &self.entries
+    pub(super) fn entries(&self) -> Vec<&CStr> {
+        self.common.iter().chain(&self.own).map(CString::as_c_str).collect()
     }
 
-    pub(super) fn set(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
-        let entry = [name.as_ref().as_bytes(), b"=", value.as_ref().as_bytes()].concat();
-        // Neither the environment nor the command line can hold a NUL byte.
-        self.entries.extend(CString::new(entry));
+    pub(super) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.own.extend(entry(name.as_ref(), value.as_ref()));
     }
+}
+
+/// `None` if it holds a NUL byte, which neither the environment nor the command line can.
+fn entry(name: &OsStr, value: &OsStr) -> Option<CString> {
+    // With room for the NUL at its end.
+    let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
+    entry.extend_from_slice(name.as_bytes());
+    entry.push(b'=');
+    entry.extend_from_slice(value.as_bytes());
+    CString::new(entry).ok()
 }
 
 /// A bare number of seconds, so that no app needs to parse a duration.

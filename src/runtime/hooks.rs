@@ -37,7 +37,8 @@ pub(super) fn start_pre_stop(
     environment: &Environment,
     directory: Option<&CStr>,
 ) -> Result<Pid, (SpawnFailure, Option<PathBuf>)> {
-    let start = Start::new(environment.entries(), directory);
+    let entries = environment.entries();
+    let start = Start::new(&entries, directory);
     let program = program(config, &config.pre_stop);
     let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.chdir.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");

@@ -27,7 +27,7 @@ pub struct Program {
 /// What a child starts with besides its program.
 pub struct Start<'a> {
     /// The whole environment, each entry as `NAME=value`.
-    pub environment: &'a [CString],
+    pub environment: &'a [&'a CStr],
     pub directory: Option<&'a CStr>,
     /// Put the child's group into the foreground of the terminal at stdin.
     pub foreground: bool,
@@ -53,7 +53,7 @@ pub enum Output<'a> {
 
 impl<'a> Start<'a> {
     /// A child with this environment and working directory, and all else as guard has it.
-    pub fn new(environment: &'a [CString], directory: Option<&'a CStr>) -> Start<'a> {
+    pub fn new(environment: &'a [&'a CStr], directory: Option<&'a CStr>) -> Start<'a> {
         let (foreground, die_with_guard) = (false, true);
         Start { environment, directory, foreground, die_with_guard, own_pid: &[], kept: &[], output: Output::Inherited }
     }
@@ -116,7 +116,7 @@ impl Program {
             guard: super::process::id(),
             arguments: pointers(&self.arguments),
             shell_arguments: [vec![SHELL.as_ptr(); 2], pointers(self.arguments.get(1..).unwrap_or_default())].concat(),
-            environment: pointers(start.environment),
+            environment: start.environment.iter().map(|entry| entry.as_ptr()).chain([std::ptr::null()]).collect(),
             own_pid: start.own_pid.iter().map(|name| OwnPid::new(name)).collect(),
             failure: None,
         };
