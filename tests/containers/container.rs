@@ -94,7 +94,7 @@ fn unique() -> String {
 }
 
 /// The engine's client as a process whose lines can be waited for.
-fn client(engine: Engine, words: Vec<String>, terminal: bool, stdin: Stdio) -> Guard {
+pub(crate) fn client(engine: Engine, words: Vec<String>, terminal: bool, stdin: Stdio) -> Guard {
     let program = in_path(engine.program()).expect("an engine that answers has a client");
     let mut setup = child().program(program).options(words).stdin(stdin);
     for (name, value) in std::env::vars_os() {

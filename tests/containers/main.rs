@@ -22,6 +22,9 @@ macro_rules! tests {
     };
 }
 
+#[allow(dead_code, reason = "no topic needs all of it")]
+#[path = "../common/client.rs"]
+mod client;
 #[path = "../common/clock.rs"]
 mod clock;
 #[path = "../common/mod.rs"]
@@ -35,6 +38,7 @@ mod healthcheck;
 mod image;
 mod kube;
 mod own_image;
+mod servers;
 mod stop;
 mod tiers;
 
@@ -43,19 +47,18 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
-    [
+    let topics = [
         compose::tests(),
         dockerfile::tests(),
         exec::tests(),
         healthcheck::tests(),
         kube::tests(),
         own_image::tests(),
+        servers::tests(),
         stop::tests(),
         tiers::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    topics.into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
