@@ -4,7 +4,7 @@ use crate::common::{Answer, begin};
 use std::process::Command;
 
 /// Whose command line it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Engine {
     Docker,
     Podman,

@@ -2,21 +2,30 @@
 
 use crate::common::Answer;
 use crate::engine::Engine;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
 /// Where the images of the tests are, below this name.
 const OURS: &str = "guard-test";
 
-/// Images that are there.
-static MADE: Mutex<Option<HashSet<(Engine, String)>>> = Mutex::new(None);
+/// Whose image, and its tag.
+type Image = (Engine, String);
+
+/// Images that are there, or are being made.
+static MADE: Mutex<BTreeMap<Image, Arc<OnceLock<()>>>> = Mutex::new(BTreeMap::new());
+
+/// Begins to make images that take long, while tests of others run.
+pub(crate) fn begin(names: &'static [&str]) {
+    thread::spawn(|| names.iter().for_each(|name| drop(image(Engine::Docker, name))));
+}
 
 /// An image of images/NAME.Dockerfile, with guard and the fixture beside it.
 pub(crate) fn image(engine: Engine, name: &str) -> String {
     let tag = format!("{OURS}/{name}");
-    once(engine, &tag, || {
+    make(engine, &tag, || {
         let here = sources().join("images");
         let file = here.join(format!("{name}.Dockerfile"));
         build(&file, context(), &tag, &[]);
@@ -27,7 +36,7 @@ pub(crate) fn image(engine: Engine, name: &str) -> String {
 /// The image of a Dockerfile of the project, built as its head comment says.
 pub(crate) fn image_of(engine: Engine, dockerfile: &str, name: &str) -> String {
     let tag = format!("{OURS}/{name}");
-    once(engine, &tag, || build(&project().join(dockerfile), project(), &tag, &[]));
+    make(engine, &tag, || build(&project().join(dockerfile), project(), &tag, &[]));
     tag
 }
 
@@ -36,20 +45,23 @@ pub(crate) fn image_for(architecture: &str, dockerfile: &str, name: &str) -> Str
     let tag = format!("{OURS}/{name}");
     let argument = format!("TARGETARCH={architecture}");
     let build = || build(&project().join(dockerfile), project(), &tag, &["--build-arg", &argument]);
-    once(Engine::Docker, &tag, build);
+    make(Engine::Docker, &tag, build);
     tag
 }
 
-/// Makes an image, unless it is there: with Docker, and Podman gets a copy.
-fn once(engine: Engine, tag: &str, build: impl FnOnce()) {
-    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let made = made.get_or_insert_default();
-    if made.insert((Engine::Docker, tag.to_owned())) {
-        build();
+/// Makes an image of the tests with Docker, unless it is there. Podman gets a copy.
+fn make(engine: Engine, tag: &str, build: impl FnOnce()) {
+    once(Engine::Docker, tag, build);
+    if engine == Engine::Podman {
+        once(engine, tag, || copy_to_podman(tag));
     }
-    if engine == Engine::Podman && made.insert((Engine::Podman, tag.to_owned())) {
-        copy_to_podman(tag);
-    }
+}
+
+/// Does it unless it has been done; whoever comes meanwhile waits.
+fn once(engine: Engine, tag: &str, make: impl FnOnce()) {
+    let made = MADE.lock().expect("no panic under it").entry((engine, tag.to_owned())).or_default().clone();
+    // Where one test could not, the next tries again.
+    made.get_or_init(make);
 }
 
 fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
@@ -60,7 +72,7 @@ fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
         if base.starts_with(OURS) {
             continue; // the test has asked for it before
         }
-        make_base(base);
+        once(Engine::Docker, base, || make_base(base));
     }
     let (file, context) = (file.display().to_string(), context.display().to_string());
     let line = [&["build", "--quiet", "--file", &file, "--tag", tag], options, &[&context]].concat();
@@ -74,7 +86,7 @@ fn make_base(name: &str) {
         return;
     }
     if name != "debian:bookworm-slim" {
-        make_base("debian:bookworm-slim");
+        once(Engine::Docker, "debian:bookworm-slim", || make_base("debian:bookworm-slim"));
     }
     let output = Command::new("bash").arg(base).arg(name).output().expect("bash is there");
     assert!(output.status.success(), "base {name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -92,8 +104,8 @@ fn copy_to_podman(tag: &str) {
 
 /// Removes the images of the tests; base images stay, as they are slow to make.
 pub(crate) fn remove() {
-    let made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-    for (engine, tag) in made.into_iter().flatten() {
+    let made = std::mem::take(&mut *MADE.lock().expect("no panic under it"));
+    for (engine, tag) in made.into_keys().filter(|(_, tag)| tag.starts_with(OURS)) {
         engine.ask(&["rmi", "--force", &tag]);
     }
 }
