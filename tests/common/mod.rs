@@ -92,20 +92,30 @@ pub(crate) fn in_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
+/// Where cargo has put the binary: target/debug, or target/TRIPLE/debug.
+fn profile() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_guard")).parent().expect("the binary is in a directory")
+}
+
+/// cargo's target directory, and the triple below it that the tests are built for, if one was named.
+pub(crate) fn target() -> (&'static Path, Option<&'static OsStr>) {
+    let above = profile().parent().expect("the profile's directory is in the target directory");
+    match above.file_name().filter(|_| !above.join(".rustc_info.json").exists()) {
+        Some(triple) => (above.parent().expect("the triple's directory is in it too"), Some(triple)),
+        None => (above, None),
+    }
+}
+
 /// The fixture app, built if cargo has not done so: `cargo test --test NAME` leaves examples out.
 pub(crate) fn fixture() -> &'static Path {
     static FIXTURE: OnceLock<PathBuf> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let profile = Path::new(env!("CARGO_BIN_EXE_guard")).parent().expect("the binary is in a directory");
+        let profile = profile();
         let fixture = profile.join("examples/fixture");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/app.rs");
         let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
         if modified(&fixture) < modified(&source) {
-            // target/debug, or target/TRIPLE/debug.
-            let above = profile.parent().expect("the profile's directory is in the target directory");
-            let triple = above.file_name().filter(|_| !above.join(".rustc_info.json").exists());
-            let target =
-                if triple.is_some() { above.parent().expect("the triple's directory is in it too") } else { above };
+            let (target, triple) = target();
             let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
             build.args(["build", "--quiet", "--example", "fixture", "--target-dir"]).arg(target);
             build.args(triple.iter().flat_map(|triple| [OsStr::new("--target"), triple]));

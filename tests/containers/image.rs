@@ -1,6 +1,6 @@
 //! The images that the tests run, each built when it is first asked for.
 
-use crate::common::Answer;
+use crate::common::{self, Answer};
 use crate::engine::Engine;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -119,21 +119,15 @@ pub(crate) fn context() -> &'static Path {
         build.current_dir(project()).args(["build", "--quiet", "--locked", "--release", "--target", &target]);
         build.args(["--bin", "guard", "--example", "fixture"]);
         assert!(build.status().is_ok_and(|status| status.success()), "guard cannot be built for {target}");
-        let built = target_directory().join(target).join("release");
-        let context = target_directory().join("containers");
+        let (directory, _) = common::target();
+        let built = directory.join(target).join("release");
+        let context = directory.join("containers");
         std::fs::create_dir_all(&context).expect("a directory in the target directory");
         for (from, to) in [("guard", "guard"), ("examples/fixture", "fixture")] {
             std::fs::copy(built.join(from), context.join(to)).expect("it was built");
         }
         context
     })
-}
-
-/// cargo's, of which the tests' guard is in the profile's directory, with or without one for the target above it.
-fn target_directory() -> &'static Path {
-    let guard = Path::new(env!("CARGO_BIN_EXE_guard"));
-    let has_tag = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
-    guard.ancestors().find(has_tag).expect("cargo tags its target directory")
 }
 
 pub(crate) fn project() -> &'static Path {
