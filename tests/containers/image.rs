@@ -79,8 +79,15 @@ fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
     Engine::Docker.tell(&line);
 }
 
+/// A name for an image that a test has something else make; it is removed as those that tests make.
+pub(crate) fn remove_later(name: &str) -> String {
+    let tag = format!("{OURS}/{name}");
+    once(Engine::Docker, &tag, || ());
+    tag
+}
+
 /// Makes a base image, unless the engine has it.
-fn make_base(name: &str) {
+pub(crate) fn make_base(name: &str) {
     let base = sources().join("base");
     if Engine::Docker.ask(&["image", "inspect", name]).code == 0 {
         return;

@@ -38,6 +38,7 @@ mod healthcheck;
 mod image;
 mod kube;
 mod own_image;
+mod rolling;
 mod servers;
 mod stop;
 mod tiers;
@@ -54,6 +55,7 @@ fn topics() -> Vec<Trial> {
         healthcheck::tests(),
         kube::tests(),
         own_image::tests(),
+        rolling::tests(),
         stop::tests(),
         tiers::tests(),
         // Their image is slow to make, and is made meanwhile.
