@@ -68,12 +68,8 @@ fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
     let text = std::fs::read_to_string(file).expect("a Dockerfile");
     let froms = text.lines().filter_map(|line| line.strip_prefix("FROM "));
     let bases = froms.filter_map(|from| from.split_whitespace().find(|word| !word.starts_with("--")));
-    for base in bases.filter(|base| *base != "scratch") {
-        if base.starts_with(OURS) {
-            continue; // the test has asked for it before
-        }
-        once(Engine::Docker, base, || make_base(base));
-    }
+    // Those of the tests' own were asked for before.
+    bases.filter(|name| *name != "scratch" && !name.starts_with(OURS)).for_each(base);
     let (file, context) = (file.display().to_string(), context.display().to_string());
     let line = [&["build", "--quiet", "--file", &file, "--tag", tag], options, &[&context]].concat();
     Engine::Docker.tell(&line);
@@ -87,16 +83,18 @@ pub(crate) fn remove_later(name: &str) -> String {
 }
 
 /// Makes a base image, unless the engine has it.
-pub(crate) fn make_base(name: &str) {
-    let base = sources().join("base");
-    if Engine::Docker.ask(&["image", "inspect", name]).code == 0 {
-        return;
-    }
-    if name != "debian:bookworm-slim" {
-        once(Engine::Docker, "debian:bookworm-slim", || make_base("debian:bookworm-slim"));
-    }
-    let output = Command::new("bash").arg(base).arg(name).output().expect("bash is there");
-    assert!(output.status.success(), "base {name}: {}", String::from_utf8_lossy(&output.stderr));
+pub(crate) fn base(name: &str) {
+    const DEBIAN: &str = "debian:bookworm-slim";
+    once(Engine::Docker, name, || {
+        if Engine::Docker.ask(&["image", "inspect", name]).code == 0 {
+            return;
+        }
+        if name != DEBIAN {
+            base(DEBIAN);
+        }
+        let output = Command::new("bash").arg(sources().join("base")).arg(name).output().expect("bash is there");
+        assert!(output.status.success(), "base {name}: {}", String::from_utf8_lossy(&output.stderr));
+    });
 }
 
 fn copy_to_podman(tag: &str) {

@@ -2,7 +2,7 @@
 
 use crate::common::{Answer, begin};
 use crate::engine::Engine;
-use crate::image::{image, make_base, project, remove_later};
+use crate::image::{base, image, project, remove_later};
 use std::process::Command;
 
 tests![the_drain_delay_is_why_no_request_is_lost];
@@ -20,7 +20,7 @@ struct Row {
 /// The rows of variants in which each of two containers is replaced once, and nginx learns of it half a second later.
 fn rows(variants: [&str; 2]) -> Vec<Row> {
     let guard = image(Engine::Docker, "scratch");
-    make_base("node:20-slim");
+    base("node:20-slim");
     let mut run = Command::new("bash");
     run.arg(project().join("examples/rolling/run.sh")).args(variants);
     run.env("GUARD_IMAGE", guard).env("IMAGE", remove_later("rolling"));
