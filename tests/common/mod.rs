@@ -21,7 +21,7 @@ use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -512,6 +512,16 @@ impl Guard {
     pub(crate) fn press(&mut self, keys: &str) {
         let mut keyboard = self.keyboard.as_ref().expect("the test asked for a terminal");
         keyboard.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Gives the terminal another size, and whoever is in its foreground SIGWINCH (`ioctl_tty(2)`).
+    #[allow(unsafe_code, reason = "nix has no call for a terminal's size")]
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let keyboard = self.keyboard.as_ref().expect("the test asked for a terminal");
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the structure lives until the call is over.
+        let result = unsafe { libc::ioctl(keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        assert_eq!(result, 0, "the terminal takes a size");
     }
 }
 

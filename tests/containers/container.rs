@@ -58,7 +58,6 @@ impl Run {
         self.command(["fixture"].into_iter().chain(words.split_whitespace()))
     }
 
-    #[allow(dead_code, reason = "the tests at a terminal are to come")]
     /// `--interactive --tty`, at a terminal that the test has.
     pub(crate) fn terminal(mut self) -> Run {
         self.terminal = true;

@@ -41,6 +41,7 @@ mod own_image;
 mod rolling;
 mod servers;
 mod stop;
+mod terminal;
 mod tiers;
 
 use engine::Engine;
@@ -57,6 +58,7 @@ fn topics() -> Vec<Trial> {
         own_image::tests(),
         rolling::tests(),
         stop::tests(),
+        terminal::tests(),
         tiers::tests(),
         // Their image is slow to make, and is made meanwhile.
         servers::tests(),
