@@ -34,6 +34,7 @@ mod container;
 mod dockerfile;
 mod engine;
 mod exec;
+mod hardened;
 mod healthcheck;
 mod image;
 mod kube;
@@ -53,6 +54,7 @@ fn topics() -> Vec<Trial> {
         compose::tests(),
         dockerfile::tests(),
         exec::tests(),
+        hardened::tests(),
         healthcheck::tests(),
         kube::tests(),
         own_image::tests(),
