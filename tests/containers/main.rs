@@ -38,6 +38,7 @@ mod hardened;
 mod healthcheck;
 mod image;
 mod kube;
+mod namespaces;
 mod own_image;
 mod rolling;
 mod servers;
@@ -57,6 +58,7 @@ fn topics() -> Vec<Trial> {
         hardened::tests(),
         healthcheck::tests(),
         kube::tests(),
+        namespaces::tests(),
         own_image::tests(),
         rolling::tests(),
         stop::tests(),
