@@ -22,6 +22,7 @@ macro_rules! tests {
     };
 }
 
+mod bare;
 #[allow(dead_code, reason = "no topic needs all of it")]
 #[path = "../common/client.rs"]
 mod client;
@@ -52,6 +53,7 @@ use std::process::ExitCode;
 
 fn topics() -> Vec<Trial> {
     let topics = [
+        bare::tests(),
         compose::tests(),
         dockerfile::tests(),
         exec::tests(),
