@@ -1,8 +1,8 @@
 //! A container that was started, with what it says; it is gone when the test is done with it.
 
-use crate::common::{Answer, Event, Guard, child, eventually, in_path};
+use crate::common::{Answer, Event, Guard, Setup, child, eventually, in_path};
 use crate::engine::Engine;
-use crate::image::image;
+use crate::image::{context, image};
 use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,8 @@ pub(crate) struct Run {
     image: String,
     options: Vec<String>,
     command: Vec<String>,
+    /// Variables of the client's own environment.
+    client: Vec<(String, String)>,
     terminal: bool,
 }
 
@@ -28,7 +30,7 @@ pub(crate) fn podman() -> Run {
 
 impl Run {
     pub(crate) fn of(engine: Engine, image: String) -> Run {
-        Run { engine, image, options: Vec::new(), command: Vec::new(), terminal: false }
+        Run { engine, image, options: Vec::new(), command: Vec::new(), client: Vec::new(), terminal: false }
     }
 
     /// Options of the engine's, divided by spaces.
@@ -45,6 +47,12 @@ impl Run {
 
     pub(crate) fn env(self, name: &str, value: &str) -> Run {
         self.option("--env", &format!("{name}={value}"))
+    }
+
+    /// A variable of the client's own environment, of which the container hears nothing.
+    pub(crate) fn client_env(mut self, name: &str, value: &str) -> Run {
+        self.client.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// What replaces the image's CMD.
@@ -66,15 +74,16 @@ impl Run {
 
     /// Runs it, with the client in the foreground: its lines are the container's, and so is its exit code.
     pub(crate) fn start(self) -> Container {
-        let (engine, name, terminal) = (self.engine, unique(), self.terminal);
-        let client = client(engine, self.line(&["run", "--name", &name]), terminal, Stdio::null());
+        let (engine, name, own, terminal) = (self.engine, unique(), self.client.clone(), self.terminal);
+        let client = setup(engine, self.line(&["run", "--name", &name]), own);
+        let client = if terminal { client.terminal().start() } else { client.start() };
         Container { engine, name, client }
     }
 
     /// Runs it in the background, where it may end and begin again; see [`Container::log`] for its lines.
     pub(crate) fn start_detached(self) -> Container {
-        let (engine, name) = (self.engine, unique());
-        let client = client(engine, self.line(&["run", "--detach", "--name", &name]), false, Stdio::null());
+        let (engine, name, own) = (self.engine, unique(), self.client.clone());
+        let client = setup(engine, self.line(&["run", "--detach", "--name", &name]), own).start();
         let mut container = Container { engine, name, client };
         assert_eq!(container.code(), 0, "{}", container.transcript());
         container
@@ -94,12 +103,22 @@ fn unique() -> String {
 
 /// The engine's client as a process whose lines can be waited for.
 pub(crate) fn client(engine: Engine, words: Vec<String>, terminal: bool, stdin: Stdio) -> Guard {
+    let setup = setup(engine, words, Vec::new()).stdin(stdin);
+    if terminal { setup.terminal().start() } else { setup.start() }
+}
+
+/// The engine's client with variables of its own.
+fn setup(engine: Engine, words: Vec<String>, own: Vec<(String, String)>) -> Setup {
     let program = in_path(engine.program()).expect("an engine that answers has a client");
-    let mut setup = child().program(program).options(words).stdin(stdin);
+    // Podman's monitor leaves a file `oom` where Podman was called, when a container is out of memory.
+    let mut setup = child().program(program).options(words).directory(context());
     for (name, value) in std::env::vars_os() {
         setup = setup.env(name, value);
     }
-    if terminal { setup.terminal().start() } else { setup.start() }
+    for (name, value) in own {
+        setup = setup.env(name, value);
+    }
+    setup
 }
 
 /// A container. What it says is what its client prints.

@@ -42,6 +42,7 @@ mod kube;
 mod namespaces;
 mod own_image;
 mod rolling;
+mod sdnotify;
 mod servers;
 mod stop;
 mod terminal;
@@ -63,6 +64,7 @@ fn topics() -> Vec<Trial> {
         namespaces::tests(),
         own_image::tests(),
         rolling::tests(),
+        sdnotify::tests(),
         stop::tests(),
         terminal::tests(),
         tiers::tests(),
