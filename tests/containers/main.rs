@@ -39,6 +39,7 @@ mod hardened;
 mod healthcheck;
 mod image;
 mod kube;
+mod limits;
 mod namespaces;
 mod own_image;
 mod rolling;
@@ -61,6 +62,7 @@ fn topics() -> Vec<Trial> {
         hardened::tests(),
         healthcheck::tests(),
         kube::tests(),
+        limits::tests(),
         namespaces::tests(),
         own_image::tests(),
         rolling::tests(),
