@@ -80,6 +80,7 @@ fn among_the_processes_of_the_host() {
     let guard = pid(&container);
     assert_eq!(container.inspect("{{.State.Pid}}"), guard.to_string(), "the host's number");
     container.kill("USR1");
+    container.event("leftovers");
     container.event("restart");
     container.line("ready");
     container.until_yes(&["ready"]).yes("ready");
