@@ -16,9 +16,10 @@ mod notices;
 mod operator;
 mod outer;
 mod reap;
+mod shell;
 
-use crate::config::Config;
 use crate::config::signal::Signal;
+use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
 use crate::supervisor::{Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
@@ -110,6 +111,9 @@ impl<'a> Runtime<'a> {
                 instances: 1,
                 init,
                 terminal: terminal.is_some(),
+                shell: terminal.is_some()
+                    && config.restart.policy != RestartPolicy::Always
+                    && shell::is_interactive(&config.command),
                 job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),

@@ -80,7 +80,7 @@ pub enum Notice {
     Shutdown { run: RunId },
     /// The app is still there, or could not be told over Node's channel, and gets its stop signal.
     Unanswered { run: RunId, signal: Signal },
-    /// A Ctrl-C or Ctrl-\ at the terminal ended the app.
+    /// Somebody at the terminal ended the app: by Ctrl-C or Ctrl-\, or by leaving a shell.
     StoppedAtTerminal { run: RunId, ending: Ending },
     /// The main process exited 0 and left others running, as one does that daemonises itself.
     Background { run: RunId },

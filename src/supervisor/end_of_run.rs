@@ -10,6 +10,7 @@ impl Supervisor {
     pub(super) fn exited(&mut self, now: Timestamp, id: RunId, ending: Ending) {
         let mode = self.mode;
         let (terminal, stable_after) = (self.settings.terminal, self.settings.restart.stable_after);
+        let shell = self.settings.shell;
         let Some(instance) = self.instances.get_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let kill_at = match run.state {
@@ -24,7 +25,8 @@ impl Supervisor {
             Mode::Killing { .. } | Mode::Done => kill_at,
         };
         let ending = run.failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
-        let stopped = mode == Mode::Serving && terminal && !run.asked && ending.by_terminal();
+        let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
+        let stopped = mode == Mode::Serving && typed && !run.asked;
         let stable = run.failure.is_none() && run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
         run.state = RunState::Sweeping { ending, kill_at: kill_at.filter(|_| !stopped), told: false };
         if stable {

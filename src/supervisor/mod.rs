@@ -60,6 +60,8 @@ pub struct Settings {
     pub init: bool,
     /// stdin is a terminal.
     pub terminal: bool,
+    /// The app is a shell that somebody at the terminal types into: it exits as told, with its last command's code.
+    pub shell: bool,
     /// stdin is a terminal, and somebody above may continue guard after it was stopped.
     pub job_control: bool,
     /// Where the jitter begins.

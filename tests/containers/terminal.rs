@@ -79,9 +79,11 @@ fn has_its_jobs(run: Run) {
 }
 
 fn the_code_of_a_shell_is_the_containers() {
-    let mut shell = shell(docker().env("GUARD_RESTART", "never"));
-    shell.press("exit 3\n");
-    assert_eq!(shell.code(), 3);
+    for (last, code) in [("exit 3", 3), ("false; exit", 1), ("exit 0", 0)] {
+        let mut shell = shell(docker());
+        shell.press(&format!("{last}\n"));
+        assert_eq!(shell.code(), code, "{last}");
+    }
 }
 
 fn a_restarted_app_has_the_terminal() {

@@ -381,6 +381,15 @@ fn death_by_ctrl_c_is_a_stop_at_a_terminal_and_a_failure_elsewhere() {
 }
 
 #[test]
+fn who_leaves_a_shell_has_left_it_unless_it_has_crashed() {
+    for (ending, again) in [(Ending::Exited(1), false), (Ending::Signaled(Signal::ABRT), true)] {
+        let mut world = World::serving(Settings { terminal: true, shell: true, ..plain() });
+        let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
+        assert_eq!(spawns(&actions, 2), again, "{actions:?}");
+    }
+}
+
+#[test]
 fn a_mapped_signal_means_what_it_is_mapped_to() {
     let mut settings = plain();
     let mapped = [("TERM", Meaning::Forward(STOP)), ("HUP", Meaning::Ignore), ("WINCH", Meaning::Stop)];

@@ -126,6 +126,7 @@ pub(super) fn settings() -> Settings {
         instances: 1,
         init: true,
         terminal: false,
+        shell: false,
         job_control: false,
         seed: 1,
     }
