@@ -12,6 +12,7 @@ mod hear;
 mod hooks;
 mod journal;
 mod leftovers;
+mod linger;
 mod notices;
 mod operator;
 mod outer;

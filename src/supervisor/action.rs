@@ -1,7 +1,7 @@
 //! What the supervisor wants done. The runtime does each in order, decides nothing, and answers with events.
 
 use super::exit_code::{Ending, Failure};
-use super::state::RunId;
+use super::state::{RunId, Timestamp};
 use crate::config::signal::Signal;
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ pub enum Action {
     KillEverything,
     /// Tell the user.
     Report(Notice),
-    /// guard's work is done; it exits with this code.
-    Exit(u8),
+    /// guard's work is done; it exits with this code, after what connections have to send until then.
+    Exit { code: u8, linger_until: Timestamp },
 }
 
 /// A decision that is worth a line in the log.

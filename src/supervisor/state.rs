@@ -50,7 +50,12 @@ pub enum Mode {
     /// guard ends, every main process has ended, and leftovers or the pre-stop hook have what is left of the time.
     Sweeping(End),
     /// SIGKILL went to everything; waiting for the kernel to hand over the bodies, until a last deadline.
-    Killing { code: u8, give_up_at: Timestamp },
+    Killing {
+        code: u8,
+        give_up_at: Timestamp,
+        /// How long connections have for what was written to them.
+        linger_until: Timestamp,
+    },
     /// guard exits.
     Done,
 }

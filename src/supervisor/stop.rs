@@ -200,16 +200,21 @@ impl Supervisor {
     }
 
     fn last_blow(&mut self, now: Timestamp, code: u8) {
-        self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE) };
+        let kill_at = match self.mode {
+            Mode::Draining(end) | Mode::Sweeping(end) => end.kill_at,
+            Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
+        };
+        let linger_until = kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout));
+        self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
         self.actions.push(Action::KillEverything);
     }
 
     /// Everything is reaped, or will not be in time.
     pub(super) fn nothing_left(&mut self) {
-        if let Mode::Killing { code, .. } = self.mode {
+        if let Mode::Killing { code, linger_until, .. } = self.mode {
             self.mode = Mode::Done;
             self.mark_drain();
-            self.actions.push(Action::Exit(code));
+            self.actions.push(Action::Exit { code, linger_until });
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod connections;
 pub mod early;
 pub mod output;
 pub mod poll;

@@ -40,6 +40,7 @@ mod healthcheck;
 mod image;
 mod kube;
 mod limits;
+mod linger;
 mod namespaces;
 mod own_image;
 mod rolling;
@@ -63,6 +64,7 @@ fn topics() -> Vec<Trial> {
         healthcheck::tests(),
         kube::tests(),
         limits::tests(),
+        linger::tests(),
         namespaces::tests(),
         own_image::tests(),
         rolling::tests(),

@@ -379,7 +379,13 @@ impl World {
                 }
                 Action::KillEverything => self.killed = true,
                 Action::Report(notice) => self.note(notice),
-                Action::Exit(code) => {
+                Action::Exit { code, linger_until } => {
+                    let stop = &self.supervisor.settings.stop;
+                    let latest = match (self.end, stop.timeout) {
+                        (Some(end), Some(timeout)) => end.after(timeout),
+                        (Some(_), None) | (None, _) => self.now.after(stop.restart_timeout),
+                    };
+                    assert!(linger_until <= latest, "3: the end is in sight");
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
                     self.exit = Some(code);
@@ -559,7 +565,9 @@ impl Supervisor {
                 // Only a hook is told which signal came.
                 end.signal = end.signal.filter(|_| self.hook.is_some_and(|hook| hook.again));
             }
-            Mode::Killing { give_up_at, .. } => *give_up_at = shift(*give_up_at),
+            Mode::Killing { give_up_at, linger_until, .. } => {
+                (*give_up_at, *linger_until) = (shift(*give_up_at), shift(*linger_until));
+            }
             Mode::Serving | Mode::Done => {}
         }
         if let Some(hook) = &mut self.hook {

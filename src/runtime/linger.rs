@@ -1,0 +1,48 @@
+//! What guard does last: it stays until the app's connections have sent what was written to them.
+//!
+//! A server that has drained closes its connections and exits, and the kernel goes on sending. But a container's network
+//! ends with PID 1, and with it what a slow client has not taken yet.
+
+use super::Runtime;
+use crate::supervisor::Timestamp;
+use crate::sys::connections::{Unsent, unsent};
+use crate::sys::socket;
+use std::time::Duration;
+
+/// How often to look; the kernel does not tell.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Whoever takes nothing for so long is given up.
+const STALLED: Duration = Duration::from_secs(1);
+
+impl Runtime<'_> {
+    /// Waits for connections that are closed now, as long as they get on and no longer than until then.
+    pub(super) fn linger(&self, until: Timestamp) {
+        // Who is not PID 1 is not the one that the network waits for.
+        if !self.init {
+            return;
+        }
+        let mut left = unsent();
+        let mut give_up_at = self.clock.now().after(STALLED).min(until);
+        while !left.is_empty() && self.clock.now() < give_up_at {
+            let _ = socket::wait_readable(&[], LOOK);
+            let next: Vec<Unsent> =
+                unsent().into_iter().filter(|now| left.iter().any(|old| old.ends == now.ends)).collect();
+            if bytes(&next) < bytes(&left) {
+                give_up_at = self.clock.now().after(STALLED).min(until);
+            }
+            left = next;
+        }
+        if !left.is_empty() {
+            log::warn!(
+                connections = left.len(), bytes = bytes(&left),
+                msg = "closed by the app, and not taken by the other side: lost with the container's network";
+                "unsent"
+            );
+        }
+    }
+}
+
+fn bytes(connections: &[Unsent]) -> u64 {
+    connections.iter().map(|connection| connection.bytes).sum()
+}
