@@ -247,6 +247,25 @@ fn scope_group_is_the_runs_whole_group() {
     }
 }
 
+/// Apps quit hard on a second signal. Whoever is not in the group gets its first as a leftover.
+#[test]
+fn who_got_the_stop_signal_with_the_group_gets_no_second_one() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_SIGNAL_SCOPE", "group").env("GUARD_STOP_TIMEOUT", "500ms");
+        let (mut guard, _) =
+            serving(setup, "fork as worker deaf serve . fork setsid as daemon serve . quit TERM 7 serve");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 7, "{}", guard.transcript());
+        for who in ["worker", "daemon"] {
+            let line = format!("{who} got TERM");
+            assert_eq!(guard.out().iter().filter(|said| **said == line).count(), 1, "{}", guard.transcript());
+        }
+        let leftovers: Vec<_> = guard.events().into_iter().filter(|event| event.name() == "leftovers").collect();
+        let signals: Vec<_> = leftovers.iter().map(|event| event.get("signal")).collect();
+        assert_eq!(signals, [None, Some("SIGTERM")], "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn the_terminals_stops_are_ignored_as_pid_1() {
     let Some(setup) = pid1() else { return };

@@ -30,6 +30,10 @@ impl Runtime<'_> {
         match action {
             Action::Spawn { run, restarts, last } => return Some(self.spawn(run, restarts, last)),
             Action::Signal(id, signal) => self.signal(id, signal),
+            Action::Stop(id, signal) => {
+                self.note_told(id, signal);
+                self.signal(id, signal);
+            }
             Action::Freeze(id) => self.signal_group(id, Signal::STOP),
             Action::Thaw(id) => {
                 self.look_at_terminal();
@@ -190,6 +194,17 @@ impl Runtime<'_> {
         self.journal.signalled(id, signal, result);
     }
 
+    /// Notes who gets SIGTERM with the run's group, and is not to get it again as a leftover.
+    fn note_told(&mut self, id: RunId, signal: Signal) {
+        if self.config.signal_scope == Scope::Process || signal != Signal::TERM {
+            return;
+        }
+        let tree = leftovers::tree(id, &self.children).unwrap_or_default();
+        if let Some(run) = self.children.get_mut(id) {
+            run.told = tree.iter().filter(|process| process.group == run.group).map(|process| process.pid).collect();
+        }
+    }
+
     fn signal_group(&self, id: RunId, signal: Signal) {
         if let Some(pid) = self.children.main(id) {
             let _ = signals::send_to_group(pid, signal);
@@ -204,10 +219,13 @@ impl Runtime<'_> {
         let leftovers = self.leftovers(id);
         match &leftovers {
             Leftovers::Known(processes) => {
-                if !processes.is_empty() {
-                    self.journal.sweep(id, signal, processes);
-                }
-                for process in processes {
+                let told = self.children.get(id).filter(|_| signal == Signal::TERM).map_or(&[][..], |run| &run.told);
+                // Apps quit hard on a second signal.
+                let (told, others): (Vec<_>, Vec<_>) =
+                    processes.iter().partition(|process: &&Process| told.contains(&process.pid));
+                self.journal.leftovers_told(id, &told);
+                self.journal.sweep(id, signal, &others);
+                for process in others {
                     self.journal.signalled(id, signal, signals::send(process.pid, signal));
                     // It would never see SIGTERM.
                     if process.stopped {

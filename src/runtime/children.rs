@@ -34,6 +34,8 @@ pub(super) struct RunProcess {
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard.
     pub(super) killed: bool,
+    /// Who has got SIGTERM as the stop signal, with its group.
+    pub(super) told: Vec<Pid>,
     /// What its leftovers got, which are being waited for.
     pub(super) sweeping: Option<Signal>,
     pub(super) notify: Option<Notify>,
@@ -75,6 +77,7 @@ impl RunProcess {
             oom_kills: None,
             reaped: false,
             killed: false,
+            told: Vec::new(),
             sweeping: None,
             notify: None,
             channel: None,

@@ -172,9 +172,19 @@ impl<'a> Journal<'a> {
     }
 
     /// Leftovers are about to get a signal.
-    pub(super) fn sweep(&self, run: RunId, signal: Signal, processes: &[Process]) {
-        let (run, count, names) = (run.number, processes.len(), leftovers::names(processes));
-        log::warn!(run, count, processes:% = names, signal:%; "leftovers");
+    pub(super) fn sweep(&self, run: RunId, signal: Signal, processes: &[&Process]) {
+        if !processes.is_empty() {
+            let (run, count, names) = (run.number, processes.len(), leftovers::names(processes));
+            log::warn!(run, count, processes:% = names, signal:%; "leftovers");
+        }
+    }
+
+    /// Leftovers have got the stop signal with their group, and get time alone.
+    pub(super) fn leftovers_told(&self, run: RunId, processes: &[&Process]) {
+        if !processes.is_empty() {
+            let (run, count, names) = (run.number, processes.len(), leftovers::names(processes));
+            log::info!(run, count, processes:% = names, msg = "they have got the stop signal, and still run"; "leftovers");
+        }
     }
 
     pub(super) fn hook_ended(&self, status: Status) {

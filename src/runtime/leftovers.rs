@@ -66,7 +66,7 @@ fn mark(environment: io::Result<Vec<u8>>) -> Mark {
 }
 
 /// `name[pid]` of the first few, for the log.
-pub(super) fn names(processes: &[Process]) -> String {
+pub(super) fn names(processes: &[&Process]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> =
         processes.iter().take(SHOWN).map(|process| format!("{}[{}]", process.name, process.pid)).collect();

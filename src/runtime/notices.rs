@@ -87,7 +87,7 @@ impl Journal<'_> {
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
             Notice::KillEverything { interrupted } => {
                 let left = leftovers::all().unwrap_or_default();
-                let (count, names) = (left.len(), leftovers::names(&left));
+                let (count, names) = (left.len(), leftovers::names(&left.iter().collect::<Vec<_>>()));
                 let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
                 self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
                 let msg = format!("still running after {why}: SIGKILL");

@@ -12,6 +12,8 @@ pub enum Action {
     Spawn { run: RunId, restarts: u32, last: Option<Ending> },
     /// Send a signal to the run's main process, or to its group as GUARD_SIGNAL_SCOPE says.
     Signal(RunId, Signal),
+    /// Send the stop signal, in the same way.
+    Stop(RunId, Signal),
     /// SIGSTOP, for the run's whole group.
     Freeze(RunId),
     /// The terminal's foreground, where there is a terminal, and SIGCONT, for the run's whole group.

@@ -109,7 +109,7 @@ impl Supervisor {
         } else {
             self.set_state(id, RunState::Stopping { kill_at, signal: None });
             self.report(Notice::StopSignal { run: id, signal });
-            self.actions.push(Action::Signal(id, signal));
+            self.actions.push(Action::Stop(id, signal));
         }
         // A stopped process would neither see the signal nor read the message.
         self.actions.push(Action::Signal(id, Signal::CONT));
@@ -121,7 +121,7 @@ impl Supervisor {
         let RunState::Stopping { signal, .. } = &mut run.state else { return };
         if let Some((_, signal)) = signal.take() {
             self.report(Notice::Unanswered { run: id, signal });
-            self.actions.extend([Action::Signal(id, signal), Action::Signal(id, Signal::CONT)]);
+            self.actions.extend([Action::Stop(id, signal), Action::Signal(id, Signal::CONT)]);
         }
     }
 

@@ -54,7 +54,7 @@ fn a_run_that_is_not_ready_in_time_is_stopped_and_counts_as_a_failure() {
     let mut world = World::serving(notify());
     let actions = world.wait();
     assert!(reports(&actions, failing(Failure::NotReady)));
-    assert!(actions.contains(&Action::Signal(run(1), STOP)));
+    assert!(actions.contains(&Action::Stop(run(1), STOP)));
     let actions = world.step(exit(1, Ending::Exited(0)));
     let ending = Ending::Failed(Failure::NotReady, 0);
     assert!(reports(
@@ -137,7 +137,7 @@ fn an_app_that_says_it_stops_gets_no_second_signal_and_a_deadline() {
     assert!(world.supervisor.readiness().is_err());
     let stopping = world.now;
     let actions = world.step(Step::Signal(STOP));
-    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
     assert!(world.wait().contains(&Action::KillEverything));
     assert_eq!(world.now, stopping.after(UNIT * 4));
 }
@@ -150,7 +150,7 @@ fn a_run_is_stopping_from_its_stop_signal_on() {
     assert!(!world.supervisor.is_stopping(run(1)));
     world.step(Step::Signal(STOP));
     assert!(!world.supervisor.is_stopping(run(1)), "it was not told yet");
-    assert!(world.wait().contains(&Action::Signal(run(1), STOP)));
+    assert!(world.wait().contains(&Action::Stop(run(1), STOP)));
     assert!(world.supervisor.is_stopping(run(1)));
     world.step(exit(1, Ending::Exited(0)));
     assert!(!world.supervisor.is_stopping(run(1)));
@@ -223,9 +223,9 @@ fn on_nodes_channel_the_signal_comes_after_half_of_what_is_left() {
     let actions = world.step(Step::Signal(STOP));
     assert!(actions.contains(&Action::SayDrain(run(1))) && !actions.contains(&Action::SayShutdown(run(1))));
     let actions = world.wait();
-    assert!(actions.contains(&Action::SayShutdown(run(1))) && !actions.contains(&Action::Signal(run(1), STOP)));
+    assert!(actions.contains(&Action::SayShutdown(run(1))) && !actions.contains(&Action::Stop(run(1), STOP)));
     assert_eq!(world.now, asked.after(UNIT));
-    assert!(world.wait().contains(&Action::Signal(run(1), STOP)));
+    assert!(world.wait().contains(&Action::Stop(run(1), STOP)));
     assert_eq!(world.now, asked.after(UNIT + UNIT * 3 / 2));
 }
 
@@ -233,7 +233,7 @@ fn on_nodes_channel_the_signal_comes_after_half_of_what_is_left() {
 fn a_closed_channel_means_the_signal_at_once() {
     let mut world = World::serving(Settings { node_ipc: true, ..notify() });
     world.step(Step::Signal(STOP));
-    assert!(world.step(Step::Unheard(run(1))).contains(&Action::Signal(run(1), STOP)));
+    assert!(world.step(Step::Unheard(run(1))).contains(&Action::Stop(run(1), STOP)));
     assert_eq!(world.step(Step::Unheard(run(1))), [], "once");
 }
 
@@ -273,13 +273,13 @@ fn a_reload_waits_until_the_new_run_is_ready_and_keeps_the_old_one_if_it_never_i
         world.step(says(Words::Ready));
         world.step(Step::Signal(signal("USR2")));
         let actions = world.step(Step::Spawn(Ok(())));
-        assert!(!actions.contains(&Action::Signal(run(1), STOP)), "the new run is not ready yet");
+        assert!(!actions.contains(&Action::Stop(run(1), STOP)), "the new run is not ready yet");
         assert_eq!(world.supervisor.readiness(), Ok(()), "the old one still serves");
         if ready {
             let actions = world.step(Step::Says(run(2), Words::Ready));
-            assert!(actions.contains(&Action::Signal(run(1), STOP)));
+            assert!(actions.contains(&Action::Stop(run(1), STOP)));
         } else {
-            assert!(world.wait().contains(&Action::Signal(run(2), STOP)));
+            assert!(world.wait().contains(&Action::Stop(run(2), STOP)));
             let actions = world.step(exit(2, Ending::Exited(0)));
             assert!(reports(&actions, Notice::ReloadFailed { old: run(1), new: run(2) }));
             assert_eq!(world.supervisor.readiness(), Ok(()));

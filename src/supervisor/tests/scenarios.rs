@@ -130,7 +130,7 @@ fn a_signal_from_before_the_first_spawn_reaches_the_first_run() {
 
 #[test]
 fn the_stop_signal_waits_for_the_delay_and_the_hook() {
-    let told = |actions: &[Action]| actions.contains(&Action::Signal(run(1), STOP));
+    let told = |actions: &[Action]| actions.contains(&Action::Stop(run(1), STOP));
     let mut world = World::serving(settings());
     assert!(!told(&world.step(Step::Signal(STOP))));
     assert!(!told(&world.step(Step::Advance)), "the hook still runs");
@@ -311,7 +311,7 @@ fn a_drain_does_not_make_do_with_a_hook_on_its_way_out() {
     assert!(world.step(Step::Signal(STOP)).contains(&Action::SignalHook(Signal::KILL)));
     let starts = |action: &Action| matches!(action, Action::StartHook { .. });
     assert!(world.step(Step::HookEnds).iter().any(starts));
-    assert!(world.step(Step::HookEnds).contains(&Action::Signal(run(2), STOP)));
+    assert!(world.step(Step::HookEnds).contains(&Action::Stop(run(2), STOP)));
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_stop_during_a_restart_in_place_does_not_tell_the_app_twice() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
     let actions = world.step(Step::Signal(STOP));
-    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
     world.step(exit(1, 0));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(0));
@@ -330,7 +330,7 @@ fn a_reload_stops_the_old_run_when_the_new_one_is_ready() {
     let mut world = World::serving(plain());
     assert!(spawns(&world.step(Step::Signal(signal("USR2"))), 2));
     let actions = world.step(Step::Spawn(Ok(())));
-    assert!(actions.contains(&Action::Signal(run(1), STOP)), "{actions:?}");
+    assert!(actions.contains(&Action::Stop(run(1), STOP)), "{actions:?}");
     world.step(exit(1, 1));
     assert_eq!(world.mains, [run(2)]);
 }
@@ -363,7 +363,7 @@ fn when_one_instance_gives_up_the_others_are_drained() {
     let mut world = World::serving(settings);
     let actions = world.step(exit(1, 9));
     let other = RunId { instance: 1, number: 1 };
-    assert!(actions.contains(&Action::Signal(other, STOP)), "{actions:?}");
+    assert!(actions.contains(&Action::Stop(other, STOP)), "{actions:?}");
     world.step(Step::Exit(other, Ending::Exited(0), Leftovers::None));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(9));
@@ -398,7 +398,7 @@ fn a_mapped_signal_means_what_it_is_mapped_to() {
     assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
     assert_eq!(world.supervisor.handle(world.now, super::super::Event::Signal(STOP)), [Action::Signal(run(1), STOP)]);
     let actions = world.supervisor.handle(world.now, super::super::Event::Signal(signal("WINCH")));
-    assert!(actions.contains(&Action::Signal(run(1), signal("WINCH"))), "the signal received is the stop signal");
+    assert!(actions.contains(&Action::Stop(run(1), signal("WINCH"))), "the signal received is the stop signal");
 }
 
 #[test]

@@ -351,7 +351,7 @@ impl World {
                     let same = |other: &&RunId| other.instance == run.instance;
                     assert!(self.mains.iter().filter(same).count() <= 1, "at most one run beside a new one");
                 }
-                Action::Signal(run, _) | Action::Freeze(run) | Action::Thaw(run) => {
+                Action::Signal(run, _) | Action::Stop(run, _) | Action::Freeze(run) | Action::Thaw(run) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                 }
                 Action::Sweep(run, signal) => {
