@@ -115,7 +115,7 @@ pub(crate) fn remove() {
     }
 }
 
-/// A directory with the static guard and the static fixture, as they are released.
+/// A directory with the static guard and the static fixture, as they are released, and the small apps of `apps`.
 pub(crate) fn context() -> &'static Path {
     static CONTEXT: OnceLock<PathBuf> = OnceLock::new();
     CONTEXT.get_or_init(|| {
@@ -130,6 +130,11 @@ pub(crate) fn context() -> &'static Path {
         std::fs::create_dir_all(&context).expect("a directory in the target directory");
         for (from, to) in [("guard", "guard"), ("examples/fixture", "fixture")] {
             std::fs::copy(built.join(from), context.join(to)).expect("it was built");
+        }
+        std::fs::create_dir_all(context.join("apps")).expect("a directory in the target directory");
+        for app in sources().join("apps").read_dir().expect("the small apps") {
+            let app = app.expect("a directory can be read");
+            std::fs::copy(app.path(), context.join("apps").join(app.file_name())).expect("a file");
         }
         context
     })

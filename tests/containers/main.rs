@@ -39,6 +39,7 @@ mod hardened;
 mod healthcheck;
 mod image;
 mod kube;
+mod languages;
 mod limits;
 mod linger;
 mod namespaces;
@@ -46,6 +47,7 @@ mod own_image;
 mod rolling;
 mod sdnotify;
 mod servers;
+mod steps;
 mod stop;
 mod terminal;
 mod tiers;
@@ -72,8 +74,9 @@ fn topics() -> Vec<Trial> {
         stop::tests(),
         terminal::tests(),
         tiers::tests(),
-        // Their image is slow to make, and is made meanwhile.
+        // Their images are slow to make, and are made meanwhile.
         servers::tests(),
+        languages::tests(),
     ];
     topics.into_iter().flatten().collect()
 }
@@ -100,7 +103,7 @@ fn main() -> ExitCode {
         }
     }
     if arguments.filter.is_none() {
-        image::begin(&["servers"]);
+        image::begin(&["servers", "languages"]);
     }
     // They wait for engines most of the time.
     arguments.test_threads = arguments.test_threads.or(Some(4));
