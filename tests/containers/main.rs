@@ -14,10 +14,7 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
             let topic = module_path!().trim_start_matches("containers::");
-            vec![$(libtest_mimic::Trial::test(format!("{topic}::{}", stringify!($name)), || {
-                $name();
-                Ok(())
-            })),*]
+            vec![$(crate::trial(format!("{topic}::{}", stringify!($name)), $name)),*]
         }
     };
 }
@@ -54,7 +51,25 @@ mod tiers;
 
 use engine::Engine;
 use libtest_mimic::{Arguments, Trial};
+use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Tests that failed at first.
+static TRIED_AGAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// A test. An engine on a busy machine has hiccups of its own, so one that fails is tried once more, and both are told.
+fn trial(name: String, test: fn()) -> Trial {
+    Trial::test(name.clone(), move || {
+        if let Err(panic) = catch_unwind(test) {
+            let why = panic.downcast_ref::<String>().map_or("no message", String::as_str);
+            println!("{name} failed and is tried again: {why}");
+            TRIED_AGAIN.fetch_add(1, Ordering::Relaxed);
+            test();
+        }
+        Ok(())
+    })
+}
 
 fn topics() -> Vec<Trial> {
     let topics = [
@@ -112,6 +127,10 @@ fn main() -> ExitCode {
         return ran.exit_code();
     }
     image::remove();
+    let again = TRIED_AGAIN.load(Ordering::Relaxed);
+    if again > 0 {
+        println!("tried again: {again}");
+    }
     println!("{} passed, {} failed, {} skipped", ran.num_passed, ran.num_failed, ran.num_ignored);
     let skipped_in_ci = std::env::var_os("CI").is_some() && ran.num_ignored > 0;
     if skipped_in_ci { ExitCode::FAILURE } else { ran.exit_code() }

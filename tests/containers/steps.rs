@@ -1,6 +1,6 @@
 //! What is done to an app behind guard, whichever it is.
 
-use crate::common::{Answer, Guard, begin, children, descendants, send, status_field};
+use crate::common::{Answer, Guard, begin, children, descendants, eventually, send, status_field};
 use crate::container::Container;
 use std::io::Write;
 use std::process::Command;
@@ -13,8 +13,9 @@ pub(crate) fn address(container: &Container, port: u16) -> String {
 /// Kills the main process. When the next run begins, nothing of the last one is left.
 pub(crate) fn crash(container: &mut Container) {
     let guard = container.inspect("{{.State.Pid}}").parse().expect("a pid");
+    // A health check may run just now.
+    let main = eventually("one main process", || <[i32; 1]>::try_from(children(guard)).ok())[0];
     let run: Vec<i32> = descendants(guard);
-    let [main] = children(guard)[..] else { panic!("one main process\n{}", container.transcript()) };
     send(main, nix::libc::SIGKILL);
     let restart = container.event("restart");
     assert_eq!(restart.get("last"), Some("SIGKILL"), "{}", restart.line);
