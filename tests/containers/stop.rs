@@ -174,7 +174,7 @@ fn the_watchdog_does_not_bite_a_thawed_app() {
 fn cmd_is_the_app_and_what_follows_the_image_replaces_it() {
     let mut container = docker().start();
     container.line("ready");
-    assert_eq!(container.said("start")[0].get("app"), Some("fixture serve"));
+    assert_eq!(container.event("start").get("app"), Some("fixture serve"));
     let mut container = docker().command(["fixture", "args", "exit", "0"]).start();
     container.line("arg 1 args");
     assert_eq!(container.code(), 0);
