@@ -7,6 +7,7 @@ tests![
     the_engine_restarts_what_guard_gave_up,
     the_engine_counts_too,
     a_stop_is_not_a_failure_to_the_engine,
+    what_the_engine_has_stopped_stays_stopped,
     what_no_restart_can_mend_is_the_engines_at_once,
 ];
 
@@ -39,6 +40,13 @@ fn a_stop_is_not_a_failure_to_the_engine() {
     container.log().line("ready");
     assert_eq!(container.exec(&["guard", "stop"]).code, 0);
     container.until("{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}", "exited 0 0");
+}
+
+fn what_the_engine_has_stopped_stays_stopped() {
+    let container = docker().options("--restart on-failure").fixture("quit TERM 143 serve").start_detached();
+    container.log().line("ready");
+    container.tell("stop");
+    container.until("{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}", "exited 143 0");
 }
 
 fn what_no_restart_can_mend_is_the_engines_at_once() {
