@@ -22,7 +22,7 @@ mod shell;
 use crate::config::signal::Signal;
 use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
-use crate::supervisor::{Event, Settings, Supervisor, Timestamp};
+use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::poll::Poll;
 use crate::sys::process;
@@ -66,6 +66,8 @@ struct Runtime<'a> {
     config: &'a Config,
     clock: Clock,
     supervisor: Supervisor,
+    /// Empty between two events; kept, since to allocate it anew would delay each signal.
+    actions: Vec<Action>,
     /// The core's next one, which only an event can change.
     deadline: Option<Timestamp>,
     poll: Poll,
@@ -118,6 +120,7 @@ impl<'a> Runtime<'a> {
                 job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),
+            actions: Vec::new(),
             deadline: None,
             poll,
             signals,
@@ -142,12 +145,11 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        let mut signals = Vec::new();
         for token in self.poll.wait(EpollTimeout::ZERO) {
-            self.signals.take(token, &mut signals);
+            self.signals.take(token);
         }
         self.reap();
-        for signal in signals {
+        while let Some(signal) = self.signals.pop() {
             self.dispatch(Event::Signal(signal));
         }
         // Before there is an app, which may ask at once.
@@ -170,17 +172,26 @@ impl<'a> Runtime<'a> {
             self.dispatch(Event::Overslept(delay));
         }
         // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
-        let (mut signals, mut doors) = (Vec::new(), Vec::new());
+        let mut doors = Vec::new();
         for token in tokens {
-            if !self.signals.take(token, &mut signals) {
+            if !self.signals.take(token) {
                 doors.extend(Which::of(token));
             }
         }
-        // What a run has said comes before its death, and its death before what a signal asks of it.
+        // What a run has said comes before its death, and its death before what a signal asks of it. A signal that came
+        // alone is not kept waiting.
         let is_notify = |which: &Which| matches!(which, Which::Notify(_));
         doors.iter().filter(|which| is_notify(which)).for_each(|which| self.hear(*which));
-        self.reap();
-        signals.into_iter().for_each(|signal| self.receive(signal));
+        let reap_first = self.signals.child_news() || !doors.is_empty();
+        if reap_first {
+            self.reap();
+        }
+        while let Some(signal) = self.signals.pop() {
+            self.receive(signal);
+        }
+        if !reap_first {
+            self.reap();
+        }
         doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
         if self.deadline.is_some_and(|deadline| deadline <= self.clock.now()) {
             self.dispatch(Event::Timeout);
@@ -198,8 +209,10 @@ impl<'a> Runtime<'a> {
     /// Gives an event to the core, does what it says, and gives it the answers.
     fn dispatch(&mut self, event: Event) {
         let (mut next, mut answers) = (Some(event), VecDeque::new());
+        let mut actions = std::mem::take(&mut self.actions);
         while let Some(event) = next {
-            for action in self.supervisor.handle(self.clock.now(), event) {
+            self.supervisor.handle(self.clock.now(), event, &mut actions);
+            for action in actions.drain(..) {
                 match self.perform(action) {
                     // The answer to a spawn comes before anything else.
                     Some(answer @ (Event::Spawned(_) | Event::SpawnFailed(..))) => answers.push_front(answer),
@@ -208,6 +221,7 @@ impl<'a> Runtime<'a> {
             }
             next = answers.pop_front();
         }
+        self.actions = actions;
         self.deadline = self.supervisor.next_deadline();
         if let Some(outer) = &mut self.outer {
             outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);

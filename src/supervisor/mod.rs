@@ -125,8 +125,22 @@ impl Supervisor {
         }
     }
 
-    /// Takes one event and returns what is to be done about it, in this order.
-    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+    /// Takes one event and puts what is to be done about it into `actions`, which is empty, in this order.
+    pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
+        std::mem::swap(&mut self.actions, actions);
+        if let Event::Signal(signal) = event
+            && self.is_passed_on(signal)
+        {
+            // Nothing else can follow from it, so nothing keeps it waiting.
+            self.forward(signal);
+        } else {
+            self.take(now, event);
+            self.settle(now);
+        }
+        std::mem::swap(&mut self.actions, actions);
+    }
+
+    fn take(&mut self, now: Timestamp, event: Event) {
         match event {
             Event::Start => self.start(now),
             Event::Spawned(id) => self.spawned(now, id),
@@ -150,8 +164,6 @@ impl Supervisor {
             Event::NothingLeft => self.nothing_left(),
             Event::Timeout => self.timeout(now),
         }
-        self.settle(now);
-        std::mem::take(&mut self.actions)
     }
 
     /// When [`Event::Timeout`] is due; `None` while only an event can change anything.

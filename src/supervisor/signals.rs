@@ -17,7 +17,7 @@ impl Supervisor {
     pub(super) fn signal(&mut self, now: Timestamp, signal: Signal) {
         let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
         let meaning = mapped.map(|(_, meaning)| *meaning);
-        let suspends = [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal);
+        let suspends = suspends(signal);
         match meaning {
             Some(Meaning::Ignore) => {}
             Some(Meaning::Stop) => self.stop_requested(now, Some(signal)),
@@ -34,6 +34,12 @@ impl Supervisor {
             None if suspends => self.suspend(signal),
             None => self.forward(signal),
         }
+    }
+
+    /// Whether all that this signal means is that the runs get it.
+    pub(super) fn is_passed_on(&self, signal: Signal) -> bool {
+        let mapped = self.settings.signal_map.iter().any(|(from, _)| *from == signal);
+        !mapped && !self.is_stop_request(signal) && !suspends(signal) && self.begun()
     }
 
     /// Every instance has had a run.
@@ -58,7 +64,7 @@ impl Supervisor {
         [Some(Signal::TERM), Some(Signal::INT), self.settings.stop.signal].contains(&Some(signal))
     }
 
-    fn forward(&mut self, signal: Signal) {
+    pub(super) fn forward(&mut self, signal: Signal) {
         let before = self.actions.len();
         let living = self.instances.iter().flat_map(Instance::living);
         self.actions.extend(living.map(|run| Action::Signal(run.id, signal)));
@@ -80,4 +86,9 @@ impl Supervisor {
         }));
         self.actions.push(Action::Suspend);
     }
+}
+
+/// A terminal's stop signals.
+fn suspends(signal: Signal) -> bool {
+    [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
 }

@@ -7,6 +7,7 @@ use super::poll::{Poll, Token};
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
 use signal_hook::low_level::pipe;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -73,6 +74,10 @@ pub struct Signals {
     rest: File,
     /// guard's own pid, which its own SIGPIPE names as the sender.
     own: u32,
+    /// Those that were taken, in no particular order.
+    taken: VecDeque<Signal>,
+    /// What was taken may have come after something happened to a child.
+    child_news: bool,
 }
 
 impl Signals {
@@ -97,38 +102,51 @@ impl Signals {
             poll.add(file.as_fd(), token)?;
         }
         change_mask(libc::SIG_SETMASK, rest);
-        Ok(Signals { handled, rest: file, own: std::process::id() })
+        Ok(Signals { handled, rest: file, own: std::process::id(), taken: VecDeque::new(), child_news: false })
     }
 
-    /// Takes the signals behind this token, if it is one of theirs: at most a few, in no particular order, and without
-    /// SIGCHLD, which only wakes, and guard's own SIGPIPE. `false` if the token is not theirs.
-    pub fn take(&mut self, token: Token, signals: &mut Vec<Signal>) -> bool {
+    /// Takes the signals behind this token, if it is one of theirs: at most a few. `false` if the token is not theirs.
+    pub fn take(&mut self, token: Token) -> bool {
         match TOKENS.iter().position(|&own| own == token) {
-            Some(0) => self.take_rest(signals),
+            Some(0) => self.take_rest(),
             Some(index) => {
                 let (signal, pipe) = &mut self.handled[index - 1];
                 if pipe.read(&mut [0; 64]).is_ok() {
-                    signals.push(*signal);
+                    self.taken.push_back(*signal);
                 }
+                // SIGCHLD comes another way, and may be on it.
+                self.child_news = true;
             }
             None => return false,
         }
         true
     }
 
-    fn take_rest(&self, signals: &mut Vec<Signal>) {
+    /// The next of those that were taken, without SIGCHLD and guard's own SIGPIPE.
+    pub fn pop(&mut self) -> Option<Signal> {
+        self.taken.pop_front()
+    }
+
+    /// Whether a child may have ended or stopped before what was taken since this was last asked.
+    pub fn child_news(&mut self) -> bool {
+        std::mem::take(&mut self.child_news)
+    }
+
+    fn take_rest(&mut self) {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
         // SAFETY: read(2) writes at most the size of the array, in whole records.
         let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
         let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
+        // There may be more.
+        self.child_news |= records == AT_ONCE;
         for info in &infos[..records] {
             // SAFETY: so many records were written.
             let info = unsafe { info.assume_init_ref() };
             match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
-                Some(Signal::CHLD) => {}
+                Some(Signal::CHLD) => self.child_news = true,
                 Some(Signal::PIPE) if info.ssi_pid == self.own => {}
-                signal => signals.extend(signal),
+                signal => self.taken.extend(signal),
             }
         }
     }

@@ -396,8 +396,8 @@ fn a_mapped_signal_means_what_it_is_mapped_to() {
     settings.signal_map = mapped.map(|(name, meaning)| (signal(name), meaning)).to_vec();
     let mut world = World::serving(settings);
     assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
-    assert_eq!(world.supervisor.handle(world.now, super::super::Event::Signal(STOP)), [Action::Signal(run(1), STOP)]);
-    let actions = world.supervisor.handle(world.now, super::super::Event::Signal(signal("WINCH")));
+    assert_eq!(world.handle(super::super::Event::Signal(STOP)), [Action::Signal(run(1), STOP)]);
+    let actions = world.handle(super::super::Event::Signal(signal("WINCH")));
     assert!(actions.contains(&Action::Stop(run(1), signal("WINCH"))), "the signal received is the stop signal");
 }
 

@@ -338,8 +338,15 @@ impl World {
         actions
     }
 
+    /// What the supervisor says to an event, and no more.
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.supervisor.handle(self.now, event, &mut actions);
+        actions
+    }
+
     fn give(&mut self, event: Event) -> Vec<Action> {
-        let actions = self.supervisor.handle(self.now, event);
+        let actions = self.handle(event);
         let mut answers = Vec::new();
         for (index, action) in actions.iter().enumerate() {
             assert!(self.exit.is_none(), "nothing follows the exit: {action:?}");
