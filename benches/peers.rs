@@ -26,7 +26,7 @@ const ORPHAN_ROUNDS: usize = 7;
 const ORPHANS_A_ROUND: usize = 300;
 const IDLE_SECONDS: u64 = 10;
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 10] = [
     Figure { title: "binary, KiB", against: "tini-static" },
     Figure { title: "resident idle, KiB", against: "tini-static" },
     Figure { title: "of it anonymous", against: "tini-static" },
@@ -34,7 +34,8 @@ const FIGURES: [Figure; 9] = [
     Figure { title: "wake-ups a second, idle", against: "dumb-init" },
     Figure { title: "start-up added, µs", against: "tini-static" },
     Figure { title: "death to next main, µs", against: BARE_LOOP },
-    Figure { title: "CPU an orphan, µs", against: "dumb-init" },
+    Figure { title: "CPU an orphan in a stream, µs", against: "dumb-init" },
+    Figure { title: "alone, µs", against: "dumb-init" },
     Figure { title: "signal forwarded, µs", against: "tini" },
 ];
 const BARE_LOOP: &str = "waitpid + posix_spawn";
@@ -81,7 +82,9 @@ fn main() {
     measure_idle(&app, inits.iter_mut().filter(at_rest).collect());
     measure_start(&app, inits.iter_mut().filter(shims).collect());
     measure_signals(&app, inits.iter_mut().filter(shims).collect());
-    measure_orphans(&app, inits.iter_mut().filter(shims).collect());
+    for (word, title) in [("stream", "CPU an orphan in a stream, µs"), ("orphans", "alone, µs")] {
+        measure_orphans(&app, inits.iter_mut().filter(shims).collect(), word, title);
+    }
     let mut bare = Init::new(BARE_LOOP, None, &[]);
     measure_restarts(&app, &mut inits[0], &mut bare);
     inits.push(bare);
@@ -295,11 +298,11 @@ fn measure_signals(app: &Path, inits: Vec<&mut Init>) {
     }
 }
 
-fn measure_orphans(app: &Path, inits: Vec<&mut Init>) {
+fn measure_orphans(app: &Path, inits: Vec<&mut Init>, word: &str, title: &str) {
     let mut costs: Vec<Vec<u64>> = inits.iter().map(|_| Vec::new()).collect();
     for _ in 0..ORPHAN_ROUNDS {
         for (init, costs) in inits.iter().zip(&mut costs) {
-            let mut running = init.start(app, &["orphans", &ORPHANS_A_ROUND.to_string()]);
+            let mut running = init.start(app, &[word, &ORPHANS_A_ROUND.to_string()]);
             running.until("ready");
             let pid = running.pid1();
             let Some(before) = cpu(pid) else { return };
@@ -309,7 +312,7 @@ fn measure_orphans(app: &Path, inits: Vec<&mut Init>) {
         }
     }
     for (init, costs) in inits.into_iter().zip(costs) {
-        init.set("CPU an orphan, µs", median(costs) / 1000.0);
+        init.set(title, median(costs) / 1000.0);
     }
 }
 

@@ -258,44 +258,6 @@ fn a_main_process_that_goes_to_the_background_is_told_of() {
 }
 
 #[test]
-fn orphans_are_reaped() {
-    for setup in everywhere() {
-        let orphans = "fork fork setsid exit 0 . exit 0 . ".repeat(50);
-        let mut guard = setup.fixture(&format!("fork {orphans} exit 0 . quit TERM 0 serve")).start();
-        guard.line("ready");
-        let pid = guard.pid();
-        // The fixture never waits for its own child, and no init could do that for it.
-        let main = eventually("a single child", || match children(pid)[..] {
-            [main] => Some(main),
-            _ => None,
-        });
-        assert!(!status_field(main, "State:").starts_with('Z'));
-        guard.signal(libc::SIGTERM);
-        assert_eq!(guard.code(), 0);
-    }
-}
-
-#[test]
-fn orphans_do_not_end_the_app() {
-    for setup in everywhere() {
-        let words = "fork fork setsid as orphan ids serve . exit 0 . quit TERM 0 serve";
-        let mut guard = setup.fixture(words).start();
-        let orphan = guard.line_after("orphan pid ").parse().unwrap();
-        guard.line("orphan ready");
-        guard.line("ready");
-        let outside = guard.pid_outside(orphan);
-        let parent = guard.pid().to_string();
-        eventually("orphan", || (status_field(outside, "PPid:") == parent).then_some(()));
-        common::send(outside, libc::SIGKILL);
-        eventually("reaped orphan", || (!fs::exists(format!("/proc/{outside}")).unwrap()).then_some(()));
-        guard.signal(libc::SIGUSR2);
-        guard.line("got USR2");
-        guard.signal(libc::SIGTERM);
-        assert_eq!(guard.code(), 0);
-    }
-}
-
-#[test]
 fn a_daemon_of_an_earlier_run_is_not_taken_for_the_next_ones() {
     let mut guard = child().fixture("fork setsid as left serve . before-run 3 exit 1 quit TERM 0 serve").start();
     for _ in 0..2 {

@@ -10,6 +10,7 @@
 //! | `loop N COMMAND` | run COMMAND again and again, N times, with posix_spawn(3) and waitpid(2) alone |
 //! | `signals` | print `ready`, then for each SIGUSR1 the time at which it came |
 //! | `orphans N` | leave N orphans behind, one after the other, each when the last was reaped; print `reaped`; sleep |
+//! | `stream N` | the same, as fast as can be |
 //! | `init COMMAND` | print the time, and execute COMMAND as PID 1 of a new namespace |
 //!
 //! Times are CLOCK_MONOTONIC's nanoseconds, which all namespaces share.
@@ -96,7 +97,8 @@ pub fn main() {
         }
         Some("loop") => spawn_again_and_again(count(), &words[2..]),
         Some("signals") => print_signal_times(),
-        Some("orphans") => leave_orphans(count()),
+        Some("orphans") => leave_orphans(count(), false),
+        Some("stream") => leave_orphans(count(), true),
         Some("init") => become_init(&words[1..]),
         _ => panic!("unknown words: {words:?}"),
     }
@@ -154,7 +156,7 @@ fn print_signal_times() -> ! {
     }
 }
 
-fn leave_orphans(count: u32) -> ! {
+fn leave_orphans(count: u32, in_a_stream: bool) -> ! {
     say("ready");
     let mut ends = [0; 2];
     let mut byte = 0u8;
@@ -163,7 +165,8 @@ fn leave_orphans(count: u32) -> ! {
         // Begins when it is told, so that init's start is not counted.
         read(0, (&raw mut byte).cast(), 1);
         pipe(ends.as_mut_ptr());
-        for _ in 0..count {
+        let mut left = Vec::with_capacity(count as usize);
+        for index in 1..=count {
             let middle = fork();
             if middle == 0 {
                 let orphan = fork();
@@ -175,8 +178,12 @@ fn leave_orphans(count: u32) -> ! {
             waitpid(middle, ptr::null_mut(), 0);
             let mut orphan: c_int = 0;
             read(ends[0], (&raw mut orphan).cast(), 4);
+            left.push(orphan);
+            if in_a_stream && index < count {
+                continue;
+            }
             // ESRCH comes when it has ended and was reaped.
-            while kill(orphan, 0) == 0 {
+            while left.last().is_some_and(|&orphan| kill(orphan, 0) == 0) || left.pop().is_some() {
                 sched_yield();
             }
         }

@@ -18,6 +18,7 @@ mod operator;
 mod outer;
 mod reap;
 mod shell;
+mod stream;
 
 use crate::config::signal::Signal;
 use crate::config::{Config, RestartPolicy};
@@ -43,6 +44,7 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
+use stream::Stream;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
@@ -68,6 +70,8 @@ struct Runtime<'a> {
     supervisor: Supervisor,
     /// Empty between two events; kept, since to allocate it anew would delay each signal.
     actions: Vec<Action>,
+    /// How orphans come.
+    stream: Stream,
     /// The core's next one, which only an event can change.
     deadline: Option<Timestamp>,
     poll: Poll,
@@ -121,6 +125,7 @@ impl<'a> Runtime<'a> {
                 seed: seed(),
             }),
             actions: Vec::new(),
+            stream: Stream::new(),
             deadline: None,
             poll,
             signals,
@@ -167,7 +172,11 @@ impl<'a> Runtime<'a> {
     fn turn(&mut self) {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
-        let tokens = self.poll.wait(due.map_or(EpollTimeout::NONE, |(deadline, before)| timeout(deadline, before)));
+        let timeout = due.map_or(EpollTimeout::NONE, |(deadline, before)| timeout(deadline, before));
+        let mut tokens = self.poll.wait(self.stream.shorten(timeout)).peekable();
+        if tokens.peek().is_some() {
+            self.end_stream();
+        }
         if let Some(delay) = due.and_then(|(deadline, before)| overslept(deadline, before, self.clock.now())) {
             self.dispatch(Event::Overslept(delay));
         }
@@ -208,6 +217,7 @@ impl<'a> Runtime<'a> {
 
     /// Gives an event to the core, does what it says, and gives it the answers.
     fn dispatch(&mut self, event: Event) {
+        self.end_stream();
         let (mut next, mut answers) = (Some(event), VecDeque::new());
         let mut actions = std::mem::take(&mut self.actions);
         while let Some(event) = next {

@@ -20,22 +20,30 @@ impl Runtime<'_> {
     /// Takes every dead child, and tells the core of those it knows.
     pub(super) fn reap(&mut self) {
         let mut events = Vec::new();
-        let mut any = false;
+        let (mut orphans, mut others) = (0, 0);
         self.childless = loop {
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
-                    any = true;
-                    events.extend(self.ended(pid, status, usage));
+                    let owner = self.children.owner(pid);
+                    *(if owner == Owner::Nobody { &mut orphans } else { &mut others }) += 1;
+                    events.extend(self.ended(owner, pid, status, usage));
                 }
                 Wait::Stopped(pid, signal) => events.extend(self.stopped(pid, signal)),
                 Wait::Nothing => break false,
                 Wait::NoChildren => break true,
             }
         };
+        let any = orphans + others > 0;
         if self.childless {
             events.extend(self.lost());
         }
         let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id).collect();
+        // Whoever is waited for is no mere orphan.
+        if others == 0 && sweeping.is_empty() && !self.killing {
+            self.count_orphans(orphans);
+        } else {
+            self.end_stream();
+        }
         for event in events {
             self.dispatch(event);
         }
@@ -52,8 +60,8 @@ impl Runtime<'_> {
         }
     }
 
-    fn ended(&mut self, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
-        match self.children.owner(pid) {
+    fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
+        match owner {
             Owner::Run(id) => {
                 self.children.get_mut(id)?.reaped = true;
                 // What it said before it died is read before its death is believed.

@@ -132,6 +132,17 @@ impl Signals {
         std::mem::take(&mut self.child_news)
     }
 
+    /// Lets SIGCHLD come to nothing, so that it wakes nobody.
+    pub fn ignore_children(&mut self) {
+        change_mask(libc::SIG_UNBLOCK, SignalSet::EMPTY.with(Signal::CHLD));
+    }
+
+    /// Takes SIGCHLD again, after [`Signals::ignore_children`].
+    pub fn heed_children(&mut self) {
+        change_mask(libc::SIG_BLOCK, SignalSet::EMPTY.with(Signal::CHLD));
+        self.child_news = true;
+    }
+
     fn take_rest(&mut self) {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];

@@ -1,0 +1,83 @@
+//! Processes whose parents are gone, and that guard reaps.
+
+mod common;
+
+use common::{Guard, children, eventually, everywhere, send, sleeps_at_rest, status_field};
+use std::fs;
+
+#[test]
+fn orphans_are_reaped() {
+    for setup in everywhere() {
+        let orphans = "fork fork setsid exit 0 . exit 0 . ".repeat(50);
+        let mut guard = setup.fixture(&format!("fork {orphans} exit 0 . quit TERM 0 serve")).start();
+        guard.line("ready");
+        let pid = guard.pid();
+        // The fixture never waits for its own child, and no init could do that for it.
+        let main = eventually("a single child", || match children(pid)[..] {
+            [main] => Some(main),
+            _ => None,
+        });
+        assert!(!status_field(main, "State:").starts_with('Z'));
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn orphans_do_not_end_the_app() {
+    for setup in everywhere() {
+        let words = "fork fork setsid as orphan ids serve . exit 0 . quit TERM 0 serve";
+        let mut guard = setup.fixture(words).start();
+        let orphan = guard.line_after("orphan pid ").parse().unwrap();
+        guard.line("orphan ready");
+        guard.line("ready");
+        let outside = guard.pid_outside(orphan);
+        let parent = guard.pid().to_string();
+        eventually("orphan", || (status_field(outside, "PPid:") == parent).then_some(()));
+        send(outside, libc::SIGKILL);
+        eventually("reaped orphan", || (!fs::exists(format!("/proc/{outside}")).unwrap()).then_some(()));
+        guard.signal(libc::SIGUSR2);
+        guard.line("got USR2");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+/// Waits until guard reaps by the batch, which is while SIGCHLD wakes nobody, or no longer does.
+fn reaps_by_the_batch(guard: &Guard, expected: bool) {
+    let holds_back = |mask: u64| mask >> (libc::SIGCHLD - 1) & 1 == 1;
+    let mask = || u64::from_str_radix(&status_field(guard.pid(), "SigBlk:"), 16).ok();
+    eventually("a stream of orphans, or its end", || (mask().map(holds_back)? != expected).then_some(()));
+}
+
+/// The only child that lives.
+fn only_child(guard: &Guard) -> i32 {
+    eventually("a single child", || match children(guard.pid())[..] {
+        [main] if !status_field(main, "State:").starts_with('Z') => Some(main),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_stream_of_orphans_keeps_nobody_else_waiting_and_all_are_reaped() {
+    let floods = "before-run 3 fork setsid as flood orphans . ".repeat(3);
+    for setup in everywhere() {
+        let mut guard = setup.fixture(&format!("{floods} ids quit TERM 7 serve")).start();
+        for _ in 1..3 {
+            let main = guard.line_after("pid ").parse().expect("a pid");
+            guard.line("ready");
+            reaps_by_the_batch(&guard, true);
+            guard.signal(libc::SIGUSR2);
+            guard.line("got USR2");
+            reaps_by_the_batch(&guard, true);
+            send(guard.pid_outside(main), libc::SIGKILL);
+        }
+        let main = guard.line_after("pid ").parse().expect("a pid");
+        guard.line("ready");
+        assert_eq!(only_child(&guard), guard.pid_outside(main));
+        reaps_by_the_batch(&guard, false);
+        sleeps_at_rest(guard.pid());
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 7);
+    }
+}
