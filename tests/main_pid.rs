@@ -87,6 +87,27 @@ fn others_of_the_run_stay_until_the_daemon_has_ended() {
     }
 }
 
+/// With scope `group` the stop signal goes to the daemon's group, or to the daemon alone where it has none of its own.
+/// Whoever was in the launcher's group only has not got it.
+#[test]
+fn the_group_that_is_told_is_the_daemons() {
+    for setsid in ["", "setsid"] {
+        for setup in setups() {
+            let setup = setup.env("GUARD_SIGNAL_SCOPE", "group").env("GUARD_STOP_TIMEOUT", "500ms");
+            let daemon =
+                format!("{setsid} fork as worker deaf serve . as daemon notify MAINPID=%,READY=1 quit TERM 5 serve");
+            let mut guard = setup.fixture(&format!("fork as helper serve . fork {daemon} . exit 0")).start();
+            guard.event("main-process");
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 5, "{}", guard.transcript());
+            for who in ["helper", "worker", "daemon"] {
+                let line = format!("{who} got TERM");
+                assert_eq!(guard.out().iter().filter(|said| **said == line).count(), 1, "{}", guard.transcript());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_daemon_that_has_died_before_its_launcher_has_ended_the_run() {
     for setup in setups() {

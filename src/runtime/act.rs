@@ -194,14 +194,16 @@ impl Runtime<'_> {
         self.journal.signalled(id, signal, result);
     }
 
-    /// Notes who gets SIGTERM with the run's group, and is not to get it again as a leftover.
+    /// Notes who gets SIGTERM with the main process's group, and is not to get it again as a leftover.
     fn note_told(&mut self, id: RunId, signal: Signal) {
         if self.config.signal_scope == Scope::Process || signal != Signal::TERM {
             return;
         }
+        // Not the run's, which is another one after MAINPID.
+        let Some(group) = self.children.main(id) else { return };
         let tree = leftovers::tree(id, &self.children).unwrap_or_default();
         if let Some(run) = self.children.get_mut(id) {
-            run.told = tree.iter().filter(|process| process.group == run.group).map(|process| process.pid).collect();
+            run.told = tree.iter().filter(|process| process.group == group).map(|process| process.pid).collect();
         }
     }
 
