@@ -7,6 +7,7 @@ use super::Runtime;
 use crate::supervisor::Timestamp;
 use crate::sys::connections::{Unsent, unsent};
 use crate::sys::socket;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How often to look; the kernel does not tell.
@@ -26,8 +27,7 @@ impl Runtime<'_> {
         let mut give_up_at = self.clock.now().after(STALLED).min(until);
         while !left.is_empty() && self.clock.now() < give_up_at {
             let _ = socket::wait_readable(&[], LOOK);
-            let next: Vec<Unsent> =
-                unsent().into_iter().filter(|now| left.iter().any(|old| old.ends == now.ends)).collect();
+            let next = still_there(unsent(), &left);
             if bytes(&next) < bytes(&left) {
                 give_up_at = self.clock.now().after(STALLED).min(until);
             }
@@ -43,6 +43,35 @@ impl Runtime<'_> {
     }
 }
 
+/// Those that were there before. There may be thousands.
+fn still_there(now: Vec<Unsent>, before: &[Unsent]) -> Vec<Unsent> {
+    let before: HashSet<&str> = before.iter().map(|connection| connection.ends.as_str()).collect();
+    now.into_iter().filter(|connection| before.contains(connection.ends.as_str())).collect()
+}
+
 fn bytes(connections: &[Unsent]) -> u64 {
     connections.iter().map(|connection| connection.bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::Deadline;
+
+    fn connections(numbers: impl Iterator<Item = u32>) -> Vec<Unsent> {
+        numbers.map(|number| Unsent { ends: format!("{number:08X}"), bytes: 1 }).collect()
+    }
+
+    #[test]
+    fn connections_from_after_the_end_do_not_count() {
+        let left = still_there(connections(2..5), &connections(0..3));
+        assert_eq!(left, connections(2..3));
+    }
+
+    #[test]
+    fn tens_of_thousands_take_no_longer_than_a_look_may() {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        assert_eq!(still_there(connections(0..60_000), &connections(60_000..120_000)), []);
+        assert!(!deadline.left().is_zero());
+    }
 }
