@@ -19,16 +19,18 @@ impl Supervisor {
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
+        let ending = run.failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
+        let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
+        let stopped = mode == Mode::Serving && typed && !run.asked;
         let kill_at = match mode {
+            // guard's own end begins, and leaves more time.
+            Mode::Serving if stopped => kill_at,
             Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
             Mode::Draining(end) | Mode::Sweeping(end) => earlier(kill_at, end.kill_at),
             Mode::Killing { .. } | Mode::Done => kill_at,
         };
-        let ending = run.failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
-        let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
-        let stopped = mode == Mode::Serving && typed && !run.asked;
         let stable = run.failure.is_none() && run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
-        run.state = RunState::Sweeping { ending, kill_at: kill_at.filter(|_| !stopped), told: false };
+        run.state = RunState::Sweeping { ending, kill_at, told: false };
         if stable {
             instance.history.stable();
         }

@@ -167,6 +167,19 @@ fn after_an_app_has_stopped_by_itself_the_policy_decides() {
     }
 }
 
+/// Without a stop timeout guard's own end has no deadline; the end of that run had one already.
+#[test]
+fn ctrl_c_does_not_take_the_deadline_of_an_app_that_stops() {
+    let mut settings = Settings { terminal: true, ..notify() };
+    settings.stop.timeout = None;
+    let mut world = World::serving(settings);
+    world.step(says(Words::Ready));
+    world.step(says(Words::Stopping));
+    let deadline = world.supervisor.next_deadline();
+    world.step(Step::Exit(run(1), Ending::Signaled(Signal::INT), Leftovers::Mortal));
+    assert_eq!(world.supervisor.next_deadline(), deadline);
+}
+
 #[test]
 fn the_first_check_that_passes_is_readiness_and_ends_the_start_period() {
     let mut world = World::serving(health(2, UNIT * 100));
