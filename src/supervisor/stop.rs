@@ -183,7 +183,7 @@ impl Supervisor {
             Slot::Waiting { .. } | Slot::Live(_) => false,
         });
         if over && self.hook.is_none() {
-            self.last_blow(now, self.code());
+            self.last_blow(now, self.code(), self.linger_until(now));
         }
     }
 
@@ -196,15 +196,20 @@ impl Supervisor {
             (_, _) => KILLED,
         };
         self.report(Notice::KillEverything { interrupted });
-        self.last_blow(now, code);
+        // Whoever's time is over waits for no connection either.
+        self.last_blow(now, code, now);
     }
 
-    fn last_blow(&mut self, now: Timestamp, code: u8) {
+    /// How long connections may take after an end in time.
+    fn linger_until(&self, now: Timestamp) -> Timestamp {
         let kill_at = match self.mode {
             Mode::Draining(end) | Mode::Sweeping(end) => end.kill_at,
             Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
         };
-        let linger_until = kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout));
+        kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout))
+    }
+
+    fn last_blow(&mut self, now: Timestamp, code: u8, linger_until: Timestamp) {
         self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
         self.actions.push(Action::KillEverything);
     }
