@@ -8,9 +8,31 @@ use std::path::Path;
 /// A shell without a script or a command is interactive where its stdin is a terminal (`sh(1p)`).
 pub(super) fn is_interactive(command: &[OsString]) -> bool {
     let [shell, arguments @ ..] = command else { return false };
-    let name = Path::new(shell).file_name().and_then(|name| name.to_str());
-    let is_option = |argument: &OsString| argument.as_bytes().starts_with(b"-");
-    name.is_some_and(procfs::is_shell) && arguments.iter().all(is_option)
+    match Path::new(shell).file_name().and_then(|name| name.to_str()) {
+        // It is what its first argument says.
+        Some("busybox") => is_interactive(arguments),
+        name => name.is_some_and(procfs::is_shell) && reads_stdin(arguments),
+    }
+}
+
+/// Whether these arguments of a shell name neither a script nor a command.
+fn reads_stdin(arguments: &[OsString]) -> bool {
+    let mut arguments = arguments.iter().map(|argument| argument.as_bytes());
+    while let Some(argument) = arguments.next() {
+        match argument {
+            b"-" | b"--" => return arguments.next().is_none(),
+            // Their value is the next argument.
+            b"--rcfile" | b"--init-file" | b"-o" | b"+o" | b"-O" | b"+O" => {
+                arguments.next();
+            }
+            [b'-', b'-', ..] | [b'+', ..] => {}
+            [b'-', letters @ ..] if letters.contains(&b'c') => return false,
+            [b'-', letters @ ..] if letters.contains(&b's') => return true,
+            [b'-', ..] => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -20,10 +42,23 @@ mod tests {
     #[test]
     fn a_script_or_a_command_is_not_typed() {
         let is_interactive = |line: &str| is_interactive(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        for line in ["sh", "/bin/bash", "bash --login -i", "busybox"] {
+        let options = ["bash --rcfile /etc/rc -i", "bash -o vi +O extglob", "sh -es one two", "sh -"];
+        for line in ["sh", "/bin/bash", "bash --login -i", "busybox sh", "busybox ash -l"].iter().chain(&options) {
             assert!(is_interactive(line), "{line}");
         }
-        for line in ["node", "sh -c true", "bash -lc true", "sh script", "shell", "/bin/sh/app"] {
+        for line in [
+            "node",
+            "sh -c true",
+            "bash -lc true",
+            "sh script",
+            "shell",
+            "/bin/sh/app",
+            "busybox httpd",
+            "busybox",
+            "sh -o vi script",
+            "sh -- script",
+            "busybox sh script",
+        ] {
             assert!(!is_interactive(line), "{line}");
         }
     }
