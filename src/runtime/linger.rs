@@ -5,7 +5,7 @@
 
 use super::Runtime;
 use crate::supervisor::Timestamp;
-use crate::sys::connections::{Unsent, unsent};
+use crate::sys::connections::{self, Unsent, unsent};
 use crate::sys::socket;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,8 +19,8 @@ const STALLED: Duration = Duration::from_secs(1);
 impl Runtime<'_> {
     /// Waits for connections that are closed now, as long as they get on and no longer than until then.
     pub(super) fn linger(&self, until: Timestamp) {
-        // Who is not PID 1 is not the one that the network waits for.
-        if !self.init {
+        // Who is not PID 1 is not the one that the network waits for, and the host's waits for nobody.
+        if !self.init || connections::is_of_the_host() {
             return;
         }
         let mut left = unsent();

@@ -2,6 +2,7 @@
 
 use std::fs::{File, read_to_string};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 /// Such a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,12 @@ pub struct Unsent {
 /// The tables, and where the kernel counts what is in them.
 const TABLES: [(&str, &str, &str); 2] =
     [("/proc/net/tcp", "/proc/net/sockstat", "TCP: inuse "), ("/proc/net/tcp6", "/proc/net/sockstat6", "TCP6: inuse ")];
+
+/// Whether this is the host's own network, which is there when guard has gone: what concerns the whole machine the kernel
+/// shows only there.
+pub fn is_of_the_host() -> bool {
+    Path::new("/proc/sys/net/core/dev_weight").exists()
+}
 
 /// All of them in guard's network namespace; none where there is no /proc.
 pub fn unsent() -> Vec<Unsent> {
