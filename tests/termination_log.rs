@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{child, everywhere};
+use common::{child, everywhere, pid1};
 use std::fs;
 use std::path::PathBuf;
 
@@ -77,11 +77,23 @@ fn a_command_that_is_not_there_is_the_last_word() {
 #[test]
 fn a_bad_configuration_is_the_last_word() {
     let word = Word::new();
+    if let Some(setup) = pid1() {
+        let setup = setup.env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_STOP_TIMEOUT", "x");
+        assert_eq!(setup.env("GUARD_RESTART", "y").fixture("exit 0").start().code(), 125);
+        let text = word.text();
+        assert!(text.starts_with("exit code 125: "), "{text}");
+        assert!(text.contains("GUARD_STOP_TIMEOUT=x") && text.contains("GUARD_RESTART=y"), "{text}");
+    }
+}
+
+/// A mistyped command in an exec session would run as an app, and has no right to the word of the guard that runs.
+#[test]
+fn who_is_not_pid_1_has_no_word_before_it_runs() {
+    let word = Word::new();
+    fs::write(word.path(), "run 1 died of SIGSEGV\n").unwrap();
     let setup = child().env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_STOP_TIMEOUT", "x");
-    assert_eq!(setup.env("GUARD_RESTART", "y").fixture("exit 0").start().code(), 125);
-    let text = word.text();
-    assert!(text.starts_with("exit code 125: "), "{text}");
-    assert!(text.contains("GUARD_STOP_TIMEOUT=x") && text.contains("GUARD_RESTART=y"), "{text}");
+    assert_eq!(setup.fixture("exit 0").start().code(), 125);
+    assert_eq!(word.text(), "run 1 died of SIGSEGV\n");
 }
 
 /// Who asks in the container that guard runs in has no word in it.

@@ -10,6 +10,7 @@ pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};
 use crate::sys::output::Output;
+use crate::sys::process;
 use std::io::ErrorKind;
 use std::path::Path;
 use writer::Writer;
@@ -28,8 +29,12 @@ pub fn init(config: &Config) {
         .init();
 }
 
-/// The last word of a guard that has not begun to run. Errors are nobody's: the log says the same.
+/// The last word of a guard that has not begun to run. Errors are nobody's: the log says the same. Only PID 1 says it, lest
+/// a mistyped command in an exec session takes the word of the guard that runs.
 pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
+    if process::id() != 1 {
+        return;
+    }
     if let Ok(word) = LastWord::open(termination_log) {
         word.say(&format!("exit code {code}: {reason}"));
     }

@@ -67,8 +67,8 @@ impl Runtime<'_> {
             Action::SayShutdown(id) => return (!self.say(id, Word::Shutdown)).then_some(Event::Unheard(id)),
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
-            Action::Exit { code, linger_until } => {
-                self.linger(linger_until);
+            Action::Look => return Some(Event::Unsent(self.look())),
+            Action::Exit { code } => {
                 if let Some(terminal) = &self.terminal {
                     terminal.restore();
                 }

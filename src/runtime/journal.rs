@@ -228,9 +228,13 @@ impl<'a> Journal<'a> {
         }
     }
 
+    /// The last word, which is there before guard waits for connections: the orchestrator may not.
+    pub(super) fn over(&self, code: u8) {
+        self.last_word.say(&format!("exit code {code}: {}", self.reason()));
+    }
+
     /// The last line.
     pub(super) fn end(&self, code: u8) {
-        self.last_word.say(&format!("exit code {code}: {}", self.reason()));
         log::info!(code, reason:% = self.reason(); "end");
     }
 

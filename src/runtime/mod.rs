@@ -25,6 +25,7 @@ use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
+use crate::sys::connections::Connection;
 use crate::sys::poll::Poll;
 use crate::sys::process;
 use crate::sys::signals::Signals;
@@ -92,6 +93,8 @@ struct Runtime<'a> {
     oom_kills: Option<Option<OomCounter>>,
     /// guard is PID 1 of its namespace.
     init: bool,
+    /// The connections that guard waits for in the end, once it has looked.
+    unsent: Option<Vec<Connection>>,
     /// The last reap found no child at all, so there is no descendant either.
     childless: bool,
     /// SIGKILL went to everything.
@@ -141,6 +144,7 @@ impl<'a> Runtime<'a> {
             terminal,
             oom_kills: None,
             init,
+            unsent: None,
             childless: false,
             killing: false,
             exit: None,

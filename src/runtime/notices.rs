@@ -4,7 +4,7 @@ use super::journal::Journal;
 use super::leftovers;
 use crate::config::Readiness;
 use crate::config::duration::show;
-use crate::supervisor::{Failure, Notice};
+use crate::supervisor::{Failure, Notice, Unsent};
 
 impl Journal<'_> {
     /// A decision of the core's.
@@ -93,6 +93,16 @@ impl Journal<'_> {
                 let msg = format!("still running after {why}: SIGKILL");
                 log::error!(count, processes:% = names, msg:%; "kill");
             }
+            Notice::Over { code } => self.over(code),
+            Notice::Lingering { unsent: Unsent { connections, bytes } } => log::info!(
+                connections, bytes, msg = "closed by the app, and still sending: waiting for them";
+                "lingering"
+            ),
+            Notice::Unsent { unsent: Unsent { connections, bytes } } => log::warn!(
+                connections, bytes,
+                msg = "closed by the app, and not taken by the other side: lost with the container's network";
+                "unsent"
+            ),
             Notice::GiveUp { run, ending, limit, window } => {
                 let window = show(window);
                 self.cause = Some(format!("gave up after {limit} restarts in {window}"));

@@ -52,6 +52,10 @@ impl Runtime<'_> {
         if self.waiting.len() >= MOST_WAITING {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
+        if self.killing && request == Request::Stop {
+            // Nothing is left to wait for, and nobody would tell.
+            return self.reply(&client, &Reply::Yes(format!("stopped: {}", self.journal.reason())));
+        }
         let stop = &self.config.stop;
         let (within, what, event) = if request == Request::Stop {
             self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());

@@ -1,7 +1,8 @@
 //! What the supervisor wants done. The runtime does each in order, decides nothing, and answers with events.
 
 use super::exit_code::{Ending, Failure};
-use super::state::{RunId, Timestamp};
+use super::linger::Unsent;
+use super::state::RunId;
 use crate::config::signal::Signal;
 use std::time::Duration;
 
@@ -41,8 +42,10 @@ pub enum Action {
     KillEverything,
     /// Tell the user.
     Report(Notice),
-    /// guard's work is done; it exits with this code, after what connections have to send until then.
-    Exit { code: u8, linger_until: Timestamp },
+    /// Look which closed connections still have something to send. Answered at once by `Unsent`.
+    Look,
+    /// guard's work is done; it exits with this code.
+    Exit { code: u8 },
 }
 
 /// A decision that is worth a line in the log.
@@ -98,6 +101,12 @@ pub enum Notice {
     KillHook,
     /// The stop timeout passed, or a second Ctrl-C came: SIGKILL to everything.
     KillEverything { interrupted: bool },
+    /// Every run has ended, and guard will exit with this code.
+    Over { code: u8 },
+    /// guard waits for connections.
+    Lingering { unsent: Unsent },
+    /// guard does not wait for them any longer.
+    Unsent { unsent: Unsent },
     /// The restart limit is reached.
     GiveUp { run: RunId, ending: Ending, limit: u32, window: Duration },
     /// The run ended and none follows.

@@ -27,7 +27,7 @@ impl Supervisor {
             Mode::Serving if stopped => kill_at,
             Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
             Mode::Draining(end) | Mode::Sweeping(end) => earlier(kill_at, end.kill_at),
-            Mode::Killing { .. } | Mode::Done => kill_at,
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => kill_at,
         };
         let stable = run.failure.is_none() && run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
         run.state = RunState::Sweeping { ending, kill_at, told: false };
@@ -38,7 +38,7 @@ impl Supervisor {
             self.report(Notice::StoppedAtTerminal { run: id, ending });
             self.end(now, None, None);
         }
-        if !matches!(mode, Mode::Killing { .. }) {
+        if !matches!(mode, Mode::Killing { .. } | Mode::Lingering(_)) {
             self.actions.push(Action::Sweep(id, Signal::TERM));
         }
     }

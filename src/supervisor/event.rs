@@ -1,6 +1,7 @@
 //! What can happen to the supervisor. A door or the shell turns facts of the world into these; nothing else reaches the core.
 
 use super::exit_code::Ending;
+use super::linger::Unsent;
 use super::state::RunId;
 use crate::config::signal::Signal;
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub enum Event {
     Overslept(Duration),
     /// No child is left to reap.
     NothingLeft,
+    /// What closed connections have not sent: answers [`Action::Look`](super::Action::Look), before any other event.
+    Unsent(Unsent),
     /// The next deadline may have passed. Always safe to send.
     Timeout,
 }

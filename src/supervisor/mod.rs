@@ -14,6 +14,7 @@ mod end_of_run;
 mod event;
 mod exit_code;
 mod health;
+mod linger;
 mod readiness;
 mod reload;
 mod restart;
@@ -25,6 +26,7 @@ mod stop;
 pub use action::{Action, Notice};
 pub use event::{Event, SpawnError};
 pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR};
+pub use linger::Unsent;
 pub use state::{RunId, Timestamp};
 
 use crate::config::signal::Signal;
@@ -161,7 +163,8 @@ impl Supervisor {
             Event::Unheard(id) => self.unheard(id),
             Event::Checked(id, passed) => self.checked(now, id, passed),
             Event::Overslept(delay) => self.overslept(delay),
-            Event::NothingLeft => self.nothing_left(),
+            Event::NothingLeft => self.nothing_left(now),
+            Event::Unsent(unsent) => self.unsent(now, unsent),
             Event::Timeout => self.timeout(now),
         }
     }
@@ -171,6 +174,7 @@ impl Supervisor {
         let own = match self.mode {
             Mode::Draining(end) | Mode::Sweeping(end) => end.kill_at,
             Mode::Killing { give_up_at, .. } => return Some(give_up_at),
+            Mode::Lingering(linger) => return Some(linger.look_at),
             Mode::Done => return None,
             Mode::Serving => None,
         };
@@ -222,8 +226,9 @@ impl Supervisor {
             {
                 return self.kill_everything(now, false);
             }
-            Mode::Killing { give_up_at, .. } if give_up_at <= now => return self.nothing_left(),
-            Mode::Killing { .. } | Mode::Done => return,
+            Mode::Killing { give_up_at, .. } if give_up_at <= now => return self.nothing_left(now),
+            Mode::Lingering(linger) if linger.look_at <= now => return self.actions.push(Action::Look),
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
             Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => {}
         }
         if let Some(hook) = self.hook.as_mut().filter(|hook| hook.kill_at.is_some_and(|at| at <= now)) {
@@ -240,7 +245,7 @@ impl Supervisor {
 
     /// What follows from the state alone, whatever event led to it.
     fn settle(&mut self, now: Timestamp) {
-        if matches!(self.mode, Mode::Killing { .. } | Mode::Done) {
+        if matches!(self.mode, Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done) {
             return;
         }
         self.deliver_early(now);

@@ -4,6 +4,7 @@
 
 use super::exit_code::{Ending, Failure};
 use super::health::Checks;
+use super::linger::Linger;
 use super::restart::History;
 use crate::config::signal::Signal;
 use std::fmt;
@@ -56,6 +57,8 @@ pub enum Mode {
         /// How long connections have for what was written to them.
         linger_until: Timestamp,
     },
+    /// Nothing is left to reap; closed connections still send.
+    Lingering(Linger),
     /// guard exits.
     Done,
 }
@@ -65,6 +68,8 @@ pub enum Mode {
 pub struct End {
     /// When SIGKILL goes to everything; `None` leaves it to the orchestrator.
     pub(super) kill_at: Option<Timestamp>,
+    /// How long connections have in the end.
+    pub(super) linger_until: Timestamp,
     /// The stop request's, for the hook to know.
     pub(super) signal: Option<Signal>,
     /// What guard exits with where that was settled when the end began.

@@ -24,7 +24,7 @@ impl Supervisor {
     pub fn readiness(&self) -> Result<(), &'static str> {
         match self.mode {
             Mode::Serving => {}
-            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Done => {
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
                 return Err("guard is stopping");
             }
         }

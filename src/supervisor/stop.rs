@@ -1,6 +1,7 @@
 //! How runs are stopped: at the end of guard, and for a restart in place.
 
 use super::exit_code::{KILLED, of_signal};
+use super::linger::Linger;
 use super::restart::worth;
 use super::state::{End, Instance, Mode, Run, RunState, Slot, Timestamp, earlier};
 use super::{Action, Hook, LAST_DEADLINE, Notice, Supervisor};
@@ -19,7 +20,9 @@ impl Supervisor {
                     self.kill_everything(now, true);
                 }
             }
-            Mode::Killing { .. } | Mode::Done => {}
+            // The app is gone, and whoever still presses Ctrl-C wants out.
+            Mode::Lingering(_) if signal == Some(Signal::INT) && self.settings.terminal => self.leave(),
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
         }
     }
 
@@ -29,7 +32,8 @@ impl Supervisor {
         let (timeout, delay) = (stop.timeout, stop.drain_delay);
         let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
         let kill_at = timeout.map(|timeout| now.after(timeout));
-        self.mode = Mode::Draining(End { kill_at, signal, code });
+        let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
+        self.mode = Mode::Draining(End { kill_at, linger_until, signal, code });
         self.reload = None;
         self.restart_failed("guard is stopping");
         for instance in &mut self.instances {
@@ -133,7 +137,7 @@ impl Supervisor {
     fn tell_hook(&mut self, now: Timestamp) {
         let signal = match self.mode {
             Mode::Draining(end) | Mode::Sweeping(end) => end.signal,
-            Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
+            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => None,
         };
         let kill_at = |run: &Run| match run.state {
             RunState::Draining { kill_at, .. } => kill_at,
@@ -183,7 +187,8 @@ impl Supervisor {
             Slot::Waiting { .. } | Slot::Live(_) => false,
         });
         if over && self.hook.is_none() {
-            self.last_blow(now, self.code(), self.linger_until(now));
+            let code = self.code();
+            self.last_blow(now, code, self.linger_until(now, code));
         }
     }
 
@@ -200,26 +205,15 @@ impl Supervisor {
         self.last_blow(now, code, now);
     }
 
-    /// How long connections may take after an end in time.
-    fn linger_until(&self, now: Timestamp) -> Timestamp {
-        let kill_at = match self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => end.kill_at,
-            Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
-        };
-        kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout))
-    }
-
     fn last_blow(&mut self, now: Timestamp, code: u8, linger_until: Timestamp) {
         self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
         self.actions.push(Action::KillEverything);
     }
 
     /// Everything is reaped, or will not be in time.
-    pub(super) fn nothing_left(&mut self) {
+    pub(super) fn nothing_left(&mut self, now: Timestamp) {
         if let Mode::Killing { code, linger_until, .. } = self.mode {
-            self.mode = Mode::Done;
-            self.mark_drain();
-            self.actions.push(Action::Exit { code, linger_until });
+            self.begin_linger(now, code, linger_until);
         }
     }
 
@@ -227,7 +221,7 @@ impl Supervisor {
     fn code(&self) -> u8 {
         let settled = match self.mode {
             Mode::Draining(end) | Mode::Sweeping(end) => end.code,
-            Mode::Killing { code, .. } => Some(code),
+            Mode::Killing { code, .. } | Mode::Lingering(Linger { code, .. }) => Some(code),
             Mode::Serving | Mode::Done => None,
         };
         let codes = self.instances.iter().map(|instance| match &instance.slot {
@@ -249,7 +243,7 @@ impl Supervisor {
         let draining = match self.mode {
             Mode::Serving => self.instances.iter().any(restarting),
             Mode::Draining(_) | Mode::Sweeping(_) => true,
-            Mode::Killing { .. } => self.draining,
+            Mode::Killing { .. } | Mode::Lingering(_) => self.draining,
             Mode::Done => false,
         };
         if std::mem::replace(&mut self.draining, draining) != draining {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 /// Such a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsent {
+pub struct Connection {
     /// Its two addresses, as the kernel prints them.
     pub ends: String,
-    /// What the other side has not acknowledged, in bytes; the end of the stream counts as one.
+    /// What the other side has not acknowledged, in bytes.
     pub bytes: u64,
 }
 
@@ -24,7 +24,7 @@ pub fn is_of_the_host() -> bool {
 }
 
 /// All of them in guard's network namespace; none where there is no /proc.
-pub fn unsent() -> Vec<Unsent> {
+pub fn unsent() -> Vec<Connection> {
     let tables = TABLES.into_iter().filter(|(_, counts, name)| {
         // The kernel goes through the buckets of all namespaces for a table, which takes it milliseconds.
         read_to_string(counts).map_or(true, |text| !is_zero(&text, name))
@@ -41,7 +41,7 @@ fn is_zero(counts: &str, name: &str) -> bool {
 }
 
 /// `sl local remote state sent:received … uid timeout inode …`: without an inode it belongs to no process.
-fn unsent_in(line: &str) -> Option<Unsent> {
+fn unsent_in(line: &str) -> Option<Connection> {
     const FIN_WAIT1: &str = "04";
     const LAST_ACK: &str = "09";
     const CLOSING: &str = "0B";
@@ -51,7 +51,9 @@ fn unsent_in(line: &str) -> Option<Unsent> {
         return None;
     }
     let (sent, _) = queues.split_once(':')?;
-    Some(Unsent { ends: format!("{local} {remote}"), bytes: u64::from_str_radix(sent, 16).ok()? })
+    // The end of the stream counts as a byte, and is not waited for: nothing is lost with it.
+    let bytes = u64::from_str_radix(sent, 16).ok()?.saturating_sub(1);
+    (bytes > 0).then(|| Connection { ends: format!("{local} {remote}"), bytes })
 }
 
 #[cfg(test)]
@@ -63,7 +65,8 @@ mod tests {
         let line =
             "   4: 0100007F:1F90 0200007F:D2F0 04 00012345:00000000 01:00000014 00000000     0        0 0 2 ffff";
         let ends = "0100007F:1F90 0200007F:D2F0".to_owned();
-        assert_eq!(unsent_in(line), Some(Unsent { ends, bytes: 0x12345 }));
+        assert_eq!(unsent_in(line), Some(Connection { ends, bytes: 0x12344 }), "the end of the stream is none");
+        assert_eq!(unsent_in(&line.replace("00012345:", "00000001:")), None, "the end of the stream alone");
         assert_eq!(unsent_in(&line.replace(" 04 ", " 01 ")), None, "open");
         assert_eq!(unsent_in(&line.replace(" 04 ", " 06 ")), None, "everything was taken");
         assert_eq!(unsent_in(&line.replace("0        0 0 2", "0        0 4711 2")), None, "a process has it");

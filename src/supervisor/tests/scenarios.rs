@@ -163,15 +163,6 @@ fn a_second_sigint_kills_at_a_terminal_only() {
 }
 
 #[test]
-fn whoever_has_had_enough_waits_for_no_connection() {
-    let mut world = World::serving(Settings { terminal: true, ..plain() });
-    world.step(Step::Signal(Signal::INT));
-    world.step(Step::Signal(Signal::INT));
-    let now = world.now;
-    assert!(world.step(Step::Reaped).contains(&Action::Exit { code: 137, linger_until: now }));
-}
-
-#[test]
 fn a_deaf_app_is_killed_at_the_stop_timeout() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));

@@ -19,7 +19,11 @@ struct Walk {
 
 /// Walks on from every new state with every step, level by level, until there is none or `depth` is reached.
 fn walk(name: &str, settings: Settings, depth: usize) -> Walk {
-    let first = World::new(settings).normalised();
+    walk_from(name, World::new(settings), depth)
+}
+
+fn walk_from(name: &str, first: World, depth: usize) -> Walk {
+    let first = first.normalised();
     let mut seen = HashSet::from([fingerprint(&first)]);
     let mut level = vec![first];
     let mut walk = Walk { states: 1, steps: 0, depth: 0, complete: false };
@@ -81,6 +85,19 @@ fn every_state_at_a_terminal() {
     settings.stop.drain_delay = Duration::ZERO;
     settings.restart.max = Some(1);
     assert!(walk("terminal", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_state_with_connections_left_in_the_end() {
+    let mut settings = without_reload();
+    settings.init = false;
+    settings.terminal = true;
+    settings.pre_stop = false;
+    settings.stop.drain_delay = Duration::ZERO;
+    settings.restart.max = Some(0);
+    let mut first = World::new(settings);
+    first.connections = 2;
+    assert!(walk_from("connections", first, usize::MAX).complete);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! hold always; docs/design.md lists the same invariants by number.
 
 use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
-use super::super::{Action, Ending, Event, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp};
+use super::super::{
+    Action, Ending, Event, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp, Unsent,
+};
 use crate::config::signal::Signal;
 use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ pub(super) enum Step {
     Freeze,
     /// Everything that SIGKILL went to is reaped.
     Reaped,
+    /// So many connections still have something to send, of so many bytes in all.
+    Look(usize),
     /// Time goes on by one unit, or to the next deadline if that is sooner.
     Advance,
 }
@@ -89,6 +93,10 @@ pub(super) struct World {
     /// When guard's end began.
     end: Option<Timestamp>,
     killed: bool,
+    /// Connections that may be left in the end.
+    pub(super) connections: usize,
+    /// guard wants to know how many are.
+    looking: bool,
     pub(super) exit: Option<u8>,
 }
 
@@ -150,6 +158,8 @@ impl World {
             restarts: Vec::new(),
             end: None,
             killed: false,
+            connections: 0,
+            looking: false,
             exit: None,
         }
     }
@@ -172,6 +182,9 @@ impl World {
         if self.spawning.is_some() {
             let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient }));
             return vec![Step::Spawn(Ok(())), failure(false), failure(true)];
+        }
+        if self.looking {
+            return (0..=self.connections).map(Step::Look).collect();
         }
         // Where the app is listened to there is enough to walk; signals have walks of their own.
         let talks = self.supervisor.settings.ready.when != Readiness::Exec;
@@ -315,6 +328,11 @@ impl World {
                 self.leftovers.clear();
                 Event::NothingLeft
             }
+            Step::Look(connections) => {
+                assert!(std::mem::take(&mut self.looking), "a look was asked for");
+                self.connections = connections;
+                Event::Unsent(unsent(connections))
+            }
             Step::Advance => {
                 let soon = self.now.after(UNIT);
                 let deadline = self.supervisor.next_deadline();
@@ -386,13 +404,9 @@ impl World {
                 }
                 Action::KillEverything => self.killed = true,
                 Action::Report(notice) => self.note(notice),
-                Action::Exit { code, linger_until } => {
-                    let stop = &self.supervisor.settings.stop;
-                    let latest = match (self.end, stop.timeout) {
-                        (Some(end), Some(timeout)) => end.after(timeout),
-                        (Some(_), None) | (None, _) => self.now.after(stop.restart_timeout),
-                    };
-                    assert!(linger_until <= latest, "3: the end is in sight");
+                Action::Look if self.connections == 0 => answers.push(Event::Unsent(unsent(0))),
+                Action::Look => self.looking = true,
+                Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
                     self.exit = Some(code);
@@ -445,6 +459,9 @@ impl World {
             | Notice::KillLeftovers { .. }
             | Notice::KillHook
             | Notice::KillEverything { .. }
+            | Notice::Over { .. }
+            | Notice::Lingering { .. }
+            | Notice::Unsent { .. }
             | Notice::GiveUp { .. }
             | Notice::NotRestarted { .. } => {}
         }
@@ -548,10 +565,16 @@ impl World {
     }
 }
 
+/// So many connections, each with one byte to send.
+pub(super) fn unsent(connections: usize) -> Unsent {
+    Unsent { connections, bytes: u64::try_from(connections).expect("a few") }
+}
+
 /// When SIGKILL is due, for guard as a whole and for each run that is being stopped or swept.
 fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timestamp>> {
     let own = match supervisor.mode {
         Mode::Draining(End { kill_at, .. }) | Mode::Sweeping(End { kill_at, .. }) => Some((None, kill_at)),
+        Mode::Lingering(linger) => Some((None, Some(linger.until))),
         Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
     };
     let runs = supervisor.runs().filter_map(|run| match run.state {
@@ -569,11 +592,17 @@ impl Supervisor {
         match &mut self.mode {
             Mode::Draining(end) | Mode::Sweeping(end) => {
                 each(&mut end.kill_at);
+                end.linger_until = shift(end.linger_until);
                 // Only a hook is told which signal came.
                 end.signal = end.signal.filter(|_| self.hook.is_some_and(|hook| hook.again));
             }
             Mode::Killing { give_up_at, linger_until, .. } => {
                 (*give_up_at, *linger_until) = (shift(*give_up_at), shift(*linger_until));
+            }
+            Mode::Lingering(linger) => {
+                for at in [&mut linger.until, &mut linger.give_up_at, &mut linger.look_at] {
+                    *at = shift(*at);
+                }
             }
             Mode::Serving | Mode::Done => {}
         }
