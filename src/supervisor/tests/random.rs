@@ -48,8 +48,13 @@ prop_compose! {
 proptest! {
     /// Whatever happens in whatever order, the invariants hold. The world checks them after each step.
     #[test]
-    fn invariants_hold(settings in any_settings(), choices in prop::collection::vec(any::<prop::sample::Index>(), 0..200)) {
+    fn invariants_hold(
+        settings in any_settings(),
+        choices in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
+        connections in 0..4_usize,
+    ) {
         let mut world = World::new(settings);
+        world.connections = connections;
         for choice in choices {
             let steps = world.choices();
             if steps.is_empty() {

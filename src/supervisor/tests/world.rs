@@ -7,7 +7,7 @@ use super::super::{
 };
 use crate::config::signal::Signal;
 use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The grid on which things happen, so that the states that differ only in time are finitely many.
@@ -76,6 +76,8 @@ pub(super) struct World {
     started: bool,
     /// A spawn that waits for its answer.
     spawning: Option<RunId>,
+    /// Answers that come after the spawn's.
+    answers: VecDeque<Event>,
     pub(super) mains: Vec<RunId>,
     leftovers: BTreeMap<RunId, Leftovers>,
     hook: bool,
@@ -147,6 +149,7 @@ impl World {
             now: Timestamp(Duration::ZERO),
             started: false,
             spawning: None,
+            answers: VecDeque::new(),
             mains: Vec::new(),
             leftovers: BTreeMap::new(),
             hook: false,
@@ -365,7 +368,7 @@ impl World {
 
     fn give(&mut self, event: Event) -> Vec<Action> {
         let actions = self.handle(event);
-        let mut answers = Vec::new();
+        let mut answers = VecDeque::new();
         for (index, action) in actions.iter().enumerate() {
             assert!(self.exit.is_none(), "nothing follows the exit: {action:?}");
             match *action {
@@ -383,7 +386,7 @@ impl World {
                     if signal == Signal::KILL && self.leftovers.get(&run) == Some(&Leftovers::Mortal) {
                         self.leftovers.remove(&run);
                     }
-                    answers.push(Event::Leftovers(run, usize::from(self.leftovers.contains_key(&run))));
+                    answers.push_back(Event::Leftovers(run, usize::from(self.leftovers.contains_key(&run))));
                 }
                 Action::Draining(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
@@ -404,7 +407,7 @@ impl World {
                 }
                 Action::KillEverything => self.killed = true,
                 Action::Report(notice) => self.note(notice),
-                Action::Look if self.connections == 0 => answers.push(Event::Unsent(unsent(0))),
+                Action::Look if self.connections == 0 => answers.push_back(Event::Unsent(unsent(0))),
                 Action::Look => self.looking = true,
                 Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
@@ -414,8 +417,12 @@ impl World {
                 Action::Suspend => {}
             }
         }
+        answers.append(&mut self.answers);
+        self.answers = answers;
         let mut all = actions;
-        for answer in answers {
+        while self.spawning.is_none()
+            && let Some(answer) = self.answers.pop_front()
+        {
             all.extend(self.give(answer));
         }
         all
@@ -559,6 +566,11 @@ impl World {
         self.announced.dedup();
         self.checks = self.checks.into_iter().filter_map(|(run, killed)| Some((renumber(run)?, killed))).collect();
         self.spawning = self.spawning.and_then(renumber);
+        for answer in &mut self.answers {
+            if let Event::Leftovers(run, _) = answer {
+                *run = renumber(*run).unwrap_or(*run);
+            }
+        }
         self.leftovers = self.leftovers.into_iter().filter_map(|(run, left)| Some((renumber(run)?, left))).collect();
         self.supervisor.renumber(&renumber);
         self
