@@ -177,7 +177,8 @@ impl<'a> Runtime<'a> {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
         let timeout = due.map_or(EpollTimeout::NONE, |(deadline, before)| timeout(deadline, before));
-        let mut tokens = self.poll.wait(self.stream.shorten(timeout)).peekable();
+        let timeout = self.stream.shorten(timeout, self.signals.has_child_news());
+        let mut tokens = self.poll.wait(timeout).peekable();
         if tokens.peek().is_some() {
             self.end_stream();
         }

@@ -51,8 +51,12 @@ impl Stream {
         Stream { last: Timestamp::default(), near: 0, wanted: STREAM, watches: None }
     }
 
-    /// How long to wait, where it would be `timeout` without a stream.
-    pub(super) fn shorten(&self, timeout: EpollTimeout) -> EpollTimeout {
+    /// How long to wait, where it would be `timeout` without a stream. Not at all before a look at the children that is
+    /// due: one may have ended after the last look and before SIGCHLD was taken again.
+    pub(super) fn shorten(&self, timeout: EpollTimeout, look_is_due: bool) -> EpollTimeout {
+        if look_is_due {
+            return EpollTimeout::ZERO;
+        }
         let gathering = EpollTimeout::from(GATHERING);
         let longer = timeout.is_none() || i32::from(timeout) > i32::from(gathering);
         if self.watches.is_some() && longer { gathering } else { timeout }
@@ -160,9 +164,10 @@ mod tests {
     #[test]
     fn no_deadline_is_put_off() {
         let (dry, flowing) = (Stream::new(), Stream { watches: Some(Vec::new()), ..Stream::new() });
-        let short = |stream: &Stream, timeout| i32::from(stream.shorten(timeout));
+        let short = |stream: &Stream, timeout| i32::from(stream.shorten(timeout, false));
         let (never, long, now) = (EpollTimeout::NONE, EpollTimeout::from(100_u8), EpollTimeout::ZERO);
         assert_eq!([never, long, now].map(|timeout| short(&dry, timeout)), [-1, 100, 0]);
         assert_eq!([never, long, now].map(|timeout| short(&flowing, timeout)), [2, 2, 0]);
+        assert_eq!([&dry, &flowing].map(|stream| i32::from(stream.shorten(never, true))), [0, 0]);
     }
 }

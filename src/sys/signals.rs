@@ -132,12 +132,17 @@ impl Signals {
         std::mem::take(&mut self.child_news)
     }
 
+    /// What [`Signals::child_news`] would say; it is not asked by this.
+    pub fn has_child_news(&self) -> bool {
+        self.child_news
+    }
+
     /// Lets SIGCHLD come to nothing, so that it wakes nobody.
     pub fn ignore_children(&mut self) {
         change_mask(libc::SIG_UNBLOCK, SignalSet::EMPTY.with(Signal::CHLD));
     }
 
-    /// Takes SIGCHLD again, after [`Signals::ignore_children`].
+    /// Takes SIGCHLD again, after [`Signals::ignore_children`]. Nothing will tell of a child that has ended meanwhile.
     pub fn heed_children(&mut self) {
         change_mask(libc::SIG_BLOCK, SignalSet::EMPTY.with(Signal::CHLD));
         self.child_news = true;
