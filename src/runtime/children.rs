@@ -146,6 +146,12 @@ impl Children {
         self.runs.iter().rev().find(|run| !run.reaped).map(|run| run.pid)
     }
 
+    /// All that guard has started itself and not yet reaped.
+    pub(super) fn started(&self) -> impl Iterator<Item = Pid> {
+        let mains = self.runs.iter().filter(|run| !run.reaped).map(|run| run.pid);
+        mains.chain(self.checks.iter().map(|check| check.pid)).chain(self.hook)
+    }
+
     pub(super) fn runs(&self) -> impl Iterator<Item = &RunProcess> {
         self.runs.iter()
     }
@@ -173,5 +179,23 @@ impl Children {
                 run.heir = Some(Heir::Ended(status, usage));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_own_are_those_that_it_started_and_has_not_reaped() {
+        let (old, new) = (RunId { instance: 0, number: 1 }, RunId { instance: 0, number: 2 });
+        let mut children = Children { hook: Some(30), ..Children::default() };
+        children.add(RunProcess::new(old, 10, Timestamp::default()));
+        children.add(RunProcess::new(new, 11, Timestamp::default()));
+        children.checks.push(Check { run: new, pid: 20, output: None, said: String::new(), killed: false });
+        if let Some(run) = children.get_mut(old) {
+            run.reaped = true;
+        }
+        assert_eq!(children.started().collect::<Vec<_>>(), [11, 20, 30]);
     }
 }

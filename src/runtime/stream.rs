@@ -1,8 +1,9 @@
 //! Orphans that come in a stream are reaped by the batch.
 //!
 //! Most of what an orphan costs is guard's waking up for it. So while a stream lasts guard lets SIGCHLD come to nothing,
-//! which is its default, and looks for dead children every few milliseconds instead. Nobody but orphans ever waits for that: the main
-//! processes are watched through descriptors of their own meanwhile, and whatever else happens ends the stream first.
+//! which is its default, and looks for dead children every few milliseconds instead. Nobody but an orphan ends unseen for
+//! so long: what guard has started itself is watched through descriptors meanwhile, and whatever else happens ends the
+//! stream first. Who is stopped by a terminal may wait for the look.
 
 use super::Runtime;
 use crate::supervisor::Timestamp;
@@ -24,7 +25,7 @@ const WORTH: usize = 2;
 /// Streams that ran dry at once double what makes the next one, up to this.
 const MOST_WANTED: u32 = 64;
 
-/// What the descriptors of main processes are known by: no door's token, and no signal's.
+/// What the descriptors of guard's own processes are known by: no door's token, and no signal's.
 const ENDED: Token = Token::MAX - 8;
 
 /// How orphans come.
@@ -35,7 +36,7 @@ pub(super) struct Stream {
     near: u32,
     /// So many make a stream.
     wanted: u32,
-    /// While it lasts: what becomes readable when a main process has ended.
+    /// While it lasts: what becomes readable when a process that guard has started has ended.
     watches: Option<Vec<OwnedFd>>,
 }
 
@@ -98,14 +99,13 @@ impl Runtime<'_> {
     }
 
     fn begin_stream(&mut self) {
-        let mains = self.children.runs().filter(|run| !run.reaped).map(|run| run.pid);
         let watch = |pid| {
             let watch = process::watch_process(pid).ok()?;
             self.poll.add(watch.as_fd(), ENDED).ok()?;
             Some(watch)
         };
         // Where one cannot be watched, SIGCHLD has to tell of its end.
-        self.stream.watches = mains.map(watch).collect();
+        self.stream.watches = self.children.started().map(watch).collect();
         if self.stream.watches.is_some() {
             self.signals.ignore_children();
         }
