@@ -22,8 +22,10 @@ const STREAM: u32 = 4;
 /// A batch of fewer is not worth a timer: the stream has run dry.
 const WORTH: usize = 2;
 
-/// Streams that ran dry at once double what makes the next one, up to this.
-const MOST_WANTED: u32 = 64;
+/// A stream that ran dry at once makes the next one so much harder to begin, up to a point: whoever waits for each orphan to
+/// be reaped before the next one leaves no two at a time.
+const HARDER: u32 = 4;
+const MOST_WANTED: u32 = 1024;
 
 /// What the descriptors of guard's own processes are known by: no door's token, and no signal's.
 const ENDED: Token = Token::MAX - 8;
@@ -82,7 +84,7 @@ impl Stream {
             return Change::None;
         }
         // Until a batch has been worth it.
-        self.wanted = (self.wanted * 2).min(MOST_WANTED);
+        self.wanted = (self.wanted * HARDER).min(MOST_WANTED);
         self.near = 0;
         Change::Begins
     }
@@ -150,7 +152,7 @@ mod tests {
     fn what_ran_dry_at_once_is_believed_later_the_next_time() {
         let mut stream = Stream::new();
         let begins: Vec<_> = (1..=3).map(|round| until_it_begins(&mut stream, round * 10_000, 1)).collect();
-        assert_eq!(begins, [Some(4), Some(8), Some(16)]);
+        assert_eq!(begins, [Some(4), Some(16), Some(64)]);
         stream.watches = Some(Vec::new());
         assert_eq!(stream.count(at(90_000), 2), Change::None);
         stream.watches = None;
