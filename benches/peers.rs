@@ -9,6 +9,7 @@
 mod app;
 
 use nix::poll::{PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -187,10 +188,7 @@ impl Running {
 
     /// PID 1, as it is called outside.
     fn pid1(&self) -> i32 {
-        let parent = self.child.id().to_string();
-        let processes = fs::read_dir("/proc").expect("/proc is there");
-        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.into_iter().find(|pid| status(*pid, "PPid") == parent).expect("the namespace has a PID 1")
+        child_of(self.child.id() as i32)
     }
 }
 
@@ -199,6 +197,14 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The only child of a process.
+fn child_of(parent: i32) -> i32 {
+    let parent = parent.to_string();
+    let processes = fs::read_dir("/proc").expect("/proc is there");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.find(|pid| status(*pid, "PPid") == parent).expect("it has a child")
 }
 
 /// A field of proc_pid_status(5).
@@ -277,13 +283,18 @@ fn measure_start(app: &Path, inits: Vec<&mut Init>) {
     }
 }
 
-/// From just before kill(2) to just after the app's sigwait(3).
+/// From just before kill(2) to just after the app's sigwait(3). The init has a CPU to itself: else the scheduler, which places
+/// the three of them as it likes, is what is measured.
 fn measure_signals(app: &Path, inits: Vec<&mut Init>) {
+    let everywhere = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells");
+    stay_on(0, 0);
     let mut all: Vec<(Running, i32, Vec<u64>)> = Vec::new();
     for init in &inits {
         let mut running = init.start(app, &["signals"]);
         running.until("ready");
         let pid = running.pid1();
+        stay_on(pid, 1);
+        stay_on(child_of(pid), 0);
         all.push((running, pid, Vec::new()));
     }
     for _ in 0..SIGNALS {
@@ -295,6 +306,16 @@ fn measure_signals(app: &Path, inits: Vec<&mut Init>) {
     }
     for (init, (_, _, times)) in inits.into_iter().zip(all) {
         init.set("signal forwarded, µs", median(times) / 1000.0);
+    }
+    sched_setaffinity(Pid::from_raw(0), &everywhere).expect("as it was");
+}
+
+/// Keeps a process, 0 being this one, on one CPU, where there is more than one.
+fn stay_on(pid: i32, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a small number");
+    if let Err(error) = sched_setaffinity(Pid::from_raw(pid), &set) {
+        eprintln!("CPU {cpu} cannot be had: {error}");
     }
 }
 
