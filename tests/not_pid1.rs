@@ -21,10 +21,11 @@ fn an_orphan_becomes_guards_child_and_is_reaped() {
     }
 }
 
-/// Signals of one kind do not queue (`signal(7)`): of those that die while guard stands still, one SIGCHLD tells.
+/// Signals of one kind do not queue (`signal(7)`): of those that die while guard stands still, one SIGCHLD tells. They are
+/// more than guard takes at a time.
 #[test]
 fn orphans_that_die_at_once_are_all_reaped() {
-    const ORPHANS: usize = 10;
+    const ORPHANS: usize = 100;
     for setup in everywhere() {
         let orphans = "fork fork setsid as orphan serve . exit 0 . ".repeat(ORPHANS);
         let mut guard = setup.fixture(&format!("{orphans} ids serve")).start();

@@ -7,6 +7,9 @@ use crate::supervisor::{Ending, Event, RunId};
 use crate::sys::Pid;
 use crate::sys::process::{self, Status, Usage, Wait};
 
+/// So many orphans are taken before it is another's turn.
+const MOST_ORPHANS: usize = 64;
+
 /// Whether another process takes the place of a main process that has ended.
 enum Succession {
     None,
@@ -17,11 +20,16 @@ enum Succession {
 }
 
 impl Runtime<'_> {
-    /// Takes every dead child, and tells the core of those it knows.
+    /// Takes every dead child, and tells the core of those it knows. Where there are many it lets the others have a turn
+    /// in between, lest a flood of orphans holds back a signal.
     pub(super) fn reap(&mut self) {
         let mut events = Vec::new();
         let (mut orphans, mut others) = (0, 0);
         self.childless = loop {
+            if orphans == MOST_ORPHANS {
+                self.signals.expect_child_news();
+                break false;
+            }
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
                     let owner = self.children.owner(pid);

@@ -137,6 +137,11 @@ impl Signals {
         self.child_news
     }
 
+    /// There is more to learn of children than was, and no signal may tell.
+    pub fn expect_child_news(&mut self) {
+        self.child_news = true;
+    }
+
     /// Lets SIGCHLD come to nothing, so that it wakes nobody.
     pub fn ignore_children(&mut self) {
         change_mask(libc::SIG_UNBLOCK, SignalSet::EMPTY.with(Signal::CHLD));
@@ -145,7 +150,7 @@ impl Signals {
     /// Takes SIGCHLD again, after [`Signals::ignore_children`]. Nothing will tell of a child that has ended meanwhile.
     pub fn heed_children(&mut self) {
         change_mask(libc::SIG_BLOCK, SignalSet::EMPTY.with(Signal::CHLD));
-        self.child_news = true;
+        self.expect_child_news();
     }
 
     fn take_rest(&mut self) {
