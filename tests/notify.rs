@@ -239,9 +239,11 @@ fn an_outer_socket_without_room_hears_of_it_later() {
         let setup = common::child().env("GUARD_READY", "notify").env("NOTIFY_SOCKET", name);
         let mut guard = setup.fixture("flood 100 STATUS=x notify STATUS=y notify READY=1 serve").start();
         guard.event("ready");
+        guard.line("ready");
+        // By now it waits for nothing but room.
+        common::sleeps_at_rest(guard.pid());
         let news = (0..100).map(|_| hear(&outer)).find(|text| text != "STATUS=x");
         assert_eq!(news.as_deref(), Some("STATUS=y\nREADY=1"), "what was lost is not told one by one");
-        guard.line("ready");
         guard.signal(libc::SIGTERM);
         assert_eq!(hear(&outer), "STOPPING=1");
     }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Guard, children, eventually, everywhere, send, sleeps_at_rest, status_field};
 use std::fs;
+use std::path::PathBuf;
 
 #[test]
 fn orphans_are_reaped() {
@@ -43,11 +44,12 @@ fn orphans_do_not_end_the_app() {
     }
 }
 
-/// Waits until guard reaps by the batch, which is while SIGCHLD wakes nobody, or no longer does.
+/// Waits until guard reaps by the batch, which is while it watches the app through a descriptor, or no longer does.
 fn reaps_by_the_batch(guard: &Guard, expected: bool) {
-    let holds_back = |mask: u64| mask >> (libc::SIGCHLD - 1) & 1 == 1;
-    let mask = || u64::from_str_radix(&status_field(guard.pid(), "SigBlk:"), 16).ok();
-    eventually("a stream of orphans, or its end", || (mask().map(holds_back)? != expected).then_some(()));
+    let descriptors = PathBuf::from(format!("/proc/{}/fd", guard.pid()));
+    let links = || fs::read_dir(&descriptors).expect("guard lives").flatten().map(|entry| fs::read_link(entry.path()));
+    let watches = || links().flatten().any(|link| link.to_string_lossy().contains("[pidfd]"));
+    eventually("a stream of orphans, or its end", || (watches() == expected).then_some(()));
 }
 
 /// The only child that lives.

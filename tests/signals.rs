@@ -390,11 +390,15 @@ fn a_stop_request_sent_while_guard_starts_is_not_lost() {
     }
 }
 
-/// Until guard holds a signal back or handles it: what came before is lost to any init.
+/// Until guard holds a signal back, or handles TERM, as it does before it waits for any: what came before is lost to any
+/// init.
 fn wait_until_blocked(guard: &Guard, signal: i32) {
     let pid = guard.pid();
-    let holds = |key| u64::from_str_radix(&status_field(pid, key), 16).is_ok_and(|mask| mask >> (signal - 1) & 1 == 1);
-    let ready = || status_field(pid, "Name:") == "guard" && (holds("SigBlk:") || holds("SigCgt:"));
+    let holds = |key, signal: i32| {
+        u64::from_str_radix(&status_field(pid, key), 16).is_ok_and(|mask| mask >> (signal - 1) & 1 == 1)
+    };
+    let ready =
+        || status_field(pid, "Name:") == "guard" && (holds("SigBlk:", signal) || holds("SigCgt:", libc::SIGTERM));
     eventually("guard that holds signals back", || ready().then_some(()));
 }
 

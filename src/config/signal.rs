@@ -16,7 +16,7 @@ const NAMES: [&str; 31] = [
 
 /// Other names in use for the same numbers (`signal(7)`).
 const ALIASES: [(&str, Signal); 4] =
-    [("IOT", Signal(6)), ("CLD", Signal::CHLD), ("POLL", Signal(29)), ("UNUSED", Signal(31))];
+    [("IOT", Signal(6)), ("CLD", Signal::CHLD), ("POLL", Signal::IO), ("UNUSED", Signal(31))];
 
 /// The first real-time signal as glibc and Docker count; musl's own constant says 35.
 const RTMIN: u8 = 34;
@@ -35,6 +35,8 @@ impl Signal {
     pub const TSTP: Signal = Signal(20);
     pub const TTIN: Signal = Signal(21);
     pub const TTOU: Signal = Signal(22);
+    pub const IO: Signal = Signal(29);
+    pub const RTMAX: Signal = Signal(RTMAX);
 
     /// The signal of this number, if there is one.
     pub fn from_number(number: i32) -> Option<Signal> {

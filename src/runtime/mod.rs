@@ -19,6 +19,7 @@ mod outer;
 mod reap;
 mod shell;
 mod stream;
+mod wait;
 
 use crate::config::signal::Signal;
 use crate::config::{Config, RestartPolicy};
@@ -28,6 +29,7 @@ use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
 use crate::sys::poll::Poll;
 use crate::sys::process;
+use crate::sys::signal_set::SignalSet;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
@@ -37,7 +39,6 @@ use clock::Clock;
 use environment::Environment;
 use hear::Which;
 use journal::Journal;
-use nix::sys::epoll::EpollTimeout;
 use operator::Waiting;
 use outer::Outer;
 use std::collections::VecDeque;
@@ -77,6 +78,10 @@ struct Runtime<'a> {
     deadline: Option<Timestamp>,
     poll: Poll,
     signals: Signals,
+    /// guard may wait for signals alone, since descriptors announce themselves.
+    by_signals: bool,
+    /// Those that are merely passed on.
+    plain: SignalSet,
     children: Children,
     journal: Journal<'a>,
     control: Option<Control>,
@@ -132,6 +137,8 @@ impl<'a> Runtime<'a> {
             deadline: None,
             poll,
             signals,
+            by_signals: false,
+            plain: SignalSet::EMPTY,
             children: Children::default(),
             journal: Journal::new(config),
             control: None,
@@ -154,7 +161,7 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        for token in self.poll.wait(EpollTimeout::ZERO) {
+        for token in self.wait(Some(Default::default())) {
             self.signals.take(token);
         }
         self.reap();
@@ -164,6 +171,7 @@ impl<'a> Runtime<'a> {
         // Before there is an app, which may ask at once.
         self.open_control();
         self.dispatch(Event::Start);
+        self.try_signals();
         loop {
             if let Some(code) = self.exit {
                 return code;
@@ -176,10 +184,8 @@ impl<'a> Runtime<'a> {
     fn turn(&mut self) {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
-        let timeout = due.map_or(EpollTimeout::NONE, |(deadline, before)| timeout(deadline, before));
-        let timeout = self.stream.shorten(timeout, self.signals.has_child_news());
-        let mut tokens = self.poll.wait(timeout).peekable();
-        if tokens.peek().is_some() {
+        let mut tokens = self.wait(due).peekable();
+        if tokens.peek().is_some() || self.signals.any() {
             self.end_stream();
         }
         if let Some(delay) = due.and_then(|(deadline, before)| overslept(deadline, before, self.clock.now())) {
@@ -263,13 +269,6 @@ fn seed() -> u64 {
     RandomState::new().hash_one(process::id())
 }
 
-/// Rounded up, since down would spin, and no more than a poll takes, 24 days (`epoll_wait(2)`).
-fn timeout(deadline: Timestamp, now: Timestamp) -> EpollTimeout {
-    let milliseconds = deadline.since(now).as_nanos().div_ceil(1_000_000);
-    let milliseconds = i32::try_from(milliseconds).unwrap_or(i32::MAX);
-    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,14 +279,5 @@ mod tests {
         let delay = overslept(at(15), at(10), at(3_600)).expect("far too late");
         assert_eq!(at(15).after(delay), at(3_605));
         assert_eq!(overslept(at(15), at(10), at(16)), None, "a busy machine");
-    }
-
-    #[test]
-    fn the_timeout_is_rounded_up_and_bounded() {
-        let at = |micros| Timestamp(Duration::from_micros(micros));
-        for (deadline, now, milliseconds) in [(1, 0, 1), (1_001, 0, 2), (1, 5_000, 0)] {
-            assert_eq!(i32::from(timeout(at(deadline), at(now))), milliseconds);
-        }
-        assert_eq!(timeout(Timestamp(Duration::MAX), at(0)), EpollTimeout::MAX);
     }
 }

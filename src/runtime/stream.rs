@@ -9,15 +9,14 @@ use super::Runtime;
 use crate::supervisor::Timestamp;
 use crate::sys::poll::Token;
 use crate::sys::process;
-use nix::sys::epoll::EpollTimeout;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a batch gathers, in milliseconds: an orphan is a zombie for no longer.
-const GATHERING: u8 = 2;
+/// How long a batch gathers: an orphan is a zombie for no longer.
+const GATHERING: Duration = Duration::from_millis(2);
 
-/// So many wake-ups for orphans, each within [`GATHERING`] of the one before, are a stream. A later one takes as many back.
-const STREAM: u32 = 4;
+/// Wake-ups for orphans are counted by so many, since to read the clock for each would cost more than the rest of it.
+const GROUP: u32 = 4;
 
 /// A batch of fewer is not worth a timer: the stream has run dry.
 const WORTH: usize = 2;
@@ -25,7 +24,7 @@ const WORTH: usize = 2;
 /// A stream that ran dry at once makes the next one so much harder to begin, up to a point: whoever waits for each orphan to
 /// be reaped before the next one leaves no two at a time.
 const HARDER: u32 = 4;
-const MOST_WANTED: u32 = 1024;
+const MOST_WANTED: u32 = 256;
 
 /// What the descriptors of guard's own processes are known by: no door's token, and no signal's.
 const ENDED: Token = Token::MAX - 8;
@@ -33,8 +32,11 @@ const ENDED: Token = Token::MAX - 8;
 /// How orphans come.
 #[derive(Debug)]
 pub(super) struct Stream {
+    /// Wake-ups of the group that is being counted.
+    counted: u32,
+    /// When the last group was full.
     last: Timestamp,
-    /// Wake-ups that came near the one before, less what late ones took back.
+    /// Groups that took no longer than a batch gathers for each wake-up, less those that did.
     near: u32,
     /// So many make a stream.
     wanted: u32,
@@ -51,34 +53,36 @@ enum Change {
 
 impl Stream {
     pub(super) fn new() -> Stream {
-        Stream { last: Timestamp::default(), near: 0, wanted: STREAM, watches: None }
+        Stream { counted: 0, last: Timestamp::default(), near: 0, wanted: 1, watches: None }
     }
 
-    /// How long to wait, where it would be `timeout` without a stream. Not at all before a look at the children that is
-    /// due: one may have ended after the last look and before SIGCHLD was taken again.
-    pub(super) fn shorten(&self, timeout: EpollTimeout, look_is_due: bool) -> EpollTimeout {
-        if look_is_due {
-            return EpollTimeout::ZERO;
-        }
-        let gathering = EpollTimeout::from(GATHERING);
-        let longer = timeout.is_none() || i32::from(timeout) > i32::from(gathering);
-        if self.watches.is_some() && longer { gathering } else { timeout }
+    /// Whether orphans are reaped by the batch now.
+    pub(super) fn flows(&self) -> bool {
+        self.watches.is_some()
+    }
+
+    /// How long to wait, where it would be so long without a stream.
+    pub(super) fn shorten(&self, left: Option<Duration>) -> Option<Duration> {
+        if self.flows() { Some(left.unwrap_or(GATHERING).min(GATHERING)) } else { left }
     }
 
     /// So many orphans were reaped at a time.
-    fn count(&mut self, now: Timestamp, orphans: usize) -> Change {
-        if self.watches.is_some() {
+    fn count(&mut self, orphans: usize, now: impl FnOnce() -> Timestamp) -> Change {
+        if self.flows() {
             if orphans < WORTH {
                 return Change::Ends;
             }
-            self.wanted = STREAM;
+            self.wanted = 1;
             return Change::None;
         }
-        if orphans == 0 {
+        self.counted += u32::from(orphans > 0);
+        if self.counted < GROUP {
             return Change::None;
         }
-        let near = now.since(self.last) <= Duration::from_millis(GATHERING.into());
-        self.near = if near { self.near + 1 } else { self.near.saturating_sub(STREAM) };
+        self.counted = 0;
+        let now = now();
+        let near = now.since(self.last) <= GATHERING * GROUP;
+        self.near = if near { self.near + 1 } else { self.near.saturating_sub(1) };
         self.last = now;
         if self.near < self.wanted {
             return Change::None;
@@ -93,7 +97,7 @@ impl Stream {
 impl Runtime<'_> {
     /// So many orphans, and nobody else, were reaped at a time.
     pub(super) fn count_orphans(&mut self, orphans: usize) {
-        match self.stream.count(self.clock.now(), orphans) {
+        match self.stream.count(orphans, || self.clock.now()) {
             Change::None => {}
             Change::Begins => self.begin_stream(),
             Change::Ends => self.end_stream(),
@@ -103,7 +107,7 @@ impl Runtime<'_> {
     fn begin_stream(&mut self) {
         let watch = |pid| {
             let watch = process::watch_process(pid).ok()?;
-            self.poll.add(watch.as_fd(), ENDED).ok()?;
+            self.poll.add_unannounced(watch.as_fd(), ENDED).ok()?;
             Some(watch)
         };
         // Where one cannot be watched, SIGCHLD has to tell of its end.
@@ -125,38 +129,42 @@ impl Runtime<'_> {
 mod tests {
     use super::*;
 
-    fn at(milliseconds: u64) -> Timestamp {
-        Timestamp(Duration::from_millis(milliseconds))
+    fn at(milliseconds: u64) -> impl FnOnce() -> Timestamp {
+        move || Timestamp(Duration::from_millis(milliseconds))
     }
 
     /// Counts single orphans that come so many milliseconds after each other until a stream begins.
-    fn until_it_begins(stream: &mut Stream, start: u64, pause: u64) -> Option<usize> {
-        (0..2000).position(|index| stream.count(at(start + pause * index), 1) == Change::Begins)
+    fn until_it_begins(stream: &mut Stream, start: u64, pause: u64) -> Option<u64> {
+        (1..=2000).find(|index| stream.count(1, at(start + pause * index)) == Change::Begins)
     }
 
     #[test]
     fn a_few_orphans_near_each_other_are_a_stream_and_many_now_and_then_are_none() {
-        assert_eq!(until_it_begins(&mut Stream::new(), 10, 1), Some(4));
-        assert_eq!(until_it_begins(&mut Stream::new(), 10, 3), None);
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 2), Some(8));
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 3), None);
+    }
+
+    #[test]
+    fn a_wake_up_for_something_else_counts_nothing() {
+        let mut stream = Stream::new();
+        assert!((0..100).all(|_| stream.count(0, || unreachable!("nobody asks for the time")) == Change::None));
     }
 
     #[test]
     fn a_stream_lasts_while_batches_are_worth_it() {
         let mut stream = Stream { watches: Some(Vec::new()), ..Stream::new() };
-        assert_eq!(stream.count(at(1), 2), Change::None);
-        assert_eq!(stream.count(at(3), 1), Change::Ends);
-        assert_eq!(stream.count(at(5), 0), Change::Ends);
+        assert_eq!([2, 1, 0].map(|orphans| stream.count(orphans, at(1))), [Change::None, Change::Ends, Change::Ends]);
     }
 
     #[test]
     fn what_ran_dry_at_once_is_believed_later_the_next_time() {
         let mut stream = Stream::new();
         let begins: Vec<_> = (1..=3).map(|round| until_it_begins(&mut stream, round * 10_000, 1)).collect();
-        assert_eq!(begins, [Some(4), Some(16), Some(64)]);
+        assert_eq!(begins, [Some(8), Some(20), Some(68)], "1, 4 and 16 groups, and one before");
         stream.watches = Some(Vec::new());
-        assert_eq!(stream.count(at(90_000), 2), Change::None);
+        assert_eq!(stream.count(2, at(90_000)), Change::None);
         stream.watches = None;
-        assert_eq!(until_it_begins(&mut stream, 100_000, 1), Some(4), "the last one was worth it");
+        assert_eq!(until_it_begins(&mut stream, 100_000, 1), Some(8), "the last one was worth it");
         for round in 0..20 {
             until_it_begins(&mut stream, 200_000 + round * 10_000, 1);
         }
@@ -166,10 +174,8 @@ mod tests {
     #[test]
     fn no_deadline_is_put_off() {
         let (dry, flowing) = (Stream::new(), Stream { watches: Some(Vec::new()), ..Stream::new() });
-        let short = |stream: &Stream, timeout| i32::from(stream.shorten(timeout, false));
-        let (never, long, now) = (EpollTimeout::NONE, EpollTimeout::from(100_u8), EpollTimeout::ZERO);
-        assert_eq!([never, long, now].map(|timeout| short(&dry, timeout)), [-1, 100, 0]);
-        assert_eq!([never, long, now].map(|timeout| short(&flowing, timeout)), [2, 2, 0]);
-        assert_eq!([&dry, &flowing].map(|stream| i32::from(stream.shorten(never, true))), [0, 0]);
+        let [never, long, now] = [None, Some(100), Some(0)].map(|time| time.map(Duration::from_millis));
+        assert_eq!([never, long, now].map(|left| dry.shorten(left)), [never, long, now]);
+        assert_eq!([never, long, now].map(|left| flowing.shorten(left)), [Some(GATHERING), Some(GATHERING), now]);
     }
 }

@@ -1,7 +1,7 @@
 //! What must happen before `main`: std changes SIGPIPE and fills closed descriptors before it calls `main`, and a signal
 //! that reaches PID 1 before it is blocked is lost for good. A constructor in `.init_array` comes before both.
 
-use super::signals::{SignalSet, change_mask};
+use super::signal_set::{SignalSet, change_mask};
 use crate::config::signal::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -12,6 +12,8 @@ pub mod output;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+mod signal_io;
+pub mod signal_set;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

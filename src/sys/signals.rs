@@ -1,83 +1,46 @@
-//! Taking signals: TERM and INT through signal-hook, all others, real-time ones included, from one signalfd.
+//! Taking signals: TERM and INT through signal-hook, all others, real-time ones included, as they are, blocked.
 //!
 //! A handler per signal would cost a millisecond at the start, and a handler for CHLD two system calls for each orphan;
 //! and neither signal-hook nor nix takes every number.
 
 use super::poll::{Poll, Token};
-use super::{Errno, Pid};
+use super::signal_io::{BELL, announce, is_announcement};
+use super::signal_set::{SignalSet, change_mask};
+use super::{Errno, Pid, process, socket};
 use crate::config::signal::Signal;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::time::TimeSpec;
 use signal_hook::low_level::pipe;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-
-/// A set of signals, as the kernel has it: bit n - 1 is signal n.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignalSet(u64);
-
-impl SignalSet {
-    pub const EMPTY: SignalSet = SignalSet(0);
-    pub const FULL: SignalSet = SignalSet(u64::MAX);
-
-    /// The set whose kernel form this is.
-    pub fn from_bits(bits: u64) -> SignalSet {
-        SignalSet(bits)
-    }
-
-    /// The kernel's form.
-    pub fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// This set and `signal`.
-    #[must_use]
-    pub fn with(self, signal: Signal) -> SignalSet {
-        SignalSet(self.0 | 1 << (signal.number() - 1))
-    }
-
-    /// This set without the signals of `other`.
-    #[must_use]
-    pub fn without(self, other: SignalSet) -> SignalSet {
-        SignalSet(self.0 & !other.0)
-    }
-
-    /// Whether `signal` is in it.
-    pub fn contains(self, signal: Signal) -> bool {
-        self.0 & 1 << (signal.number() - 1) != 0
-    }
-}
-
-/// Changes the mask of the calling thread and returns the old one. The C library's own function leaves the signals that
-/// it keeps for itself (32 to 34) as they are.
-pub(super) fn change_mask(how: libc::c_int, set: SignalSet) -> SignalSet {
-    let mut old = SignalSet::EMPTY;
-    // SAFETY: rt_sigprocmask(2) reads one 64-bit set and writes another; with these arguments it cannot fail.
-    unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut old.0, size_of::<u64>());
-    }
-    old
-}
+use std::ptr::null;
+use std::time::Duration;
 
 /// The signals that signal-hook carries.
 const HANDLED: [Signal; 2] = [Signal::TERM, Signal::INT];
 
-/// What a poll knows them by: the signalfd, then each of [`HANDLED`].
-const TOKENS: [Token; 3] = [Token::MAX, Token::MAX - 1, Token::MAX - 2];
+/// What a poll knows them by.
+const TOKENS: [Token; 2] = [Token::MAX, Token::MAX - 1];
 
 /// Where signals come in. There is one for the whole process.
 pub struct Signals {
     /// Each handled signal with the pipe that its handler writes to.
     handled: [(Signal, File); 2],
-    /// The rest: a signalfd (`signalfd(2)`).
-    rest: File,
+    /// All but the handled ones, which stay blocked.
+    rest: SignalSet,
+    /// The descriptor for those (`signalfd(2)`).
+    descriptor: File,
     /// guard's own pid, which its own SIGPIPE names as the sender.
-    own: u32,
+    own: Pid,
     /// Those that were taken, in no particular order.
     taken: VecDeque<Signal>,
     /// What was taken may have come after something happened to a child.
     child_news: bool,
+    /// A descriptor may have announced itself.
+    bell: bool,
 }
 
 impl Signals {
@@ -92,39 +55,88 @@ impl Signals {
         // SAFETY: signalfd4(2) reads one 64-bit set and returns a new descriptor or -1.
         let descriptor = unsafe {
             let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-            libc::syscall(libc::SYS_signalfd4, -1, &raw const rest.0, size_of::<u64>(), flags)
+            libc::syscall(libc::SYS_signalfd4, -1, &raw const rest, size_of::<SignalSet>(), flags)
         };
         let descriptor = Errno::result(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
         // SAFETY: the descriptor is new, and nobody else's.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        let [(_, term), (_, int)] = &handled;
-        for (file, token) in [&file, term, int].into_iter().zip(TOKENS) {
-            poll.add(file.as_fd(), token)?;
+        let descriptor = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        for ((_, pipe), token) in handled.iter().zip(TOKENS) {
+            poll.add(pipe.as_fd(), token)?;
         }
         change_mask(libc::SIG_SETMASK, rest);
-        Ok(Signals { handled, rest: file, own: std::process::id(), taken: VecDeque::new(), child_news: false })
+        let (own, taken) = (process::id(), VecDeque::new());
+        Ok(Signals { handled, rest, descriptor, own, taken, child_news: false, bell: false })
     }
 
-    /// Takes the signals behind this token, if it is one of theirs: at most a few. `false` if the token is not theirs.
-    pub fn take(&mut self, token: Token) -> bool {
-        match TOKENS.iter().position(|&own| own == token) {
-            Some(0) => self.take_rest(),
-            Some(index) => {
-                let (signal, pipe) = &mut self.handled[index - 1];
-                if pipe.read(&mut [0; 64]).is_ok() {
-                    self.taken.push_back(*signal);
-                }
-                // SIGCHLD comes another way, and may be on it.
-                self.child_news = true;
+    /// Whether descriptors announce themselves by signals here, which not every sandbox lets them do: tried with a socket
+    /// and a pipe.
+    pub fn tell_of_descriptors(&mut self) -> bool {
+        [socket::channel(), socket::pipe()].into_iter().all(|pair| {
+            let Ok((reader, writer)) = pair else { return false };
+            let written = announce(reader.as_fd()).and_then(|()| nix::unistd::write(&writer, b"!"));
+            // In this order, since the other's end would be announced too.
+            drop(reader);
+            if let Ok(Some(info)) = next_of(SignalSet::EMPTY.with(BELL), Some(Duration::ZERO)) {
+                self.sort(&info);
             }
-            None => return false,
+            written.is_ok() && std::mem::take(&mut self.bell)
+        })
+    }
+
+    /// Waits until a signal comes or the time is over, and takes all that are there; one that has come alone and that `pass`
+    /// deals with is not taken. `true` if a descriptor may have announced itself. An error where this cannot be waited for.
+    pub fn wait(&mut self, timeout: Option<Duration>, pass: impl FnOnce(Signal) -> bool) -> Result<bool, Errno> {
+        let info = match next_of(self.rest, timeout) {
+            Ok(Some(info)) => info,
+            Ok(None) => return Ok(false),
+            // A handler has just written to its pipe.
+            Err(Errno::EINTR) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let alone = pending() == SignalSet::EMPTY;
+        if !(alone && self.meaning(&info).is_some_and(pass)) {
+            self.sort(&info);
         }
+        if !alone {
+            self.take_rest();
+        }
+        Ok(std::mem::take(&mut self.bell))
+    }
+
+    /// Waits until a signal comes, a poll has something or the time is over, and takes some of the signals that are there.
+    /// `true` if the poll may have something.
+    pub fn wait_beside(&mut self, poll: &Poll, timeout: PollTimeout) -> bool {
+        let both = [self.descriptor.as_fd(), poll.as_fd()];
+        let mut both = both.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        // An error may be that a handler has just written to its pipe.
+        let news = nix::poll::poll(&mut both, timeout).map(|_| both.map(|one| one.any().unwrap_or(true)));
+        let [signals, others] = news.unwrap_or([true, true]);
+        if signals {
+            self.take_rest();
+        }
+        others
+    }
+
+    /// Takes the signal behind this token, if it is one of theirs. `false` if the token is not theirs.
+    pub fn take(&mut self, token: Token) -> bool {
+        let Some(index) = TOKENS.iter().position(|&own| own == token) else { return false };
+        let (signal, pipe) = &mut self.handled[index];
+        if pipe.read(&mut [0; 64]).is_ok() {
+            self.taken.push_back(*signal);
+        }
+        // SIGCHLD comes another way, and may be on it.
+        self.child_news = true;
         true
     }
 
     /// The next of those that were taken, without SIGCHLD and guard's own SIGPIPE.
     pub fn pop(&mut self) -> Option<Signal> {
         self.taken.pop_front()
+    }
+
+    /// Whether some were taken.
+    pub fn any(&self) -> bool {
+        !self.taken.is_empty()
     }
 
     /// Whether a child may have ended or stopped before what was taken since this was last asked.
@@ -153,24 +165,91 @@ impl Signals {
         self.expect_child_news();
     }
 
+    /// Takes a few signals; of those that only announce, which are the last (`signal(7)`), many: in a flood there is one for
+    /// each message.
     fn take_rest(&mut self) {
         const AT_ONCE: usize = 8;
+        const MOST_READS: usize = 64;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
-        // SAFETY: read(2) writes at most the size of the array, in whole records.
-        let count = unsafe { libc::read(self.rest.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
-        let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
-        // There may be more.
-        self.child_news |= records == AT_ONCE;
-        for info in &infos[..records] {
-            // SAFETY: so many records were written.
-            let info = unsafe { info.assume_init_ref() };
-            match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
-                Some(Signal::CHLD) => self.child_news = true,
-                Some(Signal::PIPE) if info.ssi_pid == self.own => {}
-                signal => self.taken.extend(signal),
+        for _ in 0..MOST_READS {
+            // SAFETY: read(2) writes at most the size of the array, in whole records.
+            let count =
+                unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
+            let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
+            let before = self.taken.len();
+            for info in &infos[..records] {
+                // SAFETY: so many records were written.
+                let info = unsafe { info.assume_init_ref() };
+                // The kernel has both as signed numbers too.
+                let [number, pid] = [info.ssi_signo, info.ssi_pid].map(|number| number as i32);
+                self.sort(&Info { number, code: info.ssi_code, pid });
+            }
+            if records < AT_ONCE {
+                return;
+            }
+            // There may be more, of any kind.
+            (self.child_news, self.bell) = (true, true);
+            if self.taken.len() > before {
+                return;
             }
         }
     }
+
+    fn sort(&mut self, info: &Info) {
+        match Signal::from_number(info.number) {
+            Some(Signal::CHLD) => self.child_news = true,
+            Some(signal) if is_announcement(signal, info.code) => self.bell = true,
+            _ => self.taken.extend(self.meaning(info)),
+        }
+    }
+
+    /// The signal that came, unless it is for guard alone to know.
+    fn meaning(&self, info: &Info) -> Option<Signal> {
+        let own = |signal| match signal {
+            Signal::CHLD => true,
+            Signal::PIPE => info.pid == self.own,
+            _ => is_announcement(signal, info.code),
+        };
+        Signal::from_number(info.number).filter(|&signal| !own(signal))
+    }
+}
+
+/// What is known of a signal that came (siginfo_t, `sigaction(2)`).
+struct Info {
+    number: i32,
+    code: i32,
+    /// Whoever sent it, where that was a process.
+    pid: Pid,
+}
+
+/// Takes a blocked signal of this set as soon as there is one; `None` if none came in time (`rt_sigtimedwait(2)`).
+fn next_of(set: SignalSet, timeout: Option<Duration>) -> Result<Option<Info>, Errno> {
+    // The structure has seconds with a sign.
+    let timeout = timeout.map(|timeout| TimeSpec::from(timeout.min(Duration::from_secs(i32::MAX as u64))));
+    let timeout = timeout.as_ref().map_or(null(), |timeout| &raw const *timeout.as_ref());
+    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: rt_sigtimedwait(2) reads a set of this size and a time, and writes what is known of a signal that it returns.
+    let info = unsafe {
+        let (set, size) = (&raw const set, size_of::<SignalSet>());
+        match libc::syscall(libc::SYS_rt_sigtimedwait, set, info.as_mut_ptr(), timeout, size) {
+            -1 => Err(Errno::last()),
+            _ => Ok(info.assume_init_ref()),
+        }
+    };
+    match info {
+        // SAFETY: the kernel fills in all of the structure; where the signal has no sender, this is a number as well.
+        Ok(info) => Ok(Some(Info { number: info.si_signo, code: info.si_code, pid: unsafe { info.si_pid() } })),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The signals that have come and were not taken (`sigpending(2)`); where that is not told, all.
+fn pending() -> SignalSet {
+    let mut set = SignalSet::FULL;
+    // SAFETY: rt_sigpending(2) writes a set of this size.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, size_of::<SignalSet>()) };
+    set
 }
 
 /// Has every delivery of a signal write to a pipe, and returns the end to read.

@@ -5,7 +5,7 @@
 //! went wrong is simply written to memory.
 
 use super::early::{CHANGED, Inherited, inherited};
-use super::signals::{SignalSet, change_mask};
+use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid};
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;

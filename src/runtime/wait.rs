@@ -1,0 +1,95 @@
+//! How guard waits for something to happen.
+//!
+//! What comes most often is a signal, SIGCHLD among them. So guard waits for signals alone, and a descriptor that has
+//! something announces itself by one: that spares each signal a system call. Where descriptors cannot do so, and while one
+//! is waited for that does not, guard waits for descriptors, of which one is the signals'.
+
+use super::Runtime;
+use crate::config::Scope;
+use crate::config::signal::Signal;
+use crate::supervisor::{RunId, Timestamp};
+use crate::sys::poll::Token;
+use crate::sys::signal_set::SignalSet;
+use crate::sys::{Pid, signals};
+use nix::poll::PollTimeout;
+use std::time::Duration;
+
+impl Runtime<'_> {
+    /// Finds out whether guard can wait for signals alone here.
+    pub(super) fn try_signals(&mut self) {
+        let all = (1..=64).filter_map(Signal::from_number);
+        // guard itself has something to do when it was continued.
+        let plain = all.filter(|&signal| signal != Signal::CONT && self.supervisor.is_plain(signal));
+        self.plain = plain.fold(SignalSet::EMPTY, SignalSet::with);
+        self.by_signals = self.signals.tell_of_descriptors();
+        if !self.by_signals {
+            log::debug!(error = "descriptors do not announce themselves"; "no-signal-io");
+        }
+    }
+
+    /// Waits until something happens, no longer than until the deadline, which comes with the time now. Takes the signals
+    /// that came, and returns what has something besides.
+    pub(super) fn wait(&mut self, due: Option<(Timestamp, Timestamp)>) -> impl Iterator<Item = Token> + use<> {
+        let left = due.map(|(deadline, now)| deadline.since(now));
+        // Not at all before a look at the children that is due: one may have ended after the last look and before SIGCHLD
+        // was taken again.
+        let left = if self.signals.has_child_news() { Some(Duration::ZERO) } else { left };
+        let look = if self.by_signals && self.poll.is_announced() && !self.stream.flows() {
+            self.wait_for_signals(left)
+        } else {
+            self.signals.wait_beside(&self.poll, timeout(self.stream.shorten(left)))
+        };
+        look.then(|| self.poll.look()).into_iter().flatten()
+    }
+
+    /// `true` if there may be something besides.
+    fn wait_for_signals(&mut self, left: Option<Duration>) -> bool {
+        let quiet = self.poll.is_quiet();
+        // Most signals are merely passed on. To whom is settled before one comes, which then need not wait for the core.
+        let receiver = self.receiver();
+        let pass = |signal| {
+            let Some((run, pid)) = receiver.filter(|_| self.plain.contains(signal)) else { return false };
+            let passed = signals::send(pid, signal);
+            if passed.is_ok() {
+                self.journal.signalled(run, signal, passed);
+            }
+            passed.is_ok()
+        };
+        let news = self.signals.wait(if quiet { left } else { Some(Duration::ZERO) }, pass).unwrap_or_else(|error| {
+            log::debug!(error = error.desc(); "no-signal-io");
+            self.by_signals = false;
+            true
+        });
+        news || !quiet
+    }
+
+    /// The main process that alone would get a signal; `None` also where it may have ended unseen.
+    fn receiver(&self) -> Option<(RunId, Pid)> {
+        if self.config.signal_scope == Scope::Group || self.signals.has_child_news() {
+            return None;
+        }
+        let run = self.supervisor.receiver()?;
+        Some((run, self.children.main(run)?))
+    }
+}
+
+/// Rounded up, since down would spin, and no more than a poll takes, 24 days (`poll(2)`).
+fn timeout(left: Option<Duration>) -> PollTimeout {
+    let Some(left) = left else { return PollTimeout::NONE };
+    let milliseconds = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_is_rounded_up_and_bounded() {
+        for (micros, milliseconds) in [(0, 0_u8), (1, 1), (1_000, 1), (1_001, 2)] {
+            assert_eq!(timeout(Some(Duration::from_micros(micros))), PollTimeout::from(milliseconds));
+        }
+        assert_eq!(timeout(Some(Duration::MAX)), PollTimeout::MAX);
+        assert_eq!(timeout(None), PollTimeout::NONE);
+    }
+}

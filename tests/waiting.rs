@@ -1,0 +1,149 @@
+//! How guard waits: for signals alone where descriptors announce themselves by signals, and for both where they cannot.
+//! Nobody is to see a difference.
+
+#![allow(unsafe_code, reason = "nix has no call for another's limits")]
+
+mod common;
+
+use common::{Guard, Setup, catchable, everywhere, sleeps_at_rest};
+use std::{fs, ptr};
+
+/// What a sandbox may not have. Without pending signals those that announce cannot queue.
+const SANDBOXES: [&str; 4] = ["", "forbid FIOASYNC", "forbid rt_sigpending", "sigpending 0"];
+
+fn sandboxes() -> impl Iterator<Item = Setup> {
+    SANDBOXES.iter().flat_map(|words| everywhere().into_iter().map(|setup| setup.inherits(words)))
+}
+
+/// The number of the system call in which guard sleeps.
+fn sleeps_in(guard: &Guard) -> i64 {
+    sleeps_at_rest(guard.pid());
+    let call = fs::read_to_string(format!("/proc/{}/syscall", guard.pid())).expect("proc(5) tells");
+    call.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+fn stop(mut guard: Guard) {
+    guard.signal(libc::SIGTERM);
+    guard.line("got TERM");
+    assert_eq!(guard.code(), 143);
+}
+
+#[test]
+fn it_waits_for_signals_alone_where_it_can() {
+    for (words, expected) in SANDBOXES.iter().zip([true, false, true, false]) {
+        for setup in everywhere() {
+            let mut guard = setup.inherits(words).fixture("serve").start();
+            guard.line("ready");
+            assert_eq!(sleeps_in(&guard) == libc::SYS_rt_sigtimedwait, expected, "{words}");
+            stop(guard);
+        }
+    }
+}
+
+#[test]
+fn whoever_speaks_is_heard() {
+    for setup in sandboxes() {
+        let setup = setup.env("GUARD_READY", "notify").fixture("on USR1 READY=1 on USR2 STATUS=well serve");
+        let mut guard = setup.start();
+        guard.line("ready");
+        assert_eq!(guard.ask(&["ready"]).code, 1);
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        guard.ask(&["ready"]).yes("ready");
+        guard.signal(libc::SIGUSR2);
+        guard.line("got USR2");
+        common::eventually("a status", || guard.ask(&["status"]).out.contains("well").then_some(()));
+        sleeps_at_rest(guard.pid());
+        stop(guard);
+    }
+}
+
+/// Where no more signals can queue, another one announces (F_SETSIG, `fcntl(2)`).
+#[test]
+fn whoever_speaks_is_heard_however_many_signals_are_pending() {
+    for setup in everywhere() {
+        let mut guard = setup.env("GUARD_READY", "notify").fixture("on USR1 READY=1 serve").start();
+        guard.line("ready");
+        assert_eq!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: prlimit(2) reads a limit.
+        let result = unsafe { libc::prlimit(guard.pid(), libc::RLIMIT_SIGPENDING, &raw const none, ptr::null_mut()) };
+        assert_eq!(result, 0);
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        assert_eq!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
+        guard.ask(&["ready"]).yes("ready");
+        assert!(!guard.out().contains(&"got IO"), "{}", guard.transcript());
+        stop(guard);
+    }
+}
+
+#[test]
+fn whoever_ends_is_followed() {
+    for setup in sandboxes() {
+        let mut guard = setup.fixture("before-run 3 exit 1 ids serve").start();
+        let main = guard.line_after("pid ").parse().expect("a pid");
+        guard.line("ready");
+        common::send(guard.pid_outside(main), libc::SIGKILL);
+        guard.line("ready");
+        stop(guard);
+    }
+}
+
+#[test]
+fn every_signal_comes_through() {
+    const TERMINAL: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    const MEANING_MORE: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGCONT];
+    for setup in sandboxes() {
+        let mut guard = setup.env("GUARD_RESTART", "never").fixture("quit 64 3 serve").start();
+        guard.line("ready");
+        let signals: Vec<i32> = catchable().filter(|one| ![TERMINAL, MEANING_MORE].concat().contains(one)).collect();
+        // Guard is stopped meanwhile, so that they all are there when it looks; the last is the one that ends the app.
+        guard.signal(libc::SIGSTOP);
+        signals.iter().for_each(|&signal| guard.signal(signal));
+        guard.signal(libc::SIGCONT);
+        assert_eq!(guard.code(), 3);
+        assert_eq!(
+            guard.out().iter().filter(|line| line.starts_with("got ") && **line != "got CONT").count(),
+            signals.len()
+        );
+    }
+}
+
+/// The fixture needs the system call itself.
+#[test]
+fn it_does_without_the_system_call_for_that() {
+    for setup in everywhere() {
+        let script = "trap 'exit 7' USR1; trap 'echo got HUP' HUP; test $GUARD_RUN = 2 || exit 1; echo ready; while :; do sleep 0.01; done";
+        let mut guard = setup
+            .inherits("forbid rt_sigtimedwait")
+            .env("GUARD_NO_RESTART_CODES", "7")
+            .app(["sh", "-c", script])
+            .start();
+        guard.line("ready");
+        assert_ne!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
+        guard.signal(libc::SIGHUP);
+        guard.line("got HUP");
+        guard.ask(&["ready"]).yes("ready");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.code(), 7);
+    }
+}
+
+#[test]
+fn a_signal_from_after_the_death_of_a_run_is_for_the_next() {
+    for setup in sandboxes() {
+        // Blocked for the app, so that it cannot come before the app can take it.
+        let mut guard = setup.inherits("block USR1").fixture("ids serve").start();
+        let main = guard.line_after("pid ").parse().expect("a pid");
+        guard.line("ready");
+        let main = guard.pid_outside(main);
+        guard.signal(libc::SIGSTOP);
+        common::send(main, libc::SIGKILL);
+        common::eventually("a zombie", || common::status_field(main, "State:").starts_with('Z').then_some(()));
+        guard.signal(libc::SIGUSR1);
+        guard.signal(libc::SIGCONT);
+        guard.line("got USR1");
+        stop(guard);
+    }
+}
