@@ -161,9 +161,7 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        for token in self.wait(Some(Default::default())) {
-            self.signals.take(token);
-        }
+        self.wait(Some(Default::default()));
         self.reap();
         while let Some(signal) = self.signals.pop() {
             self.dispatch(Event::Signal(signal));
@@ -184,22 +182,13 @@ impl<'a> Runtime<'a> {
     fn turn(&mut self) {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
-        let mut tokens = self.wait(due).peekable();
-        if tokens.peek().is_some() || self.signals.any() {
-            self.end_stream();
-        }
+        let doors = self.wait(due);
         if let Some(delay) = due.and_then(|(deadline, before)| overslept(deadline, before, self.clock.now())) {
             self.dispatch(Event::Overslept(delay));
         }
-        // Signals are taken before the reap, lest the wake-up for a later death is lost, and believed after it.
-        let mut doors = Vec::new();
-        for token in tokens {
-            if !self.signals.take(token) {
-                doors.extend(Which::of(token));
-            }
-        }
-        // What a run has said comes before its death, and its death before what a signal asks of it. A signal that came
-        // alone is not kept waiting.
+        // What a run has said comes before its death, and its death before what a signal asks of it: signals were taken
+        // before the reap, lest the wake-up for a later death is lost, and are believed after it. A signal that came alone is
+        // not kept waiting.
         let is_notify = |which: &Which| matches!(which, Which::Notify(_));
         doors.iter().filter(|which| is_notify(which)).for_each(|which| self.hear(*which));
         let reap_first = self.signals.child_news() || !doors.is_empty();

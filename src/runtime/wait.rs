@@ -5,10 +5,10 @@
 //! is waited for that does not, guard waits for descriptors, of which one is the signals'.
 
 use super::Runtime;
+use super::hear::Which;
 use crate::config::Scope;
 use crate::config::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
-use crate::sys::poll::Token;
 use crate::sys::signal_set::SignalSet;
 use crate::sys::{Pid, signals};
 use nix::poll::PollTimeout;
@@ -28,8 +28,8 @@ impl Runtime<'_> {
     }
 
     /// Waits until something happens, no longer than until the deadline, which comes with the time now. Takes the signals
-    /// that came, and returns what has something besides.
-    pub(super) fn wait(&mut self, due: Option<(Timestamp, Timestamp)>) -> impl Iterator<Item = Token> + use<> {
+    /// that came, and returns the doors that have something. Ends a stream of orphans if it was something else.
+    pub(super) fn wait(&mut self, due: Option<(Timestamp, Timestamp)>) -> Vec<Which> {
         let left = due.map(|(deadline, now)| deadline.since(now));
         // Not at all before a look at the children that is due: one may have ended after the last look and before SIGCHLD
         // was taken again.
@@ -39,7 +39,18 @@ impl Runtime<'_> {
         } else {
             self.signals.wait_beside(&self.poll, timeout(self.stream.shorten(left)))
         };
-        look.then(|| self.poll.look()).into_iter().flatten()
+        let mut doors = Vec::new();
+        let mut others = false;
+        for token in look.then(|| self.poll.look()).into_iter().flatten() {
+            others = true;
+            if !self.signals.take(token) {
+                doors.extend(Which::of(token));
+            }
+        }
+        if others || self.signals.any() {
+            self.end_stream();
+        }
+        doors
     }
 
     /// `true` if there may be something besides.
