@@ -97,16 +97,15 @@ fn every_signal_comes_through() {
     for setup in sandboxes() {
         let mut guard = setup.env("GUARD_RESTART", "never").fixture("quit 64 3 serve").start();
         guard.line("ready");
+        sleeps_at_rest(guard.pid());
         let signals: Vec<i32> = catchable().filter(|one| ![TERMINAL, MEANING_MORE].concat().contains(one)).collect();
         // Guard is stopped meanwhile, so that they all are there when it looks; the last is the one that ends the app.
         guard.signal(libc::SIGSTOP);
         signals.iter().for_each(|&signal| guard.signal(signal));
         guard.signal(libc::SIGCONT);
         assert_eq!(guard.code(), 3);
-        assert_eq!(
-            guard.out().iter().filter(|line| line.starts_with("got ") && **line != "got CONT").count(),
-            signals.len()
-        );
+        let got = guard.out().iter().filter(|line| line.starts_with("got ") && **line != "got CONT").count();
+        assert_eq!(got, signals.len(), "{}", guard.transcript());
     }
 }
 
