@@ -6,7 +6,10 @@
 mod common;
 
 use common::{Guard, Setup, catchable, everywhere, sleeps_at_rest};
-use std::{fs, ptr};
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::ptr;
 
 /// What a sandbox may not have. Without pending signals those that announce cannot queue.
 const SANDBOXES: [&str; 4] = ["", "forbid FIOASYNC", "forbid rt_sigpending", "sigpending 0"];
@@ -144,5 +147,53 @@ fn a_signal_from_after_the_death_of_a_run_is_for_the_next() {
         guard.signal(libc::SIGCONT);
         guard.line("got USR1");
         stop(guard);
+    }
+}
+
+/// Whoever opens or executes a file waits until its lease is returned (`fcntl(2)`).
+struct Lease(File);
+
+impl Lease {
+    fn of(path: &Path) -> Lease {
+        let file = File::open(path).expect("it is there");
+        /// <asm-generic/fcntl.h>
+        const F_SETSIG: libc::c_int = 10;
+        // Whoever waits is told of by a signal, which is to be one that does nothing.
+        // SAFETY: fcntl(2) takes integers here.
+        let results = [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)]
+            .map(|(command, argument)| unsafe { libc::fcntl(file.as_raw_fd(), command, argument) });
+        assert_eq!(results, [0, 0]);
+        Lease(file)
+    }
+
+    fn is_waited_for(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
+    }
+
+    fn give_back(self) {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) }, 0);
+    }
+}
+
+/// The signal that announces is looked for at the first spawn.
+#[test]
+fn a_signal_from_during_the_first_spawn_keeps_nobody_waiting() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let app = common::fixture_at(directory.path(), "app");
+    for (words, alone) in SANDBOXES.iter().zip([true, false, true, false]) {
+        for setup in everywhere() {
+            let lease = Lease::of(&app);
+            // Blocked for the app, so that it cannot come before the app can take it.
+            let setup = setup.inherits(words).inherits("block 64").app([app.as_os_str(), "serve".as_ref()]);
+            let mut guard = setup.start();
+            common::eventually("the spawn", || lease.is_waited_for().then_some(()));
+            guard.signal(64);
+            lease.give_back();
+            guard.line("got 64");
+            assert_eq!(sleeps_in(&guard) == libc::SYS_rt_sigtimedwait, alone, "{words}");
+            stop(guard);
+        }
     }
 }

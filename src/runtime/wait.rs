@@ -32,8 +32,8 @@ impl Runtime<'_> {
     pub(super) fn wait(&mut self, due: Option<(Timestamp, Timestamp)>) -> Vec<Which> {
         let left = due.map(|(deadline, now)| deadline.since(now));
         // Not at all before a look at the children that is due: one may have ended after the last look and before SIGCHLD
-        // was taken again.
-        let left = if self.signals.has_child_news() { Some(Duration::ZERO) } else { left };
+        // was taken again. Nor while there are signals that were taken before.
+        let left = if self.signals.has_child_news() || self.signals.any() { Some(Duration::ZERO) } else { left };
         let look = if self.by_signals && self.poll.is_announced() && !self.stream.flows() {
             self.wait_for_signals(left)
         } else {

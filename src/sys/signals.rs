@@ -76,10 +76,13 @@ impl Signals {
             let written = announce(reader.as_fd()).and_then(|()| nix::unistd::write(&writer, b"!"));
             // In this order, since the other's end would be announced too.
             drop(reader);
-            if let Ok(Some(info)) = next_of(SignalSet::EMPTY.with(BELL), Some(Duration::ZERO)) {
+            self.bell = false;
+            // One that somebody sent may have come first.
+            while written.is_ok() && !self.bell {
+                let Ok(Some(info)) = next_of(SignalSet::EMPTY.with(BELL), Some(Duration::ZERO)) else { break };
                 self.sort(&info);
             }
-            written.is_ok() && std::mem::take(&mut self.bell)
+            std::mem::take(&mut self.bell)
         })
     }
 
