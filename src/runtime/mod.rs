@@ -183,7 +183,8 @@ impl<'a> Runtime<'a> {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
         let doors = self.wait(due);
-        if let Some(delay) = due.and_then(|(deadline, before)| overslept(deadline, before, self.clock.now())) {
+        let woken = due.map(|_| self.clock.now());
+        if let Some(delay) = due.zip(woken).and_then(|((deadline, before), now)| overslept(deadline, before, now)) {
             self.dispatch(Event::Overslept(delay));
         }
         // What a run has said comes before its death, and its death before what a signal asks of it: signals were taken
@@ -202,7 +203,9 @@ impl<'a> Runtime<'a> {
             self.reap();
         }
         doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
-        if self.deadline.is_some_and(|deadline| deadline <= self.clock.now()) {
+        // Only what was due before the doors were read: guard may have stood still since then, and what is said meanwhile
+        // comes first.
+        if self.deadline.zip(woken).is_some_and(|(deadline, woken)| deadline <= woken) {
             self.dispatch(Event::Timeout);
         }
     }
