@@ -18,8 +18,9 @@ impl Runtime<'_> {
     /// Finds out whether guard can wait for signals alone here.
     pub(super) fn try_signals(&mut self) {
         let all = (1..=64).filter_map(Signal::from_number);
-        // guard itself has something to do when it was continued.
-        let plain = all.filter(|&signal| signal != Signal::CONT && self.supervisor.is_plain(signal));
+        // guard itself has something to do when it was continued, and where a descriptor may have announced itself.
+        let own = [Signal::CONT, Signal::IO];
+        let plain = all.filter(|signal| !own.contains(signal) && self.supervisor.is_plain(*signal));
         self.plain = plain.fold(SignalSet::EMPTY, SignalSet::with);
         self.by_signals = self.signals.tell_of_descriptors();
         if !self.by_signals {

@@ -4,7 +4,7 @@
 //! and neither signal-hook nor nix takes every number.
 
 use super::poll::{Poll, Token};
-use super::signal_io::{BELL, announce, is_announcement};
+use super::signal_io::{BELL, SPARE_BELL, announce, is_announcement};
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid, process, socket};
 use crate::config::signal::Signal;
@@ -107,7 +107,8 @@ impl Signals {
     }
 
     /// Waits until a signal comes, a poll has something or the time is over, and takes some of the signals that are there.
-    /// `true` if the poll may have something.
+    /// `true` if the poll may have something, be it that a descriptor announced itself only after the wait: the next wait may
+    /// be for signals alone, and that one is taken.
     pub fn wait_beside(&mut self, poll: &Poll, timeout: PollTimeout) -> bool {
         let both = [self.descriptor.as_fd(), poll.as_fd()];
         let mut both = both.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
@@ -117,7 +118,7 @@ impl Signals {
         if signals {
             self.take_rest();
         }
-        others
+        others | std::mem::take(&mut self.bell)
     }
 
     /// Takes the signal behind this token, if it is one of theirs. `false` if the token is not theirs.
@@ -202,7 +203,12 @@ impl Signals {
         match Signal::from_number(info.number) {
             Some(Signal::CHLD) => self.child_news = true,
             Some(signal) if is_announcement(signal, info.code) => self.bell = true,
-            _ => self.taken.extend(self.meaning(info)),
+            Some(signal) => {
+                // Of those that do not queue only the first stays pending, which may be somebody's.
+                self.bell |= signal == SPARE_BELL;
+                self.taken.extend(self.meaning(info));
+            }
+            None => {}
         }
     }
 
@@ -283,4 +289,44 @@ pub fn group_lives(group: Pid) -> bool {
 /// For PID 1 only. Says nothing of who is left.
 pub fn kill_all() {
     let _ = send(-1, Signal::KILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signal for this thread alone, with a code that only the kernel or the process itself may give it.
+    fn raise(signal: Signal, code: i32) {
+        // SAFETY: it is plain data, for which all zeros is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        (info.si_signo, info.si_code) = (signal.number().into(), code);
+        // SAFETY: rt_tgsigqueueinfo(2) reads one such structure.
+        let result = unsafe {
+            let (process, thread, number) = (process::id(), libc::gettid(), libc::c_int::from(signal.number()));
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, number, &raw const info)
+        };
+        assert_eq!(result, 0);
+    }
+
+    fn taken(signals: &mut Signals) -> Vec<Signal> {
+        std::iter::from_fn(|| signals.pop()).collect()
+    }
+
+    /// One after the other, since there is one [`Signals`] for the whole process.
+    #[test]
+    fn no_announcement_is_lost() {
+        const POLL_IN: i32 = 1;
+        let nothing = Poll::new().expect("a poll");
+        let mut signals = Signals::new(&nothing).expect("signals");
+        // It came after the poll had nothing, and before the signals were taken.
+        raise(Signal::CONT, libc::SI_TKILL);
+        raise(BELL, POLL_IN);
+        assert!(signals.wait_beside(&nothing, PollTimeout::ZERO));
+        assert_eq!(taken(&mut signals), [Signal::CONT]);
+        // Somebody's was there first.
+        raise(SPARE_BELL, libc::SI_TKILL);
+        assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(true));
+        assert_eq!(taken(&mut signals), [SPARE_BELL]);
+        assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(false));
+    }
 }
