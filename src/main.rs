@@ -17,7 +17,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (mode, layers) = Layers::from_process();
+    let (mode, layers) = Layers::from_process(&sys::process::environment());
     if mode != Mode::Run {
         sys::early::unblock_signals();
     }

@@ -1,9 +1,10 @@
 //! The raw layers: what the command line and the environment say, not yet read as values.
 
+use super::entry::Entry;
 use super::suggest::nearest;
 use super::variables::{VARIABLES, Variable};
 use super::{Origin, Unknown};
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// What guard is asked to do.
@@ -49,7 +50,9 @@ impl Mode {
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     flags: Vec<(&'static str, OsString)>,
-    environment: Vec<(OsString, OsString)>,
+    environment: Vec<Entry>,
+    /// Those of it whose names begin as guard's do.
+    own: Vec<Entry>,
     /// The command after `--`.
     pub command: Vec<OsString>,
     /// What follows [`Mode::Ask`] and [`Mode::Probe`], which read it themselves.
@@ -72,18 +75,15 @@ pub const HANDED_DOWN: [&str; 6] = [
 ];
 
 impl Layers {
-    /// Reads the arguments (without the program's name) and the variables of the process.
-    pub fn from_process() -> (Mode, Layers) {
-        #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
-        let environment = std::env::vars_os();
+    /// Reads the arguments of the process (without the program's name), and its environment.
+    pub fn from_process(environment: &[&'static CStr]) -> (Mode, Layers) {
         Layers::new(std::env::args_os().skip(1), environment)
     }
 
-    pub(super) fn new(
-        arguments: impl Iterator<Item = OsString>,
-        environment: impl Iterator<Item = (OsString, OsString)>,
-    ) -> (Mode, Layers) {
-        let mut layers = Layers { environment: environment.collect(), ..Layers::default() };
+    pub(super) fn new(arguments: impl Iterator<Item = OsString>, environment: &[&'static CStr]) -> (Mode, Layers) {
+        let environment: Vec<Entry> = environment.iter().map(|text| Entry::new(text)).collect();
+        let own = environment.iter().copied().filter(|entry| is_prefixed(entry.name())).collect();
+        let mut layers = Layers { environment, own, ..Layers::default() };
         let mut arguments = arguments.peekable();
         let subcommand = arguments.peek().and_then(|first| Mode::of(first.to_str()?));
         let mode = subcommand.unwrap_or(Mode::Run);
@@ -142,8 +142,9 @@ impl Layers {
 
     /// The value of a variable of the environment; an empty one counts as not set, as compose files leave it so.
     pub fn environment(&self, name: &str) -> Option<&OsStr> {
-        let (_, value) = self.environment.iter().find(|(known, _)| known == name)?;
-        Some(value.as_os_str()).filter(|value| !value.is_empty())
+        let entries = if is_prefixed(name.as_ref()) { &self.own } else { &self.environment };
+        let entry = entries.iter().find(|entry| entry.name() == name)?;
+        Some(entry.value()).filter(|value| !value.is_empty())
     }
 
     /// The value that wins, and its layer; of a flag given twice, the last.
@@ -158,9 +159,9 @@ impl Layers {
         let ours = |name: &str| VARIABLES.iter().any(|variable| variable.name == name) || HANDED_DOWN.contains(&name);
         // What Kubernetes injects for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
         let kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
-        let names = self.environment.iter().map(|(name, _)| name.to_string_lossy());
+        let names = self.own.iter().map(|entry| entry.name().to_string_lossy());
         names
-            .filter(|name| name.starts_with("GUARD_") && !ours(name) && !kubernetes(name))
+            .filter(|name| !ours(name) && !kubernetes(name))
             .map(|name| Unknown {
                 nearest: nearest(&name, VARIABLES.iter().map(|variable| variable.name)),
                 name: name.into_owned(),
@@ -169,12 +170,17 @@ impl Layers {
     }
 
     /// The environment without guard's own part of it: what an app starts from.
-    pub fn into_environment_of_the_app(self) -> Vec<(OsString, OsString)> {
+    pub fn into_environment_of_the_app(self) -> Vec<Entry> {
         let ours = |name: &OsStr| {
-            name.as_bytes().starts_with(b"GUARD_")
+            is_prefixed(name)
                 && (VARIABLES.iter().any(|variable| name == variable.name)
                     || HANDED_DOWN.iter().any(|handed| name == *handed))
         };
-        self.environment.into_iter().filter(|(name, _)| !ours(name)).collect()
+        self.environment.into_iter().filter(|entry| !ours(entry.name())).collect()
     }
+}
+
+/// Whether a name begins as those of guard's variables do.
+fn is_prefixed(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"GUARD_")
 }

@@ -4,6 +4,7 @@
 
 pub mod codes;
 pub mod duration;
+pub mod entry;
 pub mod layers;
 pub mod signal;
 mod suggest;
@@ -14,6 +15,7 @@ mod words;
 
 use crate::platform::Platform;
 use codes::CodeSet;
+use entry::Entry;
 use layers::Layers;
 use signal::Signal;
 use std::ffi::{OsStr, OsString};
@@ -29,7 +31,7 @@ pub struct Config {
     /// The app and its arguments; empty only for `guard check` without a command.
     pub command: Vec<OsString>,
     /// The environment that the app starts from: guard's own, without guard's configuration.
-    pub environment: Vec<(OsString, OsString)>,
+    pub environment: Vec<Entry>,
     /// Where whoever started guard wants to hear from it.
     pub notify_socket: Option<OsString>,
     pub restart: RestartSettings,
@@ -275,7 +277,7 @@ impl Config {
 
     /// The value of a variable that the app gets.
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
-        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+        self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
     }
 
     /// Values that are each valid, but not together, by the names of the two variables.

@@ -1,5 +1,6 @@
 use super::layers::{Mode, Verb};
 use super::*;
+use std::ffi::{CStr, CString};
 
 /// What the arguments, written as a line, and these variables give.
 fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -9,7 +10,11 @@ fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErr
 
 fn layers(line: &str, environment: &[(&str, &str)]) -> (Mode, Layers) {
     let arguments = line.split_ascii_whitespace().map(OsString::from);
-    Layers::new(arguments, environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
+    let entry = |(name, value): &(&str, &str)| -> &'static CStr {
+        let entry = CString::new(format!("{name}={value}")).expect("no NUL");
+        Box::leak(entry.into_boxed_c_str())
+    };
+    Layers::new(arguments, &environment.iter().map(entry).collect::<Vec<_>>())
 }
 
 fn errors(line: &str, environment: &[(&str, &str)]) -> Vec<String> {
@@ -76,7 +81,7 @@ fn values_that_contradict_each_other_are_errors() {
 fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
     let names = ["PATH", "GUARD_RESTART", "GUARD_RUN", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"];
     let config = resolve("-- app", &names.map(|name| (name, "always"))).expect("valid");
-    let kept: Vec<_> = config.environment.iter().map(|(name, _)| name.to_str().expect("a name")).collect();
+    let kept: Vec<_> = config.environment.iter().map(|entry| entry.name().to_str().expect("a name")).collect();
     assert_eq!(kept, ["PATH", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"]);
     assert_eq!(config.warnings, [Unknown { name: "GUARD_RESTRAT".to_owned(), nearest: "GUARD_RESTART" }]);
 }

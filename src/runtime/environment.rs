@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Variables, each as `NAME=value`.
 #[derive(Clone)]
 pub(super) struct Environment {
-    /// The part that is the same for every run.
-    common: Rc<Vec<CString>>,
+    /// What guard was given.
+    given: Rc<Vec<&'static CStr>>,
     own: Vec<CString>,
 }
 
@@ -24,16 +24,14 @@ const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"
 
 impl Environment {
     pub(super) fn new(config: &Config) -> Environment {
-        let mut common = Vec::with_capacity(config.environment.len() + 1);
         let taken = |name: &OsStr| {
             OF_GUARD_ALONE.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
-        for (name, value) in config.environment.iter().filter(|(name, _)| !taken(name)) {
-            common.extend(entry(name, value));
-        }
-        common.extend(entry("GUARD_STOP_TIMEOUT".as_ref(), seconds(config.stop.timeout).as_ref()));
-        Environment { common: Rc::new(common), own: Vec::new() }
+        let given = config.environment.iter().filter(|entry| !taken(entry.name())).map(|entry| entry.text()).collect();
+        let mut environment = Environment { given: Rc::new(given), own: Vec::new() };
+        environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
+        environment
     }
 
     /// For the pre-stop hook, which belongs to no run: the signal that came, and the time until SIGKILL.
@@ -63,7 +61,7 @@ impl Environment {
     }
 
     pub(super) fn entries(&self) -> Vec<&CStr> {
-        self.common.iter().chain(&self.own).map(CString::as_c_str).collect()
+        self.given.iter().copied().chain(self.own.iter().map(CString::as_c_str)).collect()
     }
 
     pub(super) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) {

@@ -2,6 +2,7 @@
 
 use super::{Errno, Pid};
 use crate::config::signal::Signal;
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -71,6 +72,23 @@ fn decode(pid: Pid, raw: libc::c_int, usage: &libc::rusage) -> Wait {
 fn duration(time: libc::timeval) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+}
+
+/// The variables of the process, each as `NAME=value` (`environ(7)`).
+pub fn environment() -> Vec<&'static CStr> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut entries = Vec::new();
+    // SAFETY: a list of strings that ends with a null pointer, or none; nothing in guard ever changes it.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            entries.push(CStr::from_ptr(*next));
+            next = next.add(1);
+        }
+    }
+    entries
 }
 
 /// guard's own pid.
