@@ -12,8 +12,13 @@ use crate::sys::process;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a batch gathers: an orphan is a zombie for no longer.
-const GATHERING: Duration = Duration::from_millis(2);
+/// How long a batch gathers: an orphan is a zombie for no longer. The slower they come, the longer.
+const SHORTEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_millis(32);
+
+/// A batch of fewer is to gather for longer, one of more for less.
+const FEW: usize = 4;
+const MANY: usize = 8;
 
 /// Wake-ups for orphans are counted by so many, since to read the clock for each would cost more than the rest of it.
 const GROUP: u32 = 4;
@@ -21,10 +26,10 @@ const GROUP: u32 = 4;
 /// A batch of fewer is not worth a timer: the stream has run dry.
 const WORTH: usize = 2;
 
-/// A stream that ran dry at once makes the next one so much harder to begin, up to a point: whoever waits for each orphan to
-/// be reaped before the next one leaves no two at a time.
-const HARDER: u32 = 4;
-const MOST_WANTED: u32 = 256;
+/// A stream that ran dry before a batch was worth it makes the next one so much harder to begin, up to a point: whoever
+/// waits for each orphan to be reaped before the next one leaves no two at a time.
+const HARDER: u32 = 16;
+const MOST_WANTED: u32 = 4096;
 
 /// What the descriptors of guard's own processes are known by: no door's token, and no signal's.
 const ENDED: Token = Token::MAX - 8;
@@ -36,12 +41,14 @@ pub(super) struct Stream {
     counted: u32,
     /// When the last group was full.
     last: Timestamp,
-    /// Groups that took no longer than a batch gathers for each wake-up, less those that did.
+    /// Groups in which they came so near to each other that they would gather, less those in which they did not.
     near: u32,
     /// So many make a stream.
     wanted: u32,
     /// While it lasts: what becomes readable when a process that guard has started has ended.
     watches: Option<Vec<OwnedFd>>,
+    /// How long a batch gathers now.
+    gathering: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +60,7 @@ enum Change {
 
 impl Stream {
     pub(super) fn new() -> Stream {
-        Stream { counted: 0, last: Timestamp::default(), near: 0, wanted: 1, watches: None }
+        Stream { counted: 0, last: Timestamp::default(), near: 0, wanted: 1, watches: None, gathering: SHORTEST }
     }
 
     /// Whether orphans are reaped by the batch now.
@@ -63,17 +70,13 @@ impl Stream {
 
     /// How long to wait, where it would be so long without a stream.
     pub(super) fn shorten(&self, left: Option<Duration>) -> Option<Duration> {
-        if self.flows() { Some(left.unwrap_or(GATHERING).min(GATHERING)) } else { left }
+        if self.flows() { Some(left.unwrap_or(Duration::MAX).min(self.gathering)) } else { left }
     }
 
     /// So many orphans were reaped at a time.
     fn count(&mut self, orphans: usize, now: impl FnOnce() -> Timestamp) -> Change {
         if self.flows() {
-            if orphans < WORTH {
-                return Change::Ends;
-            }
-            self.wanted = 1;
-            return Change::None;
+            return self.gather(orphans);
         }
         self.counted += u32::from(orphans > 0);
         if self.counted < GROUP {
@@ -81,7 +84,7 @@ impl Stream {
         }
         self.counted = 0;
         let now = now();
-        let near = now.since(self.last) <= GATHERING * GROUP;
+        let near = now.since(self.last) <= LONGEST / WORTH as u32 * GROUP;
         self.near = if near { self.near + 1 } else { self.near.saturating_sub(1) };
         self.last = now;
         if self.near < self.wanted {
@@ -89,8 +92,23 @@ impl Stream {
         }
         // Until a batch has been worth it.
         self.wanted = (self.wanted * HARDER).min(MOST_WANTED);
-        self.near = 0;
+        (self.near, self.gathering) = (0, SHORTEST);
         Change::Begins
+    }
+
+    /// So many have gathered.
+    fn gather(&mut self, orphans: usize) -> Change {
+        if orphans >= WORTH {
+            self.wanted = 1;
+        }
+        if orphans > MANY {
+            self.gathering = SHORTEST.max(self.gathering / 2);
+        } else if orphans < FEW && self.gathering < LONGEST {
+            self.gathering *= 2;
+        } else if orphans < WORTH {
+            return Change::Ends;
+        }
+        Change::None
     }
 }
 
@@ -129,19 +147,23 @@ impl Runtime<'_> {
 mod tests {
     use super::*;
 
+    fn flowing() -> Stream {
+        Stream { watches: Some(Vec::new()), ..Stream::new() }
+    }
+
     fn at(milliseconds: u64) -> impl FnOnce() -> Timestamp {
         move || Timestamp(Duration::from_millis(milliseconds))
     }
 
     /// Counts single orphans that come so many milliseconds after each other until a stream begins.
     fn until_it_begins(stream: &mut Stream, start: u64, pause: u64) -> Option<u64> {
-        (1..=2000).find(|index| stream.count(1, at(start + pause * index)) == Change::Begins)
+        (1..=20_000).find(|index| stream.count(1, at(start + pause * index)) == Change::Begins)
     }
 
     #[test]
     fn a_few_orphans_near_each_other_are_a_stream_and_many_now_and_then_are_none() {
-        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 2), Some(8));
-        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 3), None);
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 16), Some(8));
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 17), None);
     }
 
     #[test]
@@ -151,31 +173,35 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_lasts_while_batches_are_worth_it() {
-        let mut stream = Stream { watches: Some(Vec::new()), ..Stream::new() };
-        assert_eq!([2, 1, 0].map(|orphans| stream.count(orphans, at(1))), [Change::None, Change::Ends, Change::Ends]);
+    fn batches_gather_for_longer_until_they_are_worth_it_and_for_less_when_they_are_many() {
+        let mut stream = flowing();
+        let mut gathered = |orphans| (stream.count(orphans, at(1)), stream.gathering.as_millis());
+        assert_eq!([1, 3, 4, 8, 9, 9, 9].map(&mut gathered).map(|(_, time)| time), [4, 8, 8, 8, 4, 2, 2]);
+        assert_eq!([0, 1, 0, 3].map(&mut gathered).map(|(_, time)| time), [4, 8, 16, 32]);
+        assert_eq!(gathered(2), (Change::None, 32));
+        assert_eq!(gathered(1), (Change::Ends, 32));
     }
 
     #[test]
     fn what_ran_dry_at_once_is_believed_later_the_next_time() {
         let mut stream = Stream::new();
         let begins: Vec<_> = (1..=3).map(|round| until_it_begins(&mut stream, round * 10_000, 1)).collect();
-        assert_eq!(begins, [Some(8), Some(20), Some(68)], "1, 4 and 16 groups, and one before");
+        assert_eq!(begins, [Some(8), Some(68), Some(1028)], "1, 16 and 256 groups, and one before");
         stream.watches = Some(Vec::new());
         assert_eq!(stream.count(2, at(90_000)), Change::None);
         stream.watches = None;
         assert_eq!(until_it_begins(&mut stream, 100_000, 1), Some(8), "the last one was worth it");
-        for round in 0..20 {
-            until_it_begins(&mut stream, 200_000 + round * 10_000, 1);
+        for round in 0..4 {
+            until_it_begins(&mut stream, 200_000 + round * 100_000, 1);
         }
         assert_eq!(stream.wanted, MOST_WANTED);
     }
 
     #[test]
     fn no_deadline_is_put_off() {
-        let (dry, flowing) = (Stream::new(), Stream { watches: Some(Vec::new()), ..Stream::new() });
+        let (dry, flowing) = (Stream::new(), flowing());
         let [never, long, now] = [None, Some(100), Some(0)].map(|time| time.map(Duration::from_millis));
         assert_eq!([never, long, now].map(|left| dry.shorten(left)), [never, long, now]);
-        assert_eq!([never, long, now].map(|left| flowing.shorten(left)), [Some(GATHERING), Some(GATHERING), now]);
+        assert_eq!([never, long, now].map(|left| flowing.shorten(left)), [Some(SHORTEST), Some(SHORTEST), now]);
     }
 }
