@@ -99,6 +99,9 @@ fn replaces_a_worker(app: &Container) {
     let before = eventually("two workers", two);
     send(before[0], nix::libc::SIGKILL);
     eventually("a worker in place of one", || two().filter(|workers| !workers.contains(&before[0])));
-    Request::begin(&address(app, 8080)).finish();
+    // The one that was killed may have been the only one so far that listened.
+    let address = address(app, 8080);
+    eventually("a worker that listens", || TcpStream::connect(&address).ok());
+    Request::begin(&address).finish();
     assert!(app.said("exit").is_empty(), "{}", app.transcript());
 }
