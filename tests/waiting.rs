@@ -132,21 +132,41 @@ fn it_does_without_the_system_call_for_that() {
     }
 }
 
+/// An app whose main process has died unseen, since guard is stopped; and the signals that came after that.
+fn dead_unseen(setup: Setup, signals: &[i32]) -> Guard {
+    let mut guard = setup.fixture("ids serve").start();
+    let main = guard.line_after("pid ").parse().expect("a pid");
+    guard.line("ready");
+    let main = guard.pid_outside(main);
+    guard.signal(libc::SIGSTOP);
+    common::send(main, libc::SIGKILL);
+    common::eventually("a zombie", || common::status_field(main, "State:").starts_with('Z').then_some(()));
+    signals.iter().for_each(|&signal| guard.signal(signal));
+    guard.signal(libc::SIGCONT);
+    guard
+}
+
+/// It was meant for the run that has died, and would kill one that does not handle it yet.
 #[test]
-fn a_signal_from_after_the_death_of_a_run_is_for_the_next() {
+fn a_signal_from_after_the_death_of_a_run_is_not_for_the_next() {
     for setup in sandboxes() {
-        // Blocked for the app, so that it cannot come before the app can take it.
-        let mut guard = setup.inherits("block USR1").fixture("ids serve").start();
-        let main = guard.line_after("pid ").parse().expect("a pid");
+        let mut guard = dead_unseen(setup, &[&[libc::SIGUSR1], &[libc::SIGRTMAX() - 1; 9][..]].concat());
+        let mut dropped = ["signal-dropped"; 3].map(|name| guard.event(name).get("signal").map(str::to_owned));
+        dropped.sort();
+        assert_eq!(dropped.map(Option::unwrap), ["SIGCONT", "SIGRTMIN+29", "SIGUSR1"]);
         guard.line("ready");
-        let main = guard.pid_outside(main);
-        guard.signal(libc::SIGSTOP);
-        common::send(main, libc::SIGKILL);
-        common::eventually("a zombie", || common::status_field(main, "State:").starts_with('Z').then_some(()));
-        guard.signal(libc::SIGUSR1);
-        guard.signal(libc::SIGCONT);
-        guard.line("got USR1");
+        let said = guard.events().iter().filter(|event| event.name() == "signal-dropped").count();
+        assert_eq!(said, 3, "of each kind once\n{}", guard.transcript());
         stop(guard);
+    }
+}
+
+#[test]
+fn after_a_stop_request_there_is_no_run_though_one_has_died_before() {
+    for setup in sandboxes() {
+        let mut guard = dead_unseen(setup, &[libc::SIGTERM]);
+        assert_eq!(guard.code(), 137);
+        assert_eq!(guard.out().iter().filter(|line| **line == "ready").count(), 1, "{}", guard.transcript());
     }
 }
 

@@ -8,6 +8,7 @@ use crate::report::LastWord;
 use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
 use crate::sys::procfs::{self, Process};
+use crate::sys::signal_set::SignalSet;
 use crate::sys::spawn::SpawnFailure;
 use crate::sys::{Errno, Pid};
 use log::Level;
@@ -25,6 +26,8 @@ pub(super) struct Journal<'a> {
     pub(super) failing: Option<(RunId, Failure)>,
     /// Why the last health check failed.
     pub(super) check: String,
+    /// Signals that nobody could take since the last start.
+    dropped: SignalSet,
 }
 
 impl<'a> Journal<'a> {
@@ -41,6 +44,7 @@ impl<'a> Journal<'a> {
             last: "nothing was started".to_owned(),
             failing: None,
             check: String::new(),
+            dropped: SignalSet::EMPTY,
         }
     }
 
@@ -90,7 +94,16 @@ impl<'a> Journal<'a> {
     /// The main process of a run has begun.
     pub(super) fn spawned(&mut self, run: RunId, pid: Pid) {
         self.last.clear();
+        self.dropped = SignalSet::EMPTY;
         log::debug!(run = run.number, pid; "spawn");
+    }
+
+    /// Nobody lives who could take this signal. Somebody may send it again and again, so that is said once.
+    pub(super) fn dropped(&mut self, signal: Signal) {
+        if !self.dropped.contains(signal) {
+            self.dropped = self.dropped.with(signal);
+            log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
+        }
     }
 
     /// The main process of a run was reaped.

@@ -196,7 +196,9 @@ impl<'a> Runtime<'a> {
         if reap_first {
             self.reap();
         }
-        while let Some(signal) = self.signals.pop() {
+        while self.exit.is_none()
+            && let Some(signal) = self.signals.pop()
+        {
             self.receive(signal);
         }
         if !reap_first {

@@ -17,9 +17,7 @@ impl Journal<'_> {
                 log::warn!(run = run.number + 1, last:%, count, limit:%, window:%, delay:% = show(delay); "restart");
             }
             Notice::RestartRequested { run } => log::info!(run = run.number, msg = "asked for"; "restart-in-place"),
-            Notice::NotForwarded { signal } => {
-                log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
-            }
+            Notice::NotForwarded { signal } => self.dropped(signal),
             Notice::Restarted { run } => {
                 log::info!(run = run.number, msg = "the run that was asked for is ready"; "restarted")
             }

@@ -136,8 +136,13 @@ impl Supervisor {
             // Nothing else can follow from it, so nothing keeps it waiting.
             self.forward(signal);
         } else {
+            // What has come together with the end of a run is heard before another one follows.
+            let may_spawn = matches!(event, Event::Start | Event::Timeout | Event::Spawned(_) | Event::SpawnFailed(..));
             self.take(now, event);
             self.settle(now);
+            if may_spawn {
+                self.spawn_next(now);
+            }
         }
         std::mem::swap(&mut self.actions, actions);
     }
@@ -255,7 +260,6 @@ impl Supervisor {
         self.release_hook();
         self.proceed(now);
         self.mark_drain();
-        self.spawn_next(now);
     }
 
     /// Starts the first run that is due. The others' turn comes with the answer.

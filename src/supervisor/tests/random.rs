@@ -54,6 +54,7 @@ proptest! {
         connections in 0..4_usize,
     ) {
         let mut world = World::new(settings);
+        world.prompt = false;
         world.connections = connections;
         for choice in choices {
             let steps = world.choices();

@@ -23,7 +23,8 @@ fn walk(name: &str, settings: Settings, depth: usize) -> Walk {
 }
 
 fn walk_from(name: &str, first: World, depth: usize) -> Walk {
-    let first = first.normalised();
+    let mut first = first.normalised();
+    first.prompt = false;
     let mut seen = HashSet::from([fingerprint(&first)]);
     let mut level = vec![first];
     let mut walk = Walk { states: 1, steps: 0, depth: 0, complete: false };

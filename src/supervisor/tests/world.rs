@@ -73,6 +73,8 @@ pub(super) enum Leftovers {
 pub(super) struct World {
     pub(super) supervisor: Supervisor,
     pub(super) now: Timestamp,
+    /// What is due at once is done within the step that made it so.
+    pub(super) prompt: bool,
     started: bool,
     /// A spawn that waits for its answer.
     spawning: Option<RunId>,
@@ -147,6 +149,7 @@ impl World {
         World {
             supervisor: Supervisor::new(settings),
             now: Timestamp(Duration::ZERO),
+            prompt: true,
             started: false,
             spawning: None,
             answers: VecDeque::new(),
@@ -343,9 +346,12 @@ impl World {
                 Event::Timeout
             }
         };
-        let due = self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        let due = self.is_due();
         let stop = matches!(event, Event::Signal(STOP | Signal::INT) | Event::StopRequested);
-        let actions = self.give(event);
+        let mut actions = self.give(event);
+        if self.prompt && self.spawning.is_none() && self.is_due() {
+            actions.extend(self.give(Event::Timeout));
+        }
         if matches!(step, Step::Advance) && !due {
             assert!(
                 actions.is_empty() && self.supervisor == before,
@@ -359,6 +365,10 @@ impl World {
         actions
     }
 
+    fn is_due(&self) -> bool {
+        self.supervisor.next_deadline().is_some_and(|deadline| deadline <= self.now)
+    }
+
     /// What the supervisor says to an event, and no more.
     pub(super) fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -367,6 +377,7 @@ impl World {
     }
 
     fn give(&mut self, event: Event) -> Vec<Action> {
+        let ends_a_run = matches!(event, Event::Exited(..) | Event::Leftovers(..));
         let actions = self.handle(event);
         let mut answers = VecDeque::new();
         for (index, action) in actions.iter().enumerate() {
@@ -374,6 +385,7 @@ impl World {
             match *action {
                 Action::Spawn { run, .. } => {
                     assert!(self.end.is_none() && !self.killed, "1: no spawn after a stop request");
+                    assert!(!ends_a_run, "1: nor before it is known that there is none");
                     assert_eq!(index + 1, actions.len(), "a spawn is the last action: {actions:?}");
                     assert_eq!(self.spawning.replace(run), None);
                     let same = |other: &&RunId| other.instance == run.instance;
