@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Guard, Setup, child, children, eventually, everywhere, pid1, send, skipped, status_field};
+use common::{Event, Guard, Setup, child, children, eventually, everywhere, pid1, send, skipped, status_field};
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 /// Job control is its own topic below, TERM and INT are stop requests.
@@ -263,6 +265,34 @@ fn who_got_the_stop_signal_with_the_group_gets_no_second_one() {
         let leftovers: Vec<_> = guard.events().into_iter().filter(|event| event.name() == "leftovers").collect();
         let signals: Vec<_> = leftovers.iter().map(|event| event.get("signal")).collect();
         assert_eq!(signals, [None, Some("SIGTERM")], "{}", guard.transcript());
+    }
+}
+
+/// A shell's trap runs commands, which did not exist when the signal came.
+#[test]
+fn what_cleans_up_after_the_stop_signal_gets_none() {
+    const WORKER: &str = r#"
+        trap 'sh -c "echo cleaning; read go <clean; echo clean"; exit' TERM
+        echo worker; sleep 1000 & wait"#;
+    const MAIN: &str = r#"cd "$1"; sh -c "$2" & trap 'read go <end; exit 3' TERM; sleep 1000 & wait"#;
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipes = ["clean", "end"].map(|name| directory.path().join(name));
+        pipes.iter().for_each(|pipe| nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe"));
+        let [clean, end] = pipes.map(|pipe| File::options().read(true).write(true).open(pipe).expect("a pipe"));
+        let path = directory.path().to_str().expect("a path");
+        let setup = setup.env("GUARD_SIGNAL_SCOPE", "group").app(["sh", "-c", MAIN, "sh", path, WORKER]);
+        let mut guard = setup.start();
+        guard.line("worker");
+        guard.signal(libc::SIGTERM);
+        guard.line("cleaning");
+        (&end).write_all(b"\n").expect("it is read");
+        guard.event("leftovers");
+        (&clean).write_all(b"\n").expect("it is read");
+        guard.line("clean");
+        assert_eq!(guard.code(), 3, "{}", guard.transcript());
+        let told = |event: &Event| event.name() == "leftovers" && event.get("signal").is_some();
+        assert!(!guard.events().iter().any(told), "{}", guard.transcript());
     }
 }
 

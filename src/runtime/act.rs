@@ -3,6 +3,7 @@
 use super::children::{Owner, RunProcess};
 use super::environment::Environment;
 use super::hear::Which;
+use super::leftovers::Told;
 use super::{Runtime, hooks, leftovers};
 use crate::config::Scope;
 use crate::config::signal::Signal;
@@ -203,7 +204,7 @@ impl Runtime<'_> {
         let Some(group) = self.children.main(id) else { return };
         let tree = leftovers::tree(id, &self.children).unwrap_or_default();
         if let Some(run) = self.children.get_mut(id) {
-            run.told = tree.iter().filter(|process| process.group == group).map(|process| process.pid).collect();
+            run.told = Told::new(&tree, group);
         }
     }
 
@@ -221,10 +222,9 @@ impl Runtime<'_> {
         let leftovers = self.leftovers(id);
         match &leftovers {
             Leftovers::Known(processes) => {
-                let told = self.children.get(id).filter(|_| signal == Signal::TERM).map_or(&[][..], |run| &run.told);
                 // Apps quit hard on a second signal.
-                let (told, others): (Vec<_>, Vec<_>) =
-                    processes.iter().partition(|process: &&Process| told.contains(&process.pid));
+                let told = self.children.get(id).map(|run| &run.told).filter(|_| signal == Signal::TERM);
+                let (told, others) = told.unwrap_or(&Told::default()).split(processes);
                 self.journal.leftovers_told(id, &told);
                 self.journal.sweep(id, signal, &others);
                 for process in others {

@@ -1,5 +1,6 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
+use super::leftovers::Told;
 use crate::config::signal::Signal;
 use crate::doors::Door;
 use crate::doors::health::Health;
@@ -35,7 +36,7 @@ pub(super) struct RunProcess {
     /// The main process got SIGKILL from guard.
     pub(super) killed: bool,
     /// Who has got SIGTERM as the stop signal, with its group.
-    pub(super) told: Vec<Pid>,
+    pub(super) told: Told,
     /// What its leftovers got, which are being waited for.
     pub(super) sweeping: Option<Signal>,
     pub(super) notify: Option<Notify>,
@@ -77,7 +78,7 @@ impl RunProcess {
             oom_kills: None,
             reaped: false,
             killed: false,
-            told: Vec::new(),
+            told: Told::default(),
             sweeping: None,
             notify: None,
             channel: None,

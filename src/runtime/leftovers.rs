@@ -6,6 +6,7 @@
 
 use super::children::{Children, Owner};
 use crate::supervisor::RunId;
+use crate::sys::Pid;
 use crate::sys::procfs::{self, Process};
 use std::io;
 
@@ -65,6 +66,34 @@ fn mark(environment: io::Result<Vec<u8>>) -> Mark {
     }
 }
 
+/// Who was there when SIGTERM went to a run's group as the stop signal.
+#[derive(Default)]
+pub(super) struct Told {
+    got: Vec<Pid>,
+    missed: Vec<Pid>,
+}
+
+impl Told {
+    /// All of the run, of whom the group's members got it.
+    pub(super) fn new(tree: &[Process], group: Pid) -> Told {
+        let (got, missed): (Vec<_>, Vec<_>) = tree.iter().partition(|process| process.group == group);
+        let [got, missed] = [got, missed].map(|some| some.iter().map(|process| process.pid).collect());
+        Told { got, missed }
+    }
+
+    /// Parts those who got it, and what they have started since to clean up with, from the others. Parents come first.
+    pub(super) fn split<'a>(&self, processes: &'a [Process]) -> (Vec<&'a Process>, Vec<&'a Process>) {
+        let mut spared = self.got.clone();
+        processes.iter().partition(|process| {
+            let started_since = spared.contains(&process.parent) && !self.missed.contains(&process.pid);
+            if started_since {
+                spared.push(process.pid);
+            }
+            started_since || spared.contains(&process.pid)
+        })
+    }
+}
+
 /// `name[pid]` of the first few, for the log.
 pub(super) fn names(processes: &[&Process]) -> String {
     const SHOWN: usize = 5;
@@ -82,6 +111,24 @@ pub(super) fn all() -> Option<Vec<Process>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn process(pid: Pid, parent: Pid, group: Pid) -> Process {
+        Process { pid, group, name: "app".to_owned(), parent, stopped: false, pages: 0, ticks: 0 }
+    }
+
+    #[test]
+    fn whoever_was_told_and_what_he_has_started_since_are_spared() {
+        let then = [process(10, 1, 10), process(11, 10, 10), process(12, 11, 12), process(13, 1, 13)];
+        let told = Told::new(&then, 10);
+        // The main process has ended; 20 and 21 are new below 11, 22 below somebody who has not got it.
+        let now = [(11, 1, 10), (12, 11, 12), (13, 1, 13), (20, 11, 20), (21, 20, 20), (22, 13, 13)];
+        let now = now.map(|(pid, parent, group)| process(pid, parent, group));
+        let (spared, others) = told.split(&now);
+        let pids = |processes: Vec<&Process>| processes.iter().map(|process| process.pid).collect::<Vec<_>>();
+        assert_eq!((pids(spared), pids(others)), (vec![11, 20, 21], vec![12, 13, 22]));
+        let (spared, others) = Told::default().split(&now);
+        assert_eq!((spared.len(), others.len()), (0, 6), "nobody was told");
+    }
 
     #[test]
     fn a_mark_needs_both_variables() {
