@@ -28,8 +28,7 @@ pub fn text(config: &Config) -> String {
         let _ = writeln!(text, "{:<name_width$}  {value:<value_width$}  {origin}", variable.name);
     }
     for unknown in &config.warnings {
-        let _ =
-            writeln!(text, "\nwarning: {} is no variable of guard's; the nearest is {}", unknown.name, unknown.nearest);
+        let _ = writeln!(text, "\nwarning: {unknown}");
     }
     text
 }

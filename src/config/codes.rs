@@ -1,6 +1,7 @@
 //! Sets of exit codes, as GUARD_SUCCESS_CODES and GUARD_NO_RESTART_CODES list them.
 
 use super::signal::{Signal, number};
+use super::values::each;
 use std::fmt;
 
 /// Exit codes as a shell shows them, a death by signal n being 128 + n, and whether an OOM kill is among them.
@@ -15,7 +16,7 @@ impl CodeSet {
     /// Reads a comma-separated list of codes (0 to 255), signal names and `oom`.
     pub fn parse(text: &str) -> Result<CodeSet, String> {
         let mut set = CodeSet::default();
-        for item in text.split(',').map(str::trim) {
+        each(text, |item| {
             if item.eq_ignore_ascii_case("oom") {
                 set.oom = true;
             } else if let Some(code) = number(item) {
@@ -25,7 +26,8 @@ impl CodeSet {
             } else {
                 set.insert(128 + item.parse::<Signal>()?.number());
             }
-        }
+            Ok(())
+        })?;
         Ok(set)
     }
 

@@ -90,6 +90,9 @@ impl Layers {
         if subcommand.is_some() {
             arguments.next();
         }
+        if subcommand.is_some() && arguments.peek().is_some_and(|word| word == "--help" || word == "-h") {
+            return (Mode::Help, layers);
+        }
         if matches!(mode, Mode::Ask(_) | Mode::Probe) {
             layers.words = arguments.collect();
             return (mode, layers);

@@ -178,7 +178,13 @@ pub struct Unknown {
     pub nearest: &'static str,
 }
 
-/// Every error of a configuration, one a line.
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no variable of guard's; the nearest is {}", self.name, self.nearest)
+    }
+}
+
+/// Every error of a configuration, one a line, and what may have to do with them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     pub errors: Vec<String>,
@@ -228,6 +234,8 @@ impl Config {
         if errors.is_empty() {
             Ok(config)
         } else {
+            // One of them may be what was meant.
+            errors.extend(config.warnings.iter().map(|unknown| format!("warning: {unknown}")));
             Err(ConfigErrors { errors, termination_log: config.termination_log })
         }
     }

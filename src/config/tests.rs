@@ -35,9 +35,20 @@ fn a_flag_wins_over_its_variable() {
 
 #[test]
 fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
-    let errors = errors("--bogus=1 --restart", &[("GUARD_STOP_SIGNAL", "FOO"), ("GUARD_MAX_RESTARTS", "-1")]);
+    let environment = [
+        ("GUARD_STOP_SIGNAL", "FOO"),
+        ("GUARD_MAX_RESTARTS", "-1"),
+        ("GUARD_SIGNAL_MAP", "HUP=BAR,USR1=USR2,KILL=TERM"),
+        ("GUARD_SUCCESS_CODES", "1,256,BAZ"),
+        ("GUARD_STOP_TIMOUT", "5s"),
+    ];
+    let errors = errors("--bogus=1 --drain-dela=1s --restart", &environment);
     for parts in [
-        &["--bogus", "--log"][..],
+        &["--bogus: no such option", "--log"][..],
+        &["--drain-dela", "--drain-delay"],
+        &["GUARD_SIGNAL_MAP=HUP=BAR", "\"BAR\"", "SIGKILL cannot be mapped"],
+        &["GUARD_SUCCESS_CODES=1,256,BAZ", "\"256\"", "\"BAZ\""],
+        &["warning: GUARD_STOP_TIMOUT", "GUARD_STOP_TIMEOUT"],
         &["--restart", "no value", "on-failure"],
         &["no command", "guard [OPTIONS] -- COMMAND"],
         &["GUARD_STOP_SIGNAL=FOO", "a signal such as TERM"],

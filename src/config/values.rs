@@ -29,6 +29,12 @@ pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> St
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
+/// Reads every item of a comma-separated list, and tells all that is wrong with them.
+pub(super) fn each<'a>(text: &'a str, read: impl FnMut(&'a str) -> Result<(), String>) -> Result<(), String> {
+    let problems: Vec<String> = text.split(',').map(str::trim).map(read).filter_map(Result::err).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
+}
+
 /// A duration that is not shown as none at all: a millisecond or more.
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
@@ -94,7 +100,7 @@ pub(super) fn show_path(path: Option<&PathBuf>) -> String {
 /// Signals that no process can catch, or that guard needs for itself, cannot be given a meaning.
 pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
     let mut map = SignalMap::new();
-    for entry in text.split(',').map(str::trim) {
+    each(text, |entry| {
         let (from, to) = entry.split_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
         let signal: Signal = from.trim().parse()?;
         if [Signal::KILL, Signal::STOP, Signal::CHLD].contains(&signal) {
@@ -111,7 +117,8 @@ pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
             name => Meaning::Forward(name.parse()?),
         };
         map.push((signal, meaning));
-    }
+        Ok(())
+    })?;
     Ok(map)
 }
 

@@ -60,11 +60,7 @@ impl<'a> Journal<'a> {
             "start"
         );
         for unknown in &config.warnings {
-            log::warn!(
-                variable:% = unknown.name,
-                msg:% = format!("no such variable; the nearest is {}", unknown.nearest);
-                "unknown-variable"
-            );
+            log::warn!(variable:% = unknown.name, msg:% = unknown; "unknown-variable");
         }
         let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::process);
         let above = parent.filter(|init| procfs::is_shell(&init.name));
