@@ -51,6 +51,18 @@ fn the_last_word_replaces_what_was_there() {
 }
 
 #[test]
+fn what_cannot_be_written_is_told_once() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_TERMINATION_LOG", "/dev/full").env("GUARD_MAX_RESTARTS", "1");
+        let mut guard = setup.env("GUARD_BACKOFF_INITIAL", "0").fixture("exit 7").start();
+        assert_eq!(guard.code(), 7);
+        let told: Vec<_> = guard.events().into_iter().filter(|event| event.name() == "termination-log").collect();
+        assert_eq!(told.len(), 1, "{}", guard.transcript());
+        assert!(told[0].get("error").is_some_and(|error| error.contains("No space left")), "{}", told[0].line);
+    }
+}
+
+#[test]
 fn the_kill_at_the_stop_timeout_is_the_last_word() {
     for setup in everywhere() {
         let word = Word::new();

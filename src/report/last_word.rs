@@ -8,7 +8,7 @@ use std::path::Path;
 /// What Kubernetes reads at most.
 const LONGEST: usize = 4096;
 
-/// The file, or nothing where there is none to write. Errors are nobody's: the log says the same.
+/// The file, or nothing where there is none to write.
 pub struct LastWord(Option<File>);
 
 impl LastWord {
@@ -25,16 +25,16 @@ impl LastWord {
         LastWord(None)
     }
 
-    /// Replaces what the file says.
-    pub fn say(&self, text: &str) {
-        let Some(mut file) = self.0.as_ref() else { return };
+    /// Replaces what the file says. Errors are those of `write(2)`.
+    pub fn say(&self, text: &str) -> io::Result<()> {
+        let Some(mut file) = self.0.as_ref() else { return Ok(()) };
         let line = format!("{text}\n");
         let end = (0..=LONGEST.min(line.len())).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
         let bytes = &line.as_bytes()[..end];
         // What has no positions, a pipe or a terminal, simply gets another line.
-        let _ = match file.write_at(bytes, 0) {
+        match file.write_at(bytes, 0) {
             Ok(_) => file.set_len(u64::try_from(end).unwrap_or(0)),
             Err(_) => file.write(bytes).map(drop),
-        };
+        }
     }
 }

@@ -36,7 +36,7 @@ pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
         return;
     }
     if let Ok(word) = LastWord::open(termination_log) {
-        word.say(&format!("exit code {code}: {reason}"));
+        let _ = word.say(&format!("exit code {code}: {reason}"));
     }
 }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(super) struct Journal<'a> {
     pub(super) config: &'a Config,
     last_word: LastWord,
+    /// A word could not be written there.
+    unwritten: bool,
     /// Why guard ends, where that is more than how the last run ended.
     pub(super) cause: Option<String>,
     /// What ended last; empty while nothing has since the last start.
@@ -40,6 +42,7 @@ impl<'a> Journal<'a> {
         Journal {
             config,
             last_word,
+            unwritten: false,
             cause: None,
             last: "nothing was started".to_owned(),
             failing: None,
@@ -127,7 +130,7 @@ impl<'a> Journal<'a> {
         self.last = format!("run {run} {} after {uptime}{failing}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
-            self.last_word.say(&self.reason());
+            self.write_down(&self.reason());
         }
     }
 
@@ -140,7 +143,7 @@ impl<'a> Journal<'a> {
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         self.last = format!("{command}: {problem}");
         log::error!(run = run.number, command:%, code, error:% = problem; "spawn-failed");
-        self.last_word.say(&self.reason());
+        self.write_down(&self.reason());
         SpawnError { code, transient }
     }
 
@@ -238,8 +241,17 @@ impl<'a> Journal<'a> {
     }
 
     /// The last word, which is there before guard waits for connections: the orchestrator may not.
-    pub(super) fn over(&self, code: u8) {
-        self.last_word.say(&format!("exit code {code}: {}", self.reason()));
+    pub(super) fn over(&mut self, code: u8) {
+        self.write_down(&format!("exit code {code}: {}", self.reason()));
+    }
+
+    /// Says this in the termination log. That it cannot be written is told once; the next word may find room again.
+    fn write_down(&mut self, text: &str) {
+        if let Err(error) = self.last_word.say(text)
+            && !std::mem::replace(&mut self.unwritten, true)
+        {
+            log::warn!(error:%; "termination-log");
+        }
     }
 
     /// The last line.
