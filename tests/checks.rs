@@ -71,7 +71,7 @@ fn a_loud_check_neither_hangs_nor_fills_the_log() {
         assert_eq!(failed.len(), 2, "{}", guard.transcript());
         for event in failed {
             let error = event.get("error").unwrap_or_default();
-            assert!(error.starts_with("loud\nloud") && error.len() <= 300, "{}", event.line);
+            assert!(error.starts_with("exited with code 1: loud\nloud") && error.len() <= 330, "{}", event.line);
         }
         assert!(guard.out().iter().all(|line| !line.contains("loud")), "{}", guard.transcript());
         assert!(guard.err().iter().all(|line| line.starts_with("guard time=")), "{}", guard.transcript());

@@ -283,6 +283,11 @@ impl Config {
         self.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether guard itself asks whether the app is healthy.
+    pub fn is_probed(&self) -> bool {
+        matches!(self.health_check, Some(HealthCheck::Probe(_)))
+    }
+
     /// The value of a variable that the app gets.
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())

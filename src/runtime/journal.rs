@@ -222,9 +222,10 @@ impl<'a> Journal<'a> {
     pub(super) fn check_failed(&mut self, run: RunId, status: Status, killed: bool, said: String) {
         self.check = match status {
             _ if killed => format!("took longer than GUARD_HEALTH_TIMEOUT={}", show(self.config.health.timeout)),
-            _ if !said.is_empty() => said,
-            Status::Exited(code) => format!("exited with code {code}"),
-            Status::Signaled(signal) => format!("died of {signal}"),
+            // guard's own probe says all there is.
+            Status::Exited(_) if !said.is_empty() && self.config.is_probed() => said,
+            Status::Exited(code) => format!("exited with code {code}{}", quoted(&said)),
+            Status::Signaled(signal) => format!("died of {signal}{}", quoted(&said)),
         };
         log::debug!(run = run.number, error:% = self.check; "check");
     }
@@ -263,6 +264,11 @@ impl<'a> Journal<'a> {
         let parts = self.cause.iter().chain([&self.last]).map(String::as_str).filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("; ")
     }
+}
+
+/// What follows a colon, if there is something.
+fn quoted(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 fn told(ending: Ending) -> String {
