@@ -40,16 +40,21 @@ impl Runtime<'_> {
         } else {
             self.signals.wait_beside(&self.poll, timeout(self.stream.shorten(left)))
         };
+        let doors = if look { self.look_at_doors() } else { Vec::new() };
+        if self.signals.any() {
+            self.end_stream();
+        }
+        doors
+    }
+
+    /// Those doors that have something. What a signal's handler has written is taken as well.
+    fn look_at_doors(&mut self) -> Vec<Which> {
         let mut doors = Vec::new();
-        let mut others = false;
-        for token in look.then(|| self.poll.look()).into_iter().flatten() {
-            others = true;
+        for token in self.poll.look() {
+            self.end_stream();
             if !self.signals.take(token) {
                 doors.extend(Which::of(token));
             }
-        }
-        if others || self.signals.any() {
-            self.end_stream();
         }
         doors
     }

@@ -29,12 +29,24 @@ pub enum Status {
 }
 
 /// What a process used, its reaped children included (`getrusage(2)`).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
+#[derive(Clone, Copy, Debug)]
+pub struct Usage(libc::rusage);
+
+impl Usage {
     /// Largest resident set, in KiB.
-    pub max_rss: u64,
-    pub user: Duration,
-    pub system: Duration,
+    pub fn max_rss(&self) -> u64 {
+        u64::try_from(self.0.ru_maxrss).unwrap_or(0)
+    }
+
+    /// CPU time in user mode.
+    pub fn user(&self) -> Duration {
+        duration(self.0.ru_utime)
+    }
+
+    /// CPU time in the kernel.
+    pub fn system(&self) -> Duration {
+        duration(self.0.ru_stime)
+    }
 }
 
 /// Takes the next thing that has happened to a child, without waiting for one.
@@ -46,18 +58,13 @@ pub fn wait() -> Wait {
     match Errno::result(result) {
         Ok(0) => Wait::Nothing,
         // SAFETY: where there is a pid, there is a usage.
-        Ok(pid) => decode(pid, raw, unsafe { usage.assume_init_ref() }),
+        Ok(pid) => decode(pid, raw, Usage(unsafe { usage.assume_init() })),
         Err(Errno::EINTR) => wait(),
         Err(_) => Wait::NoChildren,
     }
 }
 
-fn decode(pid: Pid, raw: libc::c_int, usage: &libc::rusage) -> Wait {
-    let usage = Usage {
-        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0),
-        user: duration(usage.ru_utime),
-        system: duration(usage.ru_stime),
-    };
+fn decode(pid: Pid, raw: libc::c_int, usage: Usage) -> Wait {
     if libc::WIFSTOPPED(raw) {
         return Signal::from_number(libc::WSTOPSIG(raw)).map_or(Wait::Nothing, |signal| Wait::Stopped(pid, signal));
     }
