@@ -103,7 +103,8 @@ impl Journal<'_> {
             ),
             Notice::GiveUp { run, ending, limit, window } => {
                 let window = show(window);
-                self.cause = Some(format!("gave up after {limit} restarts in {window}"));
+                let restarts = if limit == 1 { "restart" } else { "restarts" };
+                self.cause = Some(format!("gave up after {limit} {restarts} in {window}"));
                 log::error!(run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
