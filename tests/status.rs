@@ -126,6 +126,13 @@ fn a_guard_that_has_given_up_is_not_well_while_it_ends() {
     }
 }
 
+/// Kernels before 6.2 may know of none that a small process has.
+fn counts_pages_late() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(6), Some(2))
+}
+
 #[test]
 fn the_status_is_a_table_and_json() {
     for setup in everywhere() {
@@ -139,7 +146,8 @@ fn the_status_is_a_table_and_json() {
         assert_eq!(row[..4], ["0", "2", &pid, "ready"], "{table}");
         assert_eq!(row[5..7], ["1", "7"], "{table}");
         let memory: f64 = row[7].trim_end_matches('M').parse().expect("mebibytes");
-        assert!(memory > 0.0 && memory < 100.0, "{table}");
+        assert!(memory > 0.0 || counts_pages_late(), "{table}");
+        assert!(memory < 100.0, "{table}");
         assert!(table.chars().all(|letter| letter == '\n' || !letter.is_control()), "{table:?}");
         let own = if is_pid1 { 1 } else { guard.pid() };
         assert!(table.starts_with(&format!("guard {}, pid {own}, up ", env!("CARGO_PKG_VERSION"))), "{table}");

@@ -110,13 +110,14 @@ fn docker_restart_begins_at_run_1() {
     container.line("env GUARD_RUN=2");
     container.line("ready");
     container.tell("restart");
-    assert_eq!(container.code(), 143);
+    // The client's exit code is not asked for: Docker may tell it that of the container that already runs again, 0.
+    container.code();
     let mut log = container.log();
     log.line("got TERM");
     log.line("env GUARD_RUN=2");
     log.line("ready");
     log.event("restart");
-    log.event("end");
+    assert_eq!(log.event("end").get("code"), Some("143"));
     assert_eq!(log.event("restart").get("run"), Some("2"));
     assert_eq!(container.inspect("{{.RestartCount}}"), "0");
 }
