@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr;
 
-/// What a sandbox may not have. Without pending signals those that announce cannot queue.
+/// What a sandbox may not have.
 const SANDBOXES: [&str; 4] = ["", "forbid FIOASYNC", "forbid rt_sigpending", "sigpending 0"];
 
 fn sandboxes() -> impl Iterator<Item = Setup> {
@@ -33,7 +33,7 @@ fn stop(mut guard: Guard) {
 
 #[test]
 fn it_waits_for_signals_alone_where_it_can() {
-    for (words, expected) in SANDBOXES.iter().zip([true, false, true, false]) {
+    for (words, expected) in SANDBOXES.iter().zip([true, false, true, true]) {
         for setup in everywhere() {
             let mut guard = setup.inherits(words).fixture("serve").start();
             guard.line("ready");
@@ -61,7 +61,7 @@ fn whoever_speaks_is_heard() {
     }
 }
 
-/// Where no more signals can queue, another one announces (F_SETSIG, `fcntl(2)`).
+/// What announces need not queue.
 #[test]
 fn whoever_speaks_is_heard_however_many_signals_are_pending() {
     for setup in everywhere() {
@@ -78,6 +78,40 @@ fn whoever_speaks_is_heard_however_many_signals_are_pending() {
         guard.ask(&["ready"]).yes("ready");
         assert!(!guard.out().contains(&"got IO"), "{}", guard.transcript());
         stop(guard);
+    }
+}
+
+/// Descriptors announce themselves by the same signal.
+#[test]
+fn somebodys_sigio_is_passed_on_beside_an_announcement() {
+    for setup in sandboxes() {
+        let setup = setup.env("GUARD_READY", "notify").fixture("fork on USR1 READY=1 as child ids serve . serve");
+        let mut guard = setup.start();
+        let child = guard.line_after("child pid ").parse().expect("a pid");
+        guard.line("ready");
+        let child = guard.pid_outside(child);
+        for announced_first in [true, false] {
+            sleeps_at_rest(guard.pid());
+            guard.signal(libc::SIGSTOP);
+            common::eventually("a stop", || common::status_field(guard.pid(), "State:").starts_with('T').then_some(()));
+            let announce = |guard: &mut Guard| {
+                common::send(child, libc::SIGUSR1);
+                guard.line("child got USR1");
+            };
+            if announced_first {
+                announce(&mut guard);
+            }
+            guard.signal(libc::SIGIO);
+            if !announced_first {
+                announce(&mut guard);
+            }
+            guard.signal(libc::SIGCONT);
+            guard.line("got IO");
+        }
+        guard.event("ready");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 143);
     }
 }
 
@@ -202,7 +236,7 @@ impl Lease {
 fn a_signal_from_during_the_first_spawn_keeps_nobody_waiting() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let app = common::fixture_at(directory.path(), "app");
-    for (words, alone) in SANDBOXES.iter().zip([true, false, true, false]) {
+    for (words, alone) in SANDBOXES.iter().zip([true, false, true, true]) {
         for setup in everywhere() {
             let lease = Lease::of(&app);
             // Blocked for the app, so that it cannot come before the app can take it.

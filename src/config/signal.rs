@@ -36,7 +36,6 @@ impl Signal {
     pub const TTIN: Signal = Signal(21);
     pub const TTOU: Signal = Signal(22);
     pub const IO: Signal = Signal(29);
-    pub const RTMAX: Signal = Signal(RTMAX);
 
     /// The signal of this number, if there is one.
     pub fn from_number(number: i32) -> Option<Signal> {

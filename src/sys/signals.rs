@@ -4,7 +4,7 @@
 //! and neither signal-hook nor nix takes every number.
 
 use super::poll::{Poll, Token};
-use super::signal_io::{BELL, SPARE_BELL, announce, is_announcement};
+use super::signal_io::{BELL, announce, is_announcement};
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid, process, socket};
 use crate::config::signal::Signal;
@@ -76,13 +76,12 @@ impl Signals {
             let written = announce(reader.as_fd()).and_then(|()| nix::unistd::write(&writer, b"!"));
             // In this order, since the other's end would be announced too.
             drop(reader);
-            self.bell = false;
-            // One that somebody sent may have come first.
-            while written.is_ok() && !self.bell {
-                let Ok(Some(info)) = next_of(SignalSet::EMPTY.with(BELL), Some(Duration::ZERO)) else { break };
+            let Ok(Some(info)) = next_of(SignalSet::EMPTY.with(BELL), Some(Duration::ZERO)) else { return false };
+            let announced = is_announcement(BELL, info.code);
+            if !announced {
                 self.sort(&info);
             }
-            std::mem::take(&mut self.bell)
+            written.is_ok() && announced
         })
     }
 
@@ -169,34 +168,22 @@ impl Signals {
         self.expect_child_news();
     }
 
-    /// Takes a few signals; of those that only announce, which are the last (`signal(7)`), many: in a flood there is one for
-    /// each message.
+    /// Takes a few signals.
     fn take_rest(&mut self) {
         const AT_ONCE: usize = 8;
-        const MOST_READS: usize = 64;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
-        for _ in 0..MOST_READS {
-            // SAFETY: read(2) writes at most the size of the array, in whole records.
-            let count =
-                unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
-            let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
-            let before = self.taken.len();
-            for info in &infos[..records] {
-                // SAFETY: so many records were written.
-                let info = unsafe { info.assume_init_ref() };
-                // The kernel has both as signed numbers too.
-                let [number, pid] = [info.ssi_signo, info.ssi_pid].map(|number| number as i32);
-                self.sort(&Info { number, code: info.ssi_code, pid });
-            }
-            if records < AT_ONCE {
-                return;
-            }
-            // There may be more, of any kind.
-            (self.child_news, self.bell) = (true, true);
-            if self.taken.len() > before {
-                return;
-            }
+        // SAFETY: read(2) writes at most the size of the array, in whole records.
+        let count = unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
+        let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
+        for info in &infos[..records] {
+            // SAFETY: so many records were written.
+            let info = unsafe { info.assume_init_ref() };
+            // The kernel has both as signed numbers too.
+            let [number, pid] = [info.ssi_signo, info.ssi_pid].map(|number| number as i32);
+            self.sort(&Info { number, code: info.ssi_code, pid });
         }
+        // There may be more, SIGCHLD among them.
+        self.child_news |= records == AT_ONCE;
     }
 
     fn sort(&mut self, info: &Info) {
@@ -204,8 +191,8 @@ impl Signals {
             Some(Signal::CHLD) => self.child_news = true,
             Some(signal) if is_announcement(signal, info.code) => self.bell = true,
             Some(signal) => {
-                // Of those that do not queue only the first stays pending, which may be somebody's.
-                self.bell |= signal == SPARE_BELL;
+                // Without memory the kernel does not say what it is about.
+                self.bell |= signal == BELL;
                 self.taken.extend(self.meaning(info));
             }
             None => {}
@@ -323,10 +310,10 @@ mod tests {
         raise(BELL, POLL_IN);
         assert!(signals.wait_beside(&nothing, PollTimeout::ZERO));
         assert_eq!(taken(&mut signals), [Signal::CONT]);
-        // Somebody's was there first.
-        raise(SPARE_BELL, libc::SI_TKILL);
+        // Without memory the kernel says no more than this of its own.
+        raise(BELL, libc::SI_USER);
         assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(true));
-        assert_eq!(taken(&mut signals), [SPARE_BELL]);
+        assert_eq!(taken(&mut signals), [BELL]);
         assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(false));
     }
 }
