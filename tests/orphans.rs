@@ -44,6 +44,24 @@ fn orphans_do_not_end_the_app() {
     }
 }
 
+/// Of several that end at once one SIGCHLD may tell, which names the first of them.
+#[test]
+fn who_ends_together_with_orphans_is_not_overlooked() {
+    let unlimited = [("GUARD_MAX_RESTARTS", "unlimited"), ("GUARD_BACKOFF_INITIAL", "0"), ("GUARD_BACKOFF_MAX", "0")];
+    for setup in everywhere() {
+        let setup = unlimited.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+        let mut guard = setup.fixture("fork as orphan fork serve . fork serve . exit 0 . ids serve").start();
+        for _ in 0..50 {
+            let main = guard.line_after("pid ").parse().expect("a pid");
+            guard.line("ready");
+            send(-guard.pid_outside(main), libc::SIGKILL);
+        }
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143, "{}", guard.transcript());
+    }
+}
+
 /// Waits until guard reaps by the batch, which is while it watches the app through a descriptor, or no longer does.
 fn reaps_by_the_batch(guard: &Guard, expected: bool) {
     let descriptors = PathBuf::from(format!("/proc/{}/fd", guard.pid()));

@@ -168,6 +168,16 @@ impl Children {
         }
     }
 
+    /// The one child whose end makes a difference, if there is just one.
+    pub(super) fn only(&self) -> Option<Pid> {
+        match &self.runs[..] {
+            [run] if !run.reaped && run.heir.is_none() && self.checks.is_empty() && self.hook.is_none() => {
+                Some(run.pid)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this is the group of a hook or a health check, which are no part of a run.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
         self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)

@@ -66,6 +66,9 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
 /// A poll that ends this much too late means that guard, and the app with it, was kept from running.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
+/// So many orphans are taken before it is another's turn.
+const MOST_ORPHANS: u32 = 64;
+
 struct Runtime<'a> {
     config: &'a Config,
     clock: Clock,
@@ -161,7 +164,7 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        self.wait(Some(Default::default()));
+        self.wait(Some(Timestamp::default()));
         self.reap();
         while let Some(signal) = self.signals.pop() {
             self.dispatch(Event::Signal(signal));
@@ -182,7 +185,7 @@ impl<'a> Runtime<'a> {
     fn turn(&mut self) {
         // The time is only looked at where something is due.
         let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
-        let doors = self.wait(due);
+        let doors = self.wait(self.deadline);
         let woken = due.map(|_| self.clock.now());
         if let Some(delay) = due.zip(woken).and_then(|((deadline, before), now)| overslept(deadline, before, now)) {
             self.dispatch(Event::Overslept(delay));

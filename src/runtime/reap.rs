@@ -1,14 +1,11 @@
 //! Who has ended, whose it was, and what that means to the core.
 
-use super::Runtime;
 use super::children::{Heir, Owner};
+use super::{MOST_ORPHANS, Runtime};
 use crate::config::signal::Signal;
 use crate::supervisor::{Ending, Event, RunId};
 use crate::sys::Pid;
 use crate::sys::process::{self, Status, Usage, Wait};
-
-/// So many orphans are taken before it is another's turn.
-const MOST_ORPHANS: usize = 64;
 
 /// Whether another process takes the place of a main process that has ended.
 enum Succession {
@@ -24,6 +21,7 @@ impl Runtime<'_> {
     /// in between, lest a flood of orphans holds back a signal.
     pub(super) fn reap(&mut self) {
         let mut events = Vec::new();
+        let before = self.signals.reaped();
         let (mut orphans, mut others) = (0, 0);
         self.childless = loop {
             if orphans == MOST_ORPHANS {
@@ -48,7 +46,7 @@ impl Runtime<'_> {
         let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id).collect();
         // Whoever is waited for is no mere orphan.
         if others == 0 && sweeping.is_empty() && !self.killing {
-            self.count_orphans(orphans);
+            self.count_orphans(before, orphans);
         } else {
             self.end_stream();
         }

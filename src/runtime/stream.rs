@@ -17,19 +17,24 @@ const SHORTEST: Duration = Duration::from_millis(2);
 const LONGEST: Duration = Duration::from_millis(32);
 
 /// A batch of fewer is to gather for longer, one of more for less.
-const FEW: usize = 4;
-const MANY: usize = 8;
+const FEW: u32 = 8;
+const MANY: u32 = 20;
 
-/// Wake-ups for orphans are counted by so many, since to read the clock for each would cost more than the rest of it.
+/// As many in the longest time are worth a timer.
+const WORTH: u32 = 4;
+
+/// A batch of fewer tells that a stream has run dry.
+const DRY: u32 = 2;
+
+/// So many wake-ups for orphans are looked at together, since to read the clock for each would cost more than the rest of
+/// it; more while they are far from each other.
 const GROUP: u32 = 4;
+const FAR_APART: u32 = 64;
 
-/// A batch of fewer is not worth a timer: the stream has run dry.
-const WORTH: usize = 2;
-
-/// A stream that ran dry before a batch was worth it makes the next one so much harder to begin, up to a point: whoever
-/// waits for each orphan to be reaped before the next one leaves no two at a time.
-const HARDER: u32 = 16;
-const MOST_WANTED: u32 = 4096;
+/// A stream that runs dry at once makes the next one so much harder to begin, up to a point: whoever waits for each orphan to
+/// be reaped before the next one leaves no two at a time.
+const HARDER: u32 = 128;
+const LARGEST: u32 = 16_384;
 
 /// What the descriptors of guard's own processes are known by: no door's token, and no signal's.
 const ENDED: Token = Token::MAX - 8;
@@ -39,12 +44,11 @@ const ENDED: Token = Token::MAX - 8;
 pub(super) struct Stream {
     /// Wake-ups of the group that is being counted.
     counted: u32,
+    /// So many make a group now, and at least.
+    group: u32,
+    least: u32,
     /// When the last group was full.
     last: Timestamp,
-    /// Groups in which they came so near to each other that they would gather, less those in which they did not.
-    near: u32,
-    /// So many make a stream.
-    wanted: u32,
     /// While it lasts: what becomes readable when a process that guard has started has ended.
     watches: Option<Vec<OwnedFd>>,
     /// How long a batch gathers now.
@@ -60,7 +64,14 @@ enum Change {
 
 impl Stream {
     pub(super) fn new() -> Stream {
-        Stream { counted: 0, last: Timestamp::default(), near: 0, wanted: 1, watches: None, gathering: SHORTEST }
+        Stream {
+            counted: 0,
+            group: GROUP,
+            least: GROUP,
+            last: Timestamp::default(),
+            watches: None,
+            gathering: SHORTEST,
+        }
     }
 
     /// Whether orphans are reaped by the batch now.
@@ -73,49 +84,59 @@ impl Stream {
         if self.flows() { Some(left.unwrap_or(Duration::MAX).min(self.gathering)) } else { left }
     }
 
-    /// So many orphans were reaped at a time.
-    fn count(&mut self, orphans: usize, now: impl FnOnce() -> Timestamp) -> Change {
-        if self.flows() {
-            return self.gather(orphans);
-        }
-        self.counted += u32::from(orphans > 0);
-        if self.counted < GROUP {
+    /// How many wake-ups there are to come before the group that is being counted is full.
+    pub(super) fn missing(&self) -> u32 {
+        self.group - self.counted
+    }
+
+    /// Orphans have woken guard so many times. They are a stream when they have come so near to each other that they would
+    /// gather.
+    fn count(&mut self, times: u32, now: impl FnOnce() -> Timestamp) -> Change {
+        self.counted += times;
+        if self.counted < self.group {
             return Change::None;
         }
-        self.counted = 0;
-        let now = now();
-        let near = now.since(self.last) <= LONGEST / WORTH as u32 * GROUP;
-        self.near = if near { self.near + 1 } else { self.near.saturating_sub(1) };
-        self.last = now;
-        if self.near < self.wanted {
+        let time = now().since(self.last);
+        self.last = self.last.after(time);
+        let pace = time / std::mem::take(&mut self.counted);
+        if pace > LONGEST / WORTH {
+            self.group = self.least.max(FAR_APART.min(self.group * 2));
             return Change::None;
         }
-        // Until a batch has been worth it.
-        self.wanted = (self.wanted * HARDER).min(MOST_WANTED);
-        (self.near, self.gathering) = (0, SHORTEST);
+        // Unless it turns out to be one.
+        self.least = LARGEST.min(self.least * HARDER);
+        self.group = self.least;
+        self.gathering = (pace * FEW).clamp(SHORTEST, LONGEST);
         Change::Begins
     }
 
     /// So many have gathered.
-    fn gather(&mut self, orphans: usize) -> Change {
-        if orphans >= WORTH {
-            self.wanted = 1;
+    fn gather(&mut self, orphans: u32) -> Change {
+        // At the pace at which they came before there should have been more in the first one.
+        let is_first = self.least > GROUP;
+        if orphans < DRY && (is_first || self.gathering == LONGEST) {
+            return Change::Ends;
+        }
+        if orphans >= DRY {
+            (self.group, self.least) = (GROUP, GROUP);
         }
         if orphans > MANY {
             self.gathering = SHORTEST.max(self.gathering / 2);
-        } else if orphans < FEW && self.gathering < LONGEST {
-            self.gathering *= 2;
-        } else if orphans < WORTH {
-            return Change::Ends;
+        } else if orphans < FEW {
+            self.gathering = LONGEST.min(self.gathering * 2);
         }
         Change::None
     }
 }
 
 impl Runtime<'_> {
-    /// So many orphans, and nobody else, were reaped at a time.
-    pub(super) fn count_orphans(&mut self, orphans: usize) {
-        match self.stream.count(orphans, || self.clock.now()) {
+    /// So many orphans, and nobody else, were reaped at a time, and others before, each as it came.
+    pub(super) fn count_orphans(&mut self, before: u32, orphans: u32) {
+        let change = match self.stream.flows() {
+            true => self.stream.gather(orphans),
+            false => self.stream.count(before + u32::from(orphans > 0), || self.clock.now()),
+        };
+        match change {
             Change::None => {}
             Change::Begins => self.begin_stream(),
             Change::Ends => self.end_stream(),
@@ -157,13 +178,13 @@ mod tests {
 
     /// Counts single orphans that come so many milliseconds after each other until a stream begins.
     fn until_it_begins(stream: &mut Stream, start: u64, pause: u64) -> Option<u64> {
-        (1..=20_000).find(|index| stream.count(1, at(start + pause * index)) == Change::Begins)
+        (1..=50_000).find(|index| stream.count(1, at(start + pause * index)) == Change::Begins)
     }
 
     #[test]
     fn a_few_orphans_near_each_other_are_a_stream_and_many_now_and_then_are_none() {
-        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 16), Some(8));
-        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 17), None);
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 8), Some(4 + 8));
+        assert_eq!(until_it_begins(&mut Stream::new(), 1_000, 9), None);
     }
 
     #[test]
@@ -173,11 +194,28 @@ mod tests {
     }
 
     #[test]
-    fn batches_gather_for_longer_until_they_are_worth_it_and_for_less_when_they_are_many() {
+    fn several_that_were_reaped_as_they_came_are_counted_at_once() {
+        let mut stream = Stream::new();
+        assert_eq!((stream.missing(), stream.count(3, at(1_000)), stream.missing()), (4, Change::None, 1));
+        assert_eq!((stream.count(2, at(1_001)), stream.missing()), (Change::None, 8));
+        assert_eq!(stream.count(9, at(1_002)), Change::Begins);
+    }
+
+    #[test]
+    fn a_stream_begins_as_its_pace_has_it() {
+        for (pause, gathering) in [(0, SHORTEST), (1, Duration::from_millis(8)), (8, LONGEST)] {
+            let mut stream = Stream::new();
+            until_it_begins(&mut stream, 1_000, pause);
+            assert_eq!(stream.gathering, gathering);
+        }
+    }
+
+    #[test]
+    fn batches_gather_for_longer_while_they_are_few_and_for_less_when_they_are_many() {
         let mut stream = flowing();
-        let mut gathered = |orphans| (stream.count(orphans, at(1)), stream.gathering.as_millis());
-        assert_eq!([1, 3, 4, 8, 9, 9, 9].map(&mut gathered).map(|(_, time)| time), [4, 8, 8, 8, 4, 2, 2]);
-        assert_eq!([0, 1, 0, 3].map(&mut gathered).map(|(_, time)| time), [4, 8, 16, 32]);
+        let mut gathered = |orphans| (stream.gather(orphans), stream.gathering.as_millis());
+        assert_eq!([1, 7, 8, 20, 21, 99, 99].map(&mut gathered).map(|(_, time)| time), [4, 8, 8, 8, 4, 2, 2]);
+        assert_eq!([0, 1, 0, 7].map(&mut gathered).map(|(_, time)| time), [4, 8, 16, 32]);
         assert_eq!(gathered(2), (Change::None, 32));
         assert_eq!(gathered(1), (Change::Ends, 32));
     }
@@ -185,16 +223,18 @@ mod tests {
     #[test]
     fn what_ran_dry_at_once_is_believed_later_the_next_time() {
         let mut stream = Stream::new();
-        let begins: Vec<_> = (1..=3).map(|round| until_it_begins(&mut stream, round * 10_000, 1)).collect();
-        assert_eq!(begins, [Some(8), Some(68), Some(1028)], "1, 16 and 256 groups, and one before");
-        stream.watches = Some(Vec::new());
-        assert_eq!(stream.count(2, at(90_000)), Change::None);
-        stream.watches = None;
-        assert_eq!(until_it_begins(&mut stream, 100_000, 1), Some(8), "the last one was worth it");
-        for round in 0..4 {
-            until_it_begins(&mut stream, 200_000 + round * 100_000, 1);
-        }
-        assert_eq!(stream.wanted, MOST_WANTED);
+        let begins = [10_000, 20_000, 1_000_000].map(|start| {
+            let begins = until_it_begins(&mut stream, start, 1);
+            assert_eq!(stream.gather(1), Change::Ends);
+            begins
+        });
+        assert_eq!(
+            begins,
+            [4 + 8, 512 + 512, 16_384 + 16_384].map(Some),
+            "two groups, since a pause goes before the first"
+        );
+        assert_eq!(stream.gather(2), Change::None);
+        assert_eq!(until_it_begins(&mut stream, 2_000_000, 1), Some(4 + 8), "the last one was worth it");
     }
 
     #[test]

@@ -4,15 +4,20 @@
 //! something announces itself by one: that spares each signal a system call. Where descriptors cannot do so, and while one
 //! is waited for that does not, guard waits for descriptors, of which one is the signals'.
 
-use super::Runtime;
 use super::hear::Which;
+use super::{MOST_ORPHANS, Runtime};
 use crate::config::Scope;
 use crate::config::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::signal_set::SignalSet;
+use crate::sys::signals::Orphans;
 use crate::sys::{Pid, signals};
+use log::Level;
 use nix::poll::PollTimeout;
 use std::time::Duration;
+
+/// A deadline that is over in any case.
+const NOW: Timestamp = Timestamp(Duration::ZERO);
 
 impl Runtime<'_> {
     /// Finds out whether guard can wait for signals alone here.
@@ -28,16 +33,16 @@ impl Runtime<'_> {
         }
     }
 
-    /// Waits until something happens, no longer than until the deadline, which comes with the time now. Takes the signals
-    /// that came, and returns the doors that have something. Ends a stream of orphans if it was something else.
-    pub(super) fn wait(&mut self, due: Option<(Timestamp, Timestamp)>) -> Vec<Which> {
-        let left = due.map(|(deadline, now)| deadline.since(now));
+    /// Waits until something happens, no longer than until the deadline. Takes the signals that came, and returns the doors
+    /// that have something. Ends a stream of orphans if it was something else.
+    pub(super) fn wait(&mut self, deadline: Option<Timestamp>) -> Vec<Which> {
         // Not at all before a look at the children that is due: one may have ended after the last look and before SIGCHLD
         // was taken again. Nor while there are signals that were taken before.
-        let left = if self.signals.has_child_news() || self.signals.any() { Some(Duration::ZERO) } else { left };
+        let deadline = if self.signals.has_child_news() || self.signals.any() { Some(NOW) } else { deadline };
         let look = if self.by_signals && self.poll.is_announced() && !self.stream.flows() {
-            self.wait_for_signals(left)
+            self.wait_for_signals(deadline)
         } else {
+            let left = deadline.map(|deadline| deadline.since(self.clock.now()));
             self.signals.wait_beside(&self.poll, timeout(self.stream.shorten(left)))
         };
         let doors = if look { self.look_at_doors() } else { Vec::new() };
@@ -60,8 +65,10 @@ impl Runtime<'_> {
     }
 
     /// `true` if there may be something besides.
-    fn wait_for_signals(&mut self, left: Option<Duration>) -> bool {
+    fn wait_for_signals(&mut self, deadline: Option<Timestamp>) -> bool {
         let quiet = self.poll.is_quiet();
+        let deadline = if quiet { deadline } else { Some(NOW) };
+        let left = || deadline.map(|deadline| deadline.since(self.clock.now()));
         // Most signals are merely passed on. To whom is settled before one comes, which then need not wait for the core.
         let receiver = self.receiver();
         let pass = |signal| {
@@ -72,7 +79,11 @@ impl Runtime<'_> {
             }
             passed.is_ok()
         };
-        let news = self.signals.wait(if quiet { left } else { Some(Duration::ZERO) }, pass).unwrap_or_else(|error| {
+        // Each has a line in the log for debugging.
+        let quietly = !self.killing && !log::log_enabled!(Level::Debug);
+        let orphans = self.children.only().filter(|_| quietly);
+        let orphans = orphans.map(|but| Orphans { but, most: self.stream.missing().min(MOST_ORPHANS) });
+        let news = self.signals.wait(left, orphans, pass).unwrap_or_else(|error| {
             log::debug!(error = error.desc(); "no-signal-io");
             self.by_signals = false;
             true

@@ -25,6 +25,15 @@ const HANDLED: [Signal; 2] = [Signal::TERM, Signal::INT];
 /// What a poll knows them by.
 const TOKENS: [Token; 2] = [Token::MAX, Token::MAX - 1];
 
+/// Children that are reaped while guard waits for something else, since nobody asks how they have ended.
+#[derive(Clone, Copy)]
+pub struct Orphans {
+    /// All but this one.
+    pub but: Pid,
+    /// The wait ends after so many.
+    pub most: u32,
+}
+
 /// Where signals come in. There is one for the whole process.
 pub struct Signals {
     /// Each handled signal with the pipe that its handler writes to.
@@ -41,6 +50,8 @@ pub struct Signals {
     child_news: bool,
     /// A descriptor may have announced itself.
     bell: bool,
+    /// Orphans that were reaped while guard waited.
+    reaped: u32,
 }
 
 impl Signals {
@@ -65,7 +76,7 @@ impl Signals {
         }
         change_mask(libc::SIG_SETMASK, rest);
         let (own, taken) = (process::id(), VecDeque::new());
-        Ok(Signals { handled, rest, descriptor, own, taken, child_news: false, bell: false })
+        Ok(Signals { handled, rest, descriptor, own, taken, child_news: false, bell: false, reaped: 0 })
     }
 
     /// Whether descriptors announce themselves by signals here, which not every sandbox lets them do: tried with a socket
@@ -85,15 +96,34 @@ impl Signals {
         })
     }
 
-    /// Waits until a signal comes or the time is over, and takes all that are there; one that has come alone and that `pass`
+    /// Waits until a signal comes or no time is left, and takes all that are there; one that has come alone and that `pass`
     /// deals with is not taken. `true` if a descriptor may have announced itself. An error where this cannot be waited for.
-    pub fn wait(&mut self, timeout: Option<Duration>, pass: impl FnOnce(Signal) -> bool) -> Result<bool, Errno> {
-        let info = match next_of(self.rest, timeout) {
-            Ok(Some(info)) => info,
-            Ok(None) => return Ok(false),
-            // A handler has just written to its pipe.
-            Err(Errno::EINTR) => return Ok(true),
-            Err(error) => return Err(error),
+    ///
+    /// Orphans that end meanwhile are reaped, and the wait goes on: what is `left` is asked anew. That is all that is done for
+    /// one, so that it costs no more than it must.
+    pub fn wait(
+        &mut self,
+        left: impl Fn() -> Option<Duration>,
+        orphans: Option<Orphans>,
+        pass: impl FnOnce(Signal) -> bool,
+    ) -> Result<bool, Errno> {
+        let info = loop {
+            let info = match next_of(self.rest, left()) {
+                Ok(Some(info)) => info,
+                Ok(None) => return Ok(false),
+                // A handler has just written to its pipe.
+                Err(Errno::EINTR) => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            let Some(Orphans { but, most }) = orphans else { break info };
+            if !info.ended().is_some_and(|pid| pid != but && process::reap(pid)) {
+                break info;
+            }
+            self.reaped += 1;
+            // What comes after SIGCHLD (`signal(7)`) is to have its turn.
+            if self.reaped >= most || process::has_news() {
+                break info;
+            }
         };
         let alone = pending() == SignalSet::EMPTY;
         if !(alone && self.meaning(&info).is_some_and(pass)) {
@@ -157,6 +187,11 @@ impl Signals {
         self.child_news = true;
     }
 
+    /// How many orphans the waits since this was last asked have reaped, each of which had woken guard.
+    pub fn reaped(&mut self) -> u32 {
+        std::mem::take(&mut self.reaped)
+    }
+
     /// Lets SIGCHLD come to nothing, so that it wakes nobody.
     pub fn ignore_children(&mut self) {
         change_mask(libc::SIG_UNBLOCK, SignalSet::EMPTY.with(Signal::CHLD));
@@ -214,8 +249,16 @@ impl Signals {
 struct Info {
     number: i32,
     code: i32,
-    /// Whoever sent it, where that was a process.
+    /// Whoever sent it, where that was a process, or has ended.
     pid: Pid,
+}
+
+impl Info {
+    /// The child that has ended.
+    fn ended(&self) -> Option<Pid> {
+        let ended = matches!(self.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
+        (self.number == libc::SIGCHLD && ended).then_some(self.pid)
+    }
 }
 
 /// Takes a blocked signal of this set as soon as there is one; `None` if none came in time (`rt_sigtimedwait(2)`).
@@ -305,6 +348,7 @@ mod tests {
         const POLL_IN: i32 = 1;
         let nothing = Poll::new().expect("a poll");
         let mut signals = Signals::new(&nothing).expect("signals");
+        let at_once = || Some(Duration::ZERO);
         // It came after the poll had nothing, and before the signals were taken.
         raise(Signal::CONT, libc::SI_TKILL);
         raise(BELL, POLL_IN);
@@ -312,8 +356,8 @@ mod tests {
         assert_eq!(taken(&mut signals), [Signal::CONT]);
         // Without memory the kernel says no more than this of its own.
         raise(BELL, libc::SI_USER);
-        assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(true));
+        assert_eq!(signals.wait(at_once, None, |_| false), Ok(true));
         assert_eq!(taken(&mut signals), [BELL]);
-        assert_eq!(signals.wait(Some(Duration::ZERO), |_| false), Ok(false));
+        assert_eq!(signals.wait(at_once, None, |_| false), Ok(false));
     }
 }
