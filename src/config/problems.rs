@@ -1,0 +1,76 @@
+//! What is wrong with a configuration, or may be.
+
+use super::{Config, Origin, Readiness, duration};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A variable whose name begins with `GUARD_` but that guard does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub name: String,
+    /// The known name that is most like it.
+    pub nearest: &'static str,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no variable of guard's; the nearest is {}", self.name, self.nearest)
+    }
+}
+
+/// Every error of a configuration, one a line, and what may have to do with them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    pub errors: Vec<String>,
+    /// Where they are to be said too, as far as that is known.
+    pub termination_log: Option<PathBuf>,
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.errors.join("\n"))
+    }
+}
+
+impl Config {
+    /// Values that are each valid, but not together, by the names of the two variables.
+    pub(super) fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
+        let mut errors = Vec::new();
+        let delay = self.stop.drain_delay;
+        if let Some(timeout) = self.stop.timeout.filter(|&timeout| !delay.is_zero() && delay >= timeout) {
+            let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
+            let error = format!(
+                "GUARD_DRAIN_DELAY={}: leaves the app no time to stop; it takes less than GUARD_STOP_TIMEOUT ({}{whose})",
+                duration::show(delay),
+                duration::show(timeout),
+            );
+            errors.push((["GUARD_DRAIN_DELAY", "GUARD_STOP_TIMEOUT"], error));
+        }
+        let restart = &self.restart;
+        // A lower maximum alone simply caps the default.
+        let chosen = self.origin("GUARD_BACKOFF_INITIAL") != Origin::Default;
+        if chosen && restart.backoff_initial > restart.backoff_max {
+            let error = format!(
+                "GUARD_BACKOFF_INITIAL={}: more than GUARD_BACKOFF_MAX; it takes {} at most",
+                duration::show(restart.backoff_initial),
+                duration::show(restart.backoff_max),
+            );
+            errors.push((["GUARD_BACKOFF_INITIAL", "GUARD_BACKOFF_MAX"], error));
+        }
+        if self.ready.when == Readiness::Health && self.health_check.is_none() {
+            let error =
+                "GUARD_READY=health: there is no health check; it takes GUARD_HEALTH_CHECK beside it".to_owned();
+            errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error));
+        }
+        if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
+            let error = format!(
+                "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",
+                restart.no_restart_codes
+            );
+            errors.push((["GUARD_NO_RESTART_CODES", "GUARD_SUCCESS_CODES"], error));
+        }
+        errors
+    }
+}
