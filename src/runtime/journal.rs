@@ -99,7 +99,8 @@ impl<'a> Journal<'a> {
 
     /// Nobody lives who could take this signal. Somebody may send it again and again, so that is said once.
     pub(super) fn dropped(&mut self, signal: Signal) {
-        if !self.dropped.contains(signal) {
+        // What continues guard is for guard.
+        if signal != Signal::CONT && !self.dropped.contains(signal) {
             self.dropped = self.dropped.with(signal);
             log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
         }

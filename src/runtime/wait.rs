@@ -79,8 +79,8 @@ impl Runtime<'_> {
             }
             passed.is_ok()
         };
-        // Each has a line in the log for debugging.
-        let quietly = !self.killing && !log::log_enabled!(Level::Debug);
+        // Not before it is read what one may have said, nor where each has a line in the log.
+        let quietly = quiet && !self.killing && !log::log_enabled!(Level::Debug);
         let orphans = self.children.only().filter(|_| quietly);
         let orphans = orphans.map(|but| Orphans { but, most: self.stream.missing().min(MOST_ORPHANS) });
         let news = self.signals.wait(left, orphans, pass).unwrap_or_else(|error| {

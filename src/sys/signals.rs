@@ -111,8 +111,12 @@ impl Signals {
             let info = match next_of(self.rest, left()) {
                 Ok(Some(info)) => info,
                 Ok(None) => return Ok(false),
-                // A handler has just written to its pipe.
-                Err(Errno::EINTR) => return Ok(true),
+                // A handler has just written to its pipe, or guard was stopped for a while: there may be anything.
+                Err(Errno::EINTR) => {
+                    self.take_rest();
+                    self.bell = false;
+                    return Ok(true);
+                }
                 Err(error) => return Err(error),
             };
             let Some(Orphans { but, most }) = orphans else { break info };
@@ -203,22 +207,29 @@ impl Signals {
         self.expect_child_news();
     }
 
-    /// Takes a few signals.
+    /// Takes what is there, up to a bound.
     fn take_rest(&mut self) {
         const AT_ONCE: usize = 8;
+        const MOST_READS: usize = 16;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
-        // SAFETY: read(2) writes at most the size of the array, in whole records.
-        let count = unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
-        let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
-        for info in &infos[..records] {
-            // SAFETY: so many records were written.
-            let info = unsafe { info.assume_init_ref() };
-            // The kernel has both as signed numbers too.
-            let [number, pid] = [info.ssi_signo, info.ssi_pid].map(|number| number as i32);
-            self.sort(&Info { number, code: info.ssi_code, pid });
+        for _ in 0..MOST_READS {
+            // SAFETY: read(2) writes at most the size of the array, in whole records.
+            let count =
+                unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
+            let records = usize::try_from(count).unwrap_or(0) / size_of::<libc::signalfd_siginfo>();
+            for info in &infos[..records] {
+                // SAFETY: so many records were written.
+                let info = unsafe { info.assume_init_ref() };
+                // The kernel has both as signed numbers too.
+                let [number, pid] = [info.ssi_signo, info.ssi_pid].map(|number| number as i32);
+                self.sort(&Info { number, code: info.ssi_code, pid });
+            }
+            if records < AT_ONCE {
+                return;
+            }
         }
         // There may be more, SIGCHLD among them.
-        self.child_news |= records == AT_ONCE;
+        self.child_news = true;
     }
 
     fn sort(&mut self, info: &Info) {
