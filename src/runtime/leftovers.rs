@@ -52,7 +52,12 @@ fn belongs(process: &Process, id: RunId, children: &Children) -> bool {
 }
 
 fn mark(environment: io::Result<Vec<u8>>) -> Mark {
-    let Ok(environment) = environment else { return Mark::Unreadable };
+    let environment = match environment {
+        Ok(environment) => environment,
+        // It has ended meanwhile, and its parent has reaped it.
+        Err(error) if [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error()) => return Mark::Missing,
+        Err(_) => return Mark::Unreadable,
+    };
     let value = |name: &[u8]| {
         let entry = environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(name))?;
         std::str::from_utf8(entry).ok()
@@ -142,6 +147,10 @@ mod tests {
     fn an_overwritten_environment_cannot_be_read() {
         assert_eq!(mark(Ok(b"worker process\0\0\0\0".to_vec())), Mark::Unreadable);
         assert_eq!(mark(Ok(Vec::new())), Mark::Missing);
-        assert_eq!(mark(Err(io::ErrorKind::PermissionDenied.into())), Mark::Unreadable);
+        for (code, expected) in
+            [(libc::EACCES, Mark::Unreadable), (libc::ENOENT, Mark::Missing), (libc::ESRCH, Mark::Missing)]
+        {
+            assert_eq!(mark(Err(io::Error::from_raw_os_error(code))), expected);
+        }
     }
 }
