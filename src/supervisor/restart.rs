@@ -103,8 +103,8 @@ fn backoff(row: u32, settings: &RestartSettings) -> Duration {
     match row {
         0 => Duration::ZERO,
         _ => {
-            let doubled = 1_u32.checked_shl(row - 1).and_then(|factor| settings.backoff_initial.checked_mul(factor));
-            doubled.unwrap_or(settings.backoff_max).min(settings.backoff_max)
+            let factor = 1_u32.checked_shl(row - 1).unwrap_or(u32::MAX);
+            settings.backoff_initial.saturating_mul(factor).min(settings.backoff_max)
         }
     }
 }

@@ -37,6 +37,12 @@ impl Supervisor {
         self.reload = None;
         self.restart_failed("guard is stopping");
         for instance in &mut self.instances {
+            // The new run of a reload was not yet started: the old one is the last.
+            if let Slot::Waiting { .. } = instance.slot
+                && let Some(run) = instance.retiring.take_if(|run| run.serves())
+            {
+                instance.slot = Slot::Live(run);
+            }
             if let Slot::Waiting { .. } = instance.slot {
                 let code = match instance.last {
                     Some(ending) => worth(ending, &self.settings.restart),

@@ -57,6 +57,31 @@ fn the_first_restart_is_immediate_and_the_next_doubles_from_the_initial_delay() 
 }
 
 #[test]
+fn no_delay_doubled_is_none() {
+    let mut settings = plain();
+    settings.restart.max = None;
+    (settings.restart.backoff_initial, settings.restart.backoff_max) = (Duration::ZERO, Duration::from_secs(10));
+    let mut world = World::serving(settings);
+    for number in 1..=40 {
+        assert_eq!(delay_of(&world.step(exit(number, 1))), Duration::ZERO);
+        world.step(Step::Spawn(Ok(())));
+    }
+}
+
+#[test]
+fn a_stop_before_the_new_run_of_a_reload_leaves_the_old_ones_code() {
+    let mut settings = plain();
+    settings.signal_map = vec![(signal("HUP"), Meaning::Reload)];
+    let mut world = World::serving(settings);
+    world.prompt = false;
+    world.step(Step::Signal(signal("HUP")));
+    assert!(world.step(Step::Signal(STOP)).contains(&Action::Stop(run(1), STOP)));
+    world.step(exit(1, 7));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(7));
+}
+
+#[test]
 fn a_stable_run_ends_the_row() {
     let mut world = World::serving(plain());
     world.step(exit(1, 1));
