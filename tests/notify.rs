@@ -82,6 +82,35 @@ fn an_app_that_says_it_stops_gets_no_second_signal() {
     }
 }
 
+/// As the server does that a database's image starts for its set-up, before the one that stays.
+#[test]
+fn a_helper_that_says_it_stops_ends_nobody_else() {
+    for setup in setups() {
+        let words = "notify READY=1 fork as helper notify STOPPING=1 exit 0 . notify STATUS=well serve";
+        let mut guard = setup.fixture(words).start();
+        guard.event("ready");
+        guard.line("ready");
+        common::eventually("its status", || guard.ask(&["status"]).out.contains("well").then_some(()));
+        guard.ask(&["ready"]).yes("ready");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 143);
+        assert!(!guard.events().iter().any(|event| event.name() == "stopping"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn what_is_too_long_is_not_heard_and_the_log_says_so_once() {
+    for setup in setups() {
+        let long = format!("notify READY=1,STATUS={} ", "x".repeat(5_000)).repeat(2);
+        let mut guard = setup.fixture(&format!("{long} notify READY=1 serve")).start();
+        guard.event("ready");
+        let refused: Vec<_> = guard.events().into_iter().filter(|event| event.name() == "refused").collect();
+        assert_eq!(refused.len(), 1, "{}", guard.transcript());
+        assert!(refused[0].line.contains("4096 bytes"), "{}", refused[0].line);
+    }
+}
+
 #[test]
 fn after_an_app_has_stopped_by_itself_the_policy_decides() {
     for setup in setups() {

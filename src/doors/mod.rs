@@ -50,6 +50,10 @@ pub enum Message {
     Reloading(RunId),
     /// A run's main process is to be another one.
     MainPid(RunId, Pid),
+    /// A process says that it begins to end, which is news of its run if it is the main one.
+    Stopping(RunId, Pid),
+    /// What was too long to be heard.
+    TooLong(RunId),
     /// Somebody who may not.
     Refused,
     /// The operator wants to know or to have something.

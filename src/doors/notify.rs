@@ -58,18 +58,18 @@ impl Notify {
     }
 
     fn hear(&self, datagram: Datagram, taken: &mut Taken) {
-        if datagram.credentials.is_none_or(|sender| sender.pid == 0) {
+        let Some(sender) = datagram.credentials.map(|sender| sender.pid).filter(|&pid| pid != 0) else {
             return taken.messages.push(Message::Refused);
-        }
+        };
         // A line that was cut may say something else.
         if datagram.truncated {
-            return;
+            return taken.messages.push(Message::TooLong(self.run));
         }
         let words = Words::read(&datagram.bytes);
         if words.barrier {
             taken.barriers.extend(datagram.descriptors);
         }
-        words.messages(self.run, &mut taken.messages);
+        words.messages(self.run, sender, &mut taken.messages);
     }
 }
 
@@ -135,7 +135,7 @@ impl Words {
 
     /// What came together counts together: first what is said of the run, then what it is at. One that is reloading and
     /// ready is ready.
-    fn messages(self, run: RunId, messages: &mut Vec<Message>) {
+    fn messages(self, run: RunId, sender: Pid, messages: &mut Vec<Message>) {
         let said = |happened: bool, event: fn(RunId) -> Event| happened.then(|| Message::Event(event(run)));
         messages.extend(self.status.map(|status| Message::Status(run, status)));
         messages.extend(self.main_pid.map(|pid| Message::MainPid(run, pid)));
@@ -145,7 +145,7 @@ impl Words {
         messages.extend(said(self.ready, Event::SaidReady));
         messages.extend(said(self.watchdog_ping, Event::WatchdogPing));
         messages.extend(said(self.watchdog_trigger, Event::WatchdogTriggered));
-        messages.extend(said(self.stopping, Event::SaidStopping));
+        messages.extend(self.stopping.then_some(Message::Stopping(run, sender)));
     }
 }
 

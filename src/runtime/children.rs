@@ -44,6 +44,8 @@ pub(super) struct RunProcess {
     /// What it says of itself (STATUS, `sd_notify(3)`).
     pub(super) status: String,
     pub(super) reloading: bool,
+    /// It has said something that was too long, and the log says so.
+    pub(super) was_too_long: bool,
     /// Who is to be the main process when this one has ended (MAINPID, `sd_notify(3)`).
     pub(super) heir: Option<Heir>,
 }
@@ -84,6 +86,7 @@ impl RunProcess {
             channel: None,
             status: String::new(),
             reloading: false,
+            was_too_long: false,
             heir: None,
         }
     }

@@ -108,9 +108,26 @@ impl Runtime<'_> {
                     }
                 }
                 Message::MainPid(id, pid) => self.name_heir(id, pid),
+                Message::Stopping(id, pid) => {
+                    // A helper, such as the server that a database's image starts for its set-up, ends without its run.
+                    if self.children.get(id).is_some_and(|run| run.pid == pid) {
+                        self.dispatch(Event::SaidStopping(id));
+                    }
+                }
+                Message::TooLong(id) => self.note_too_long(id),
                 Message::Refused => self.refused(),
                 Message::Request(request, client) => self.serve(request, client),
             }
+        }
+    }
+
+    /// Said once a run.
+    fn note_too_long(&mut self, id: RunId) {
+        if let Some(run) = self.children.get_mut(id)
+            && !std::mem::replace(&mut run.was_too_long, true)
+        {
+            let msg = "a datagram to the notify socket was longer than 4096 bytes, and is not heard";
+            log::warn!(run = id.number, msg; "refused");
         }
     }
 

@@ -7,10 +7,11 @@ use std::io::{IoSlice, Read};
 use std::os::fd::AsRawFd;
 
 const RUN: RunId = RunId { instance: 0, number: 3 };
+const SENDER: Pid = 7;
 
 fn heard(bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
-    Words::read(bytes).messages(RUN, &mut messages);
+    Words::read(bytes).messages(RUN, SENDER, &mut messages);
     messages
 }
 
@@ -31,7 +32,7 @@ fn every_key_has_its_meaning() {
         ("READY=1\r\n", event(Event::SaidReady(RUN))),
         ("READY=1\0", event(Event::SaidReady(RUN))),
         ("\n\nX_OURS=1\nREADY=1\nREADY=1", event(Event::SaidReady(RUN))),
-        ("STOPPING=1", event(Event::SaidStopping(RUN))),
+        ("STOPPING=1", vec![Message::Stopping(RUN, SENDER)]),
         ("RELOADING=1\nMONOTONIC_USEC=123", vec![Message::Reloading(RUN)]),
         ("RELOADING=1", vec![Message::Reloading(RUN)]),
         ("READY=1\nRELOADING=1", vec![Message::Reloading(RUN), Message::Event(Event::SaidReady(RUN))]),
@@ -91,7 +92,7 @@ fn a_datagram_counts_as_a_whole() {
         Message::Event(Event::TimeoutExtended(RUN, Duration::from_micros(1))),
         Message::Event(Event::SaidReady(RUN)),
         Message::Event(Event::WatchdogPing(RUN)),
-        Message::Event(Event::SaidStopping(RUN)),
+        Message::Stopping(RUN, SENDER),
     ];
     assert_eq!(heard(all.as_bytes()), expected);
 }
@@ -170,7 +171,8 @@ fn only_this_pid_namespace_is_heard() {
     assert_eq!(hear(from(Some(Credentials { pid: 0, uid: 0 }))), [Message::Refused]);
     assert_eq!(hear(from(None)), [Message::Refused]);
     assert_eq!(hear(from(Some(Credentials { pid: 7, uid: 12345 }))), event(Event::SaidReady(RUN)));
-    assert_eq!(hear(Datagram { truncated: true, ..from(Some(Credentials { pid: 7, uid: 0 })) }), []);
+    let long = Datagram { truncated: true, ..from(Some(Credentials { pid: 7, uid: 0 })) };
+    assert_eq!(hear(long), [Message::TooLong(RUN)]);
 }
 
 proptest! {
