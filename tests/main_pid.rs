@@ -135,6 +135,32 @@ fn a_daemon_that_dies_together_with_its_launcher_is_the_run_all_the_same() {
     }
 }
 
+/// Whoever hands over exits with 0 in the end.
+#[test]
+fn a_main_process_that_fails_has_not_handed_over() {
+    for setup in setups() {
+        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 serve .";
+        let mut guard =
+            setup.fixture(&format!("before-run 2 {daemon} before-run 2 exit 7 notify READY=1 serve")).start();
+        guard.line("daemon ready");
+        assert_eq!(guard.event("exit").get("code"), Some("7"));
+        guard.line("daemon got TERM");
+        assert_eq!(guard.event("restart").get("last"), Some("7"));
+        guard.line("ready");
+        assert!(!guard.events().iter().any(|event| event.name() == "main-process"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_well_hides_no_crash_of_its_launcher() {
+    for setup in setups() {
+        let daemon = "fork setsid fork notify MAINPID=%,READY=1 exit 0 . exit 0 .";
+        let mut guard = setup.fixture(&format!("{daemon} before-run 2 die SEGV serve")).start();
+        assert_eq!(guard.event("restart").get("last"), Some("SIGSEGV"));
+        guard.line("ready");
+    }
+}
+
 #[test]
 fn a_main_process_may_name_itself() {
     for setup in setups() {

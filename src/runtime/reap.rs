@@ -72,7 +72,7 @@ impl Runtime<'_> {
                 self.children.get_mut(id)?.reaped = true;
                 // What it said before it died is read before its death is believed.
                 self.hear_last(id);
-                let (status, usage) = match self.succeed(id, pid) {
+                let (status, usage) = match self.succeed(id, pid, status) {
                     Succession::Done => return None,
                     Succession::Ended(status, usage) => (status, usage),
                     Succession::None => (status, usage),
@@ -106,9 +106,10 @@ impl Runtime<'_> {
     }
 
     /// The main process of a run has ended. If it has named another, which is guard's child by now, the run goes on; but
-    /// not if it was to end, since the other has not been told: as a leftover it will be.
-    fn succeed(&mut self, id: RunId, old: Pid) -> Succession {
-        let heir = self.children.get_mut(id).and_then(|run| run.heir.take());
+    /// not if it has failed, since who hands over does that in the end, nor if it was to end, since the other has not been
+    /// told: as a leftover it will be.
+    fn succeed(&mut self, id: RunId, old: Pid, status: Status) -> Succession {
+        let heir = self.children.get_mut(id).and_then(|run| run.heir.take()).filter(|_| status == Status::Exited(0));
         let may_be_main = |pid| self.children.owner(pid) == Owner::Nobody && process::is_child(pid);
         match heir {
             Some(Heir::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
