@@ -65,7 +65,12 @@ impl Runtime<'_> {
             Action::SayDrain(id) => {
                 self.say(id, Word::Drain);
             }
-            Action::SayShutdown(id) => return (!self.say(id, Word::Shutdown)).then_some(Event::Unheard(id)),
+            Action::SayShutdown(id) => {
+                if !self.say(id, Word::Shutdown) {
+                    return Some(Event::Unheard(id));
+                }
+                log::info!(run = id.number, msg = "told over Node's channel"; "shutdown");
+            }
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
             Action::Look => return Some(Event::Unsent(self.look())),

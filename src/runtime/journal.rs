@@ -216,7 +216,11 @@ impl<'a> Journal<'a> {
 
     /// The stop timeout, and whether anybody chose it.
     pub(super) fn limit(&self) -> String {
-        format!("GUARD_STOP_TIMEOUT={} ({})", self.stop_timeout(), self.stop_timeout_source())
+        let by = match self.config.origin("GUARD_STOP_TIMEOUT") {
+            Origin::Environment => "which was set".to_owned(),
+            Origin::Flag | Origin::Default => self.stop_timeout_source(),
+        };
+        format!("GUARD_STOP_TIMEOUT={} ({by})", self.stop_timeout())
     }
 
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.

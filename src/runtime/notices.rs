@@ -48,11 +48,13 @@ impl Journal<'_> {
                     None => log::info!(delay:%, stop_timeout:%; "drain"),
                 }
             }
-            Notice::Shutdown { run } => log::info!(run = run.number, msg = "told over Node's channel"; "shutdown"),
-            Notice::Unanswered { run, signal } => log::warn!(
+            Notice::Unheard { run, signal } => {
+                log::info!(run = run.number, signal:%, msg = "the app has closed Node's channel"; "stop-signal");
+            }
+            Notice::Unheeded { run, signal } => log::warn!(
                 run = run.number,
                 signal:%,
-                msg = "Node's channel is closed or was not heeded (npm start keeps it from the app): by signal";
+                msg = "the app does not heed Node's channel, or npm start keeps it from the app";
                 "stop-signal"
             ),
             Notice::StopSignal { run, signal } => log::info!(run = run.number, signal:%; "stop-signal"),
@@ -68,12 +70,13 @@ impl Journal<'_> {
             Notice::KillRun { run, failure } => {
                 let limit = match (failure, self.config.stop.timeout) {
                     (Some(Failure::Watchdog), _) => "5s after SIGABRT".to_owned(),
-                    (_, Some(_)) => self.limit(),
+                    (_, Some(_)) => format!("after {}", self.limit()),
                     (_, None) => {
-                        format!("{}, since GUARD_STOP_TIMEOUT is none", show(self.config.stop.restart_timeout))
+                        let timeout = show(self.config.stop.restart_timeout);
+                        format!("after {timeout}, since GUARD_STOP_TIMEOUT is none")
                     }
                 };
-                log::error!(run = run.number, msg:% = format!("still running after {limit}: SIGKILL"); "kill");
+                log::error!(run = run.number, msg:% = format!("still running {limit}: SIGKILL"); "kill");
             }
             Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers still run: SIGKILL"; "kill"),
             Notice::Unkillable { run } => {
@@ -122,7 +125,7 @@ impl Journal<'_> {
                 let last = if check.is_empty() { "" } else { "; the last check: " };
                 format!("not ready within GUARD_READY_TIMEOUT={}{last}{check}", show(config.ready.timeout))
             }
-            Failure::Watchdog => "WATCHDOG=1 did not come in time: SIGABRT".to_owned(),
+            Failure::Watchdog => "no WATCHDOG=1 in time, or WATCHDOG=trigger: SIGABRT".to_owned(),
             Failure::Health => format!("health checks failed in a row: {}", config.health.retries),
         }
     }

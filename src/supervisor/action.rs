@@ -81,10 +81,10 @@ pub enum Notice {
     Draining { signal: Option<Signal>, delay: Duration },
     /// The app was told.
     StopSignal { run: RunId, signal: Signal },
-    /// The app was told over Node's channel.
-    Shutdown { run: RunId },
-    /// The app is still there, or could not be told over Node's channel, and gets its stop signal.
-    Unanswered { run: RunId, signal: Signal },
+    /// The app cannot be told over Node's channel, and gets its stop signal.
+    Unheard { run: RunId, signal: Signal },
+    /// The app was told over Node's channel, is still there, and gets its stop signal.
+    Unheeded { run: RunId, signal: Signal },
     /// Somebody at the terminal ended the app: by Ctrl-C or Ctrl-\, or by leaving a shell.
     StoppedAtTerminal { run: RunId, ending: Ending },
     /// The main process exited 0 and left others running, as one does that daemonises itself.

@@ -14,6 +14,8 @@ impl Supervisor {
         let Some(instance) = self.instances.get_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let kill_at = match run.state {
+            // What a core file may take is no stop deadline.
+            RunState::Stopping { .. } | RunState::Killing { .. } if run.failure == Some(Failure::Watchdog) => None,
             RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => kill_at,
             RunState::Killing { .. } => Some(now),
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
@@ -145,7 +147,7 @@ impl Supervisor {
             RunState::Ready { watchdog: Some(at) } if at <= now => self.fail(now, id, Failure::Watchdog),
             RunState::Starting { .. } | RunState::Ready { .. } => self.check_timeout(now, id),
             RunState::Stopping { signal: Some((at, _)), kill_at } if kill_at.is_none_or(|kill_at| at < kill_at) => {
-                self.unheard(id);
+                self.send_after_all(id, |run, signal| Notice::Unheeded { run, signal });
             }
             RunState::Draining { .. } | RunState::Stopping { .. } => {
                 run.state = RunState::Killing { give_up_at: now.after(LAST_DEADLINE) };

@@ -165,7 +165,7 @@ impl Supervisor {
             Event::WatchdogTriggered(id) => self.fail(now, id, Failure::Watchdog),
             Event::WatchdogPeriod(id, period) => self.watchdog_period(now, id, period),
             Event::TimeoutExtended(id, time) => self.timeout_extended(now, id, time),
-            Event::Unheard(id) => self.unheard(id),
+            Event::Unheard(id) => self.send_after_all(id, |run, signal| Notice::Unheard { run, signal }),
             Event::Checked(id, passed) => self.checked(now, id, passed),
             Event::Overslept(delay) => self.overslept(delay),
             Event::NothingLeft => self.nothing_left(now),

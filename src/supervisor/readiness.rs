@@ -37,7 +37,12 @@ impl Supervisor {
         let kill_at = match run.state {
             RunState::Starting { .. } | RunState::Ready { .. } => Some(now.after(timeout)),
             RunState::Draining { kill_at, .. } => kill_at,
-            RunState::Spawning | RunState::Stopping { .. } | RunState::Killing { .. } => return,
+            RunState::Stopping { kill_at, .. } => {
+                // It has heeded the message.
+                run.state = RunState::Stopping { kill_at, signal: None };
+                return;
+            }
+            RunState::Spawning | RunState::Killing { .. } => return,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
         run.state = RunState::Stopping { kill_at, signal: None };
@@ -104,7 +109,6 @@ impl Supervisor {
         if self.settings.node_ipc {
             let left = kill_at.map_or(self.settings.stop.restart_timeout, |at| at.since(now));
             self.set_state(id, RunState::Stopping { kill_at, signal: Some((now.after(left / 2), signal)) });
-            self.report(Notice::Shutdown { run: id });
             self.actions.push(Action::SayShutdown(id));
         } else {
             self.set_state(id, RunState::Stopping { kill_at, signal: None });
@@ -116,11 +120,11 @@ impl Supervisor {
     }
 
     /// The message cannot be heard, or was not heeded: the signal follows.
-    pub(super) fn unheard(&mut self, id: RunId) {
+    pub(super) fn send_after_all(&mut self, id: RunId, why: fn(RunId, Signal) -> Notice) {
         let Some(run) = self.run_mut(id) else { return };
         let RunState::Stopping { signal, .. } = &mut run.state else { return };
         if let Some((_, signal)) = signal.take() {
-            self.report(Notice::Unanswered { run: id, signal });
+            self.report(why(id, signal));
             self.actions.extend([Action::Stop(id, signal), Action::Signal(id, Signal::CONT)]);
         }
     }

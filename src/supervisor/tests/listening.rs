@@ -243,6 +243,14 @@ fn on_nodes_channel_the_signal_comes_after_half_of_what_is_left() {
 }
 
 #[test]
+fn who_says_that_it_stops_has_heeded_the_message() {
+    let mut world = World::serving(Settings { node_ipc: true, ..notify() });
+    world.step(Step::Signal(STOP));
+    assert_eq!(world.step(says(Words::Stopping)), []);
+    assert!(world.wait().contains(&Action::KillEverything), "and gets no signal before the last one");
+}
+
+#[test]
 fn a_closed_channel_means_the_signal_at_once() {
     let mut world = World::serving(Settings { node_ipc: true, ..notify() });
     world.step(Step::Signal(STOP));

@@ -3,7 +3,7 @@
 
 use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
 use super::super::{
-    Action, Ending, Event, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp, Unsent,
+    Action, Ending, Event, Failure, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp, Unsent,
 };
 use crate::config::signal::Signal;
 use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
@@ -408,6 +408,9 @@ impl World {
                 Action::SayDrain(run) | Action::SayShutdown(run) => {
                     assert!(self.mains.contains(&run), "nobody is told who has ended: {action:?}");
                     self.announced.push(run);
+                    if let Action::SayShutdown(run) = *action {
+                        self.tell_to_stop(run);
+                    }
                 }
                 Action::StartCheck(run) => {
                     assert!(self.end.is_none() && self.mains.contains(&run), "8: no health check during a drain");
@@ -440,14 +443,16 @@ impl World {
         all
     }
 
+    fn tell_to_stop(&mut self, run: RunId) {
+        assert!(!self.told.contains(&run), "no run is told to stop twice");
+        self.told.push(run);
+    }
+
     fn note(&mut self, notice: Notice) {
         match notice {
             Notice::RestartRequested { .. } => self.awaiting = true,
             Notice::Restarted { .. } | Notice::RestartFailed { .. } => self.awaiting = false,
-            Notice::Shutdown { run } | Notice::StopSignal { run, .. } => {
-                assert!(!self.told.contains(&run), "no run is told to stop twice");
-                self.told.push(run);
-            }
+            Notice::StopSignal { run, .. } => self.tell_to_stop(run),
             // Whoever asks again after that has failed means it.
             Notice::Unkillable { run } => {
                 self.told.retain(|told| *told != run);
@@ -460,7 +465,9 @@ impl World {
             Notice::Abandoned { run, .. } => {
                 self.leftovers.remove(&run);
             }
-            Notice::Unanswered { run, .. } => assert!(self.told.contains(&run), "the signal comes after the message"),
+            Notice::Unheard { run, .. } | Notice::Unheeded { run, .. } => {
+                assert!(self.told.contains(&run), "the signal comes after the message");
+            }
             Notice::Stopping { run } => {
                 assert!(!self.told.contains(&run), "whoever was told need not say that it stops");
                 self.told.push(run);
@@ -602,6 +609,8 @@ fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timesta
         Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
     };
     let runs = supervisor.runs().filter_map(|run| match run.state {
+        // The time for a core file is its own, and its leftovers have theirs.
+        RunState::Stopping { .. } if run.failure == Some(Failure::Watchdog) => None,
         RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => Some((Some(run.id), kill_at)),
         RunState::Sweeping { kill_at, .. } => Some((Some(run.id), kill_at)),
         RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
