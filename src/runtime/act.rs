@@ -46,6 +46,7 @@ impl Runtime<'_> {
             Action::StartHook { signal, left } => return self.start_hook(signal, left),
             Action::SignalHook(signal) => {
                 if let Some(pid) = self.children.hook {
+                    self.journal.hook_told = true;
                     let _ = signals::send_to_group(pid, signal);
                 }
             }
@@ -310,6 +311,7 @@ impl Runtime<'_> {
         let environment = self.environment.for_hook(signal, left);
         match hooks::start_pre_stop(self.config, &environment, self.directory.as_deref()) {
             Ok(pid) => {
+                self.journal.hook_told = false;
                 self.children.hook = Some(pid);
                 self.childless = false;
                 debug_assert_eq!(self.children.owner(pid), Owner::Hook);

@@ -26,6 +26,8 @@ pub(super) struct Journal<'a> {
     last: String,
     /// Which run guard ends that has not ended yet, and why.
     pub(super) failing: Option<(RunId, Failure)>,
+    /// The pre-stop hook got a signal from guard.
+    pub(super) hook_told: bool,
     /// Why the last health check failed.
     pub(super) check: String,
     /// Signals that nobody could take since the last start.
@@ -46,6 +48,7 @@ impl<'a> Journal<'a> {
             cause: None,
             last: "nothing was started".to_owned(),
             failing: None,
+            hook_told: false,
             check: String::new(),
             dropped: SignalSet::EMPTY,
         }
@@ -203,6 +206,9 @@ impl<'a> Journal<'a> {
     pub(super) fn hook_ended(&self, status: Status) {
         match status {
             Status::Exited(0) => log::info!(code = 0; "pre-stop-ended"),
+            Status::Signaled(signal) if self.hook_told => {
+                log::info!(signal:%, msg = "by guard: no run waits for it, or its time is over"; "pre-stop-ended")
+            }
             Status::Exited(code) => log::warn!(code, msg = "failed; the stop goes on"; "pre-stop-ended"),
             Status::Signaled(signal) => log::warn!(signal:%, msg = "failed; the stop goes on"; "pre-stop-ended"),
         }
@@ -226,7 +232,9 @@ impl<'a> Journal<'a> {
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.
     pub(super) fn check_failed(&mut self, run: RunId, status: Status, killed: bool, said: String) {
         self.check = match status {
-            _ if killed => format!("took longer than GUARD_HEALTH_TIMEOUT={}", show(self.config.health.timeout)),
+            _ if killed => {
+                format!("took longer than GUARD_HEALTH_TIMEOUT={}{}", show(self.config.health.timeout), quoted(&said))
+            }
             // guard's own probe says all there is.
             Status::Exited(_) if !said.is_empty() && self.config.is_probed() => said,
             Status::Exited(code) => format!("exited with code {code}{}", quoted(&said)),
