@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Guard, child, eventually, everywhere, fixture, pid1, status_field};
+use common::{Guard, child, children, eventually, everywhere, fixture, pid1, send, status_field};
 
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";
@@ -147,42 +147,59 @@ fn a_shell_gets_its_terminal_back() {
     assert_eq!(shell.lines_until("ready"), ["icanon", "foreground yes"]);
 }
 
+/// As PID 1, and where guard leads a session that somebody without job control has begun for it.
 #[test]
-fn as_pid_1_ctrl_z_freezes_nothing() {
+fn where_nobody_could_continue_it_ctrl_z_freezes_nothing() {
     // A worker in the app's group is frozen, and thawed, as well.
     for words in ["default TSTP serve", "fork as worker default TSTP serve . default TSTP serve"] {
-        let Some(setup) = pid1() else { return };
-        let mut guard = setup.terminal().fixture(words).start();
-        guard.line("ready");
-        guard.press(CTRL_Z);
-        guard.line("got CONT"); // the key throws away what was printed before it
-        guard.signal(libc::SIGUSR1);
-        guard.line("got USR1");
-        guard.press(CTRL_Z);
-        guard.signal(libc::SIGTERM);
-        assert_eq!(guard.code(), 143);
+        for setup in everywhere() {
+            let mut guard = setup.terminal().fixture(words).start();
+            guard.line("ready");
+            guard.press(CTRL_Z);
+            guard.line("got CONT"); // the key throws away what was printed before it
+            guard.signal(libc::SIGUSR1);
+            guard.line("got USR1");
+            guard.press(CTRL_Z);
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 143);
+        }
     }
 }
 
 #[test]
-fn elsewhere_ctrl_z_stops_both_and_sigcont_continues_both() {
-    let mut guard = child().terminal().fixture("ids default TSTP default CONT quit TERM 0 serve").start();
-    let app: i32 = guard.line_after("pid ").parse().unwrap();
-    guard.line("ready");
+fn below_a_shell_ctrl_z_stops_both_and_sigcont_continues_both() {
+    let words = "ids default TSTP default CONT quit TERM 0 serve";
+    let script = format!("'{}' -- '{}' {words}; exit $?", env!("CARGO_BIN_EXE_guard"), fixture().display());
+    let mut shell = child().terminal().program("/bin/sh").options(["-c", &script]).start();
+    let app: i32 = shell.line_after("pid ").parse().unwrap();
+    shell.line("ready");
+    let guard = children(shell.pid())[0];
     for _ in 0..2 {
-        guard.press(CTRL_Z);
-        wait_for_state(guard.pid(), 'T');
+        shell.press(CTRL_Z);
+        wait_for_state(guard, 'T');
         wait_for_state(app, 'T');
-        guard.signal(libc::SIGCONT);
-        wait_for_state(guard.pid(), 'S');
+        send(guard, libc::SIGCONT);
+        wait_for_state(guard, 'S');
         wait_for_state(app, 'S');
-        guard.signal(libc::SIGUSR1);
-        guard.line("got USR1");
+        send(guard, libc::SIGUSR1);
+        shell.line("got USR1");
     }
-    guard.press(CTRL_C);
-    guard.line("got INT");
-    guard.signal(libc::SIGTERM);
-    assert_eq!(guard.code(), 0);
+    shell.press(CTRL_C);
+    shell.line("got INT");
+    send(guard, libc::SIGTERM);
+    assert_eq!(shell.code(), 0);
+}
+
+/// Which the kernel tells the foreground and the session's leader by SIGHUP.
+#[test]
+fn the_end_of_the_terminal_is_a_stop() {
+    for setup in everywhere() {
+        let mut guard = setup.terminal().fixture("default HUP serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGHUP);
+        assert_eq!(guard.code(), 129);
+        assert!(has_logged(&guard, "stopped-at-terminal"), "{}", guard.transcript());
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
 
 impl Signal {
+    pub const HUP: Signal = Signal(1);
     pub const INT: Signal = Signal(2);
     pub const QUIT: Signal = Signal(3);
     pub const ABRT: Signal = Signal(6);

@@ -65,9 +65,10 @@ impl Ending {
         }
     }
 
-    /// Ended by Ctrl-C or Ctrl-\, or saying so as shells and many a runtime do.
+    /// Ended by Ctrl-C, Ctrl-\ or the end of the terminal, or saying so as shells and many a runtime do.
     pub(super) fn by_terminal(self) -> bool {
-        !matches!(self, Ending::Failed(..)) && [of_signal(Signal::INT), of_signal(Signal::QUIT)].contains(&self.code())
+        let signals = [Signal::INT, Signal::QUIT, Signal::HUP];
+        !matches!(self, Ending::Failed(..)) && signals.map(of_signal).contains(&self.code())
     }
 }
 

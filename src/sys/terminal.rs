@@ -2,7 +2,7 @@
 
 use super::{Pid, procfs};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid as NixPid, getpgid, getpgrp, getppid, setpgid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid as NixPid, getpgid, getpgrp, getppid, getsid, setpgid, tcgetpgrp, tcsetpgrp};
 use std::io::{IsTerminal, stdin};
 
 /// A terminal at stdin. guard blocks SIGTTOU, so it may change the foreground from the background (`tcsetpgrp(3)`).
@@ -64,9 +64,11 @@ fn is_in_foreground() -> bool {
 }
 
 /// Whether a parent may be there to continue guard if it were stopped. An engine outside of the PID namespace and an init
-/// at PID 1 that is no shell continue nobody.
+/// at PID 1 that is no shell continue nobody, nor does who has begun another session for guard, such as script(1) or sshd.
 pub fn has_job_control() -> bool {
+    let same_session = getsid(Some(getppid())).is_ok_and(|session| getsid(None) == Ok(session));
     match getppid().as_raw() {
+        _ if !same_session => false,
         0 => false,
         1 => procfs::process(1).is_some_and(|init| procfs::is_shell(&init.name)),
         _ => true,
