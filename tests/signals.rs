@@ -296,6 +296,25 @@ fn what_cleans_up_after_the_stop_signal_gets_none() {
     }
 }
 
+/// Whoever writes more to a file than he may gets SIGXFSZ (`setrlimit(2)`).
+#[test]
+fn what_the_log_brings_upon_guard_is_not_the_apps() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let script =
+        format!("ulimit -f 1; exec '{}' -- '{}' serve", env!("CARGO_BIN_EXE_guard"), common::fixture().display());
+    let setup = child().program("/bin/sh").options(["-c", &script]).env("GUARD_LOG", "debug");
+    let mut guard = setup.stderr(log.reopen().expect("it is there")).start();
+    guard.line("ready");
+    for _ in 0..20 {
+        guard.signal(libc::SIGURG);
+        guard.line("got URG");
+    }
+    assert!(log.as_file().metadata().expect("it is there").len() >= 512, "the limit is reached");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 143);
+    assert!(!guard.out().contains(&"got XFSZ"), "{}", guard.transcript());
+}
+
 #[test]
 fn the_terminals_stops_are_ignored_as_pid_1() {
     let Some(setup) = pid1() else { return };

@@ -42,7 +42,7 @@ pub struct Signals {
     rest: SignalSet,
     /// The descriptor for those (`signalfd(2)`).
     descriptor: File,
-    /// guard's own pid, which its own SIGPIPE names as the sender.
+    /// guard's own pid, which its own SIGPIPE and SIGXFSZ name as the sender.
     own: Pid,
     /// Those that were taken, in no particular order.
     taken: VecDeque<Signal>,
@@ -166,7 +166,7 @@ impl Signals {
         true
     }
 
-    /// The next of those that were taken, without SIGCHLD and guard's own SIGPIPE.
+    /// The next of those that were taken, without SIGCHLD and what guard's own writes have brought.
     pub fn pop(&mut self) -> Option<Signal> {
         self.taken.pop_front()
     }
@@ -249,7 +249,7 @@ impl Signals {
     fn meaning(&self, info: &Info) -> Option<Signal> {
         let own = |signal| match signal {
             Signal::CHLD => true,
-            Signal::PIPE => info.pid == self.own,
+            Signal::PIPE | Signal::XFSZ => info.pid == self.own,
             _ => is_announcement(signal, info.code),
         };
         Signal::from_number(info.number).filter(|&signal| !own(signal))
