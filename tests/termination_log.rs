@@ -63,6 +63,14 @@ fn what_cannot_be_written_is_told_once() {
 }
 
 #[test]
+fn a_device_is_as_good() {
+    let mut guard =
+        child().env("GUARD_TERMINATION_LOG", "/dev/null").env("GUARD_RESTART", "never").fixture("exit 7").start();
+    assert_eq!(guard.code(), 7);
+    assert!(guard.events().iter().all(|event| event.name() != "termination-log"), "{}", guard.transcript());
+}
+
+#[test]
 fn the_kill_at_the_stop_timeout_is_the_last_word() {
     for setup in everywhere() {
         let word = Word::new();

@@ -32,8 +32,11 @@ impl LastWord {
         let end = (0..=LONGEST.min(line.len())).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
         let bytes = &line.as_bytes()[..end];
         // What has no positions, a pipe or a terminal, simply gets another line.
-        match file.write_at(bytes, 0) {
-            Ok(_) => file.set_len(u64::try_from(end).unwrap_or(0)),
+        match file.write_all_at(bytes, 0) {
+            // A device cannot be cut, and need not be.
+            Ok(()) => file
+                .set_len(u64::try_from(end).unwrap_or(0))
+                .or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(error) }),
             Err(_) => file.write(bytes).map(drop),
         }
     }
