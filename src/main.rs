@@ -12,7 +12,7 @@ mod supervisor;
 mod sys;
 
 use config::Config;
-use config::layers::{Layers, Mode};
+use config::layers::{Layers, Mode, Verb};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -25,10 +25,10 @@ fn main() -> ExitCode {
         Mode::Help => print(&cli::help::text()),
         Mode::Version => print(&cli::help::version()),
         Mode::Check => Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config))),
-        Mode::Ask(verb) => cli::ask::run(verb, &layers.words).map(|answer| {
-            // The code says it all where nobody reads the text.
-            let _ = print(&answer.text);
-            answer.code
+        Mode::Ask(verb) => cli::ask::run(verb, &layers.words).and_then(|answer| match print(&answer.text) {
+            // Elsewhere the code says it all where nobody reads the text.
+            Err(error) if verb == Verb::Status => Err(error),
+            _ => Ok(answer.code),
         }),
         Mode::Probe => cli::probe::run(&layers.words).map(|()| 0),
         Mode::Run => run(layers),

@@ -160,6 +160,11 @@ fn a_squatter_on_the_name_is_no_guard() {
     answer.no("not ready: the app has not said yet that it is ready");
     let answer = beside_as(65533, &guard, &["ready", "--timeout", "500ms"]);
     assert_eq!(answer.code, 125, "another user's yes is not believed: {answer:?}");
+    // Nor does one speak for a guard that hangs.
+    guard.signal(libc::SIGSTOP);
+    let answer = beside(&guard, &[GUARD, "ready", "--timeout", "500ms"]);
+    assert_eq!(answer.code, 124, "{answer:?}");
+    guard.signal(libc::SIGCONT);
     // Root believes every user, but not what would change its terminal.
     let answer = eventually("both", || {
         let answer = beside(&guard, &[GUARD, "ready"]);

@@ -190,3 +190,16 @@ fn the_name_of_an_app_cannot_change_the_terminal() {
     let table = beside(&guard, &[GUARD, "status", "--pid", &pid]).out;
     assert!(table.chars().all(|letter| letter == '\n' || !letter.is_control()), "{table:?}");
 }
+
+#[test]
+fn a_status_that_cannot_be_written_is_an_error() {
+    let Some(setup) = common::pid1() else { return };
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    guard.until_yes(&["ready"]);
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+    for (verb, code) in [("status", 125), ("ready", 0)] {
+        let mut client = common::spawn(guard.client(&[verb]).stdout(full()).stderr(std::process::Stdio::null()));
+        assert_eq!(client.wait().expect("it ends").code(), Some(code), "{verb}");
+    }
+}

@@ -104,6 +104,7 @@ fn names_in(table: &[u8], mount_namespace: u64) -> Vec<String> {
 struct Found {
     address: Address,
     pid: Pid,
+    trusted: bool,
     app: String,
 }
 
@@ -116,7 +117,7 @@ fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> an
     }
     let (mut found, mut refusal) = (Vec::new(), None);
     while found.len() + usize::from(refusal.is_some()) < asked {
-        let Heard::Reply { address, pid, reply } = conversation.listen(deadline, None)? else { break };
+        let Heard::Reply { address, pid, trusted, reply } = conversation.listen(deadline, None)? else { break };
         if !all.contains(&address) {
             continue;
         }
@@ -124,8 +125,8 @@ fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> an
             Reply::Yes(_) if options.pid == Some(pid) => return Ok(Some(address)),
             Reply::Yes(text) => {
                 let app = text.split_once(' ').map_or(String::new(), |(_, app)| app.replace('\n', " "));
-                found.push(Found { address, pid, app });
-                if options.pid.is_none() {
+                found.push(Found { address, pid, trusted, app });
+                if options.pid.is_none() && trusted {
                     deadline = deadline.sooner(Deadline::after(GRACE));
                 }
             }
@@ -135,7 +136,9 @@ fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> an
     }
     let silent = found.len() + usize::from(refusal.is_some()) < asked;
     match (&found[..], options.pid, refusal) {
-        ([only], None, _) => Ok(Some(only.address)),
+        // Another user could speak for a guard that hangs.
+        ([only], None, _) if only.trusted || !silent => Ok(Some(only.address)),
+        ([_], None, _) => Err(NoAnswer(format!("guard has not answered in time; there is{}", list(&found))).into()),
         ([], _, Some(refusal)) => bail!(refusal),
         ([], _, None) => Err(NoAnswer("no guard has answered in time".to_owned()).into()),
         (_, Some(pid), _) if silent => {
@@ -162,7 +165,7 @@ fn ask(
     let mut process = None;
     loop {
         let (pid, reply) = match conversation.listen(deadline, process.as_ref())? {
-            Heard::Reply { address, pid, reply } if address == *guard => (pid, reply),
+            Heard::Reply { address, pid, reply, .. } if address == *guard => (pid, reply),
             Heard::Reply { .. } => continue,
             Heard::Nothing => return Err(NoAnswer("guard has not answered in time".to_owned()).into()),
             Heard::End => return Err(NoAnswer("guard has ended without an answer".to_owned()).into()),

@@ -3,6 +3,7 @@
 use super::Supervisor;
 use super::exit_code::Ending;
 use super::state::{Instance, Mode, RunId, RunState, Slot, Timestamp};
+use crate::config::Readiness;
 
 /// What there is to tell of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Supervisor {
             }
         }
         let unready = |instance: &&Instance| !instance.runs().any(|run| run.is_ready());
-        self.instances.iter().find(unready).map_or(Ok(()), |instance| Err(instance.reason()))
+        self.instances.iter().find(unready).map_or(Ok(()), |instance| Err(instance.reason(self.settings.ready.when)))
     }
 
     /// guard's end has begun.
@@ -84,12 +85,16 @@ impl Instance {
     }
 
     /// Why it cannot take work.
-    fn reason(&self) -> &'static str {
+    fn reason(&self, ready: Readiness) -> &'static str {
         match &self.slot {
             Slot::Waiting { .. } => "the app is between two runs",
             Slot::Finished { .. } => "the app has ended",
             Slot::Live(run) => match run.state {
-                RunState::Spawning | RunState::Starting { .. } => "the app has not said yet that it is ready",
+                RunState::Spawning | RunState::Starting { .. } => match ready {
+                    Readiness::Exec => "the app is being started",
+                    Readiness::Notify => "the app has not said yet that it is ready",
+                    Readiness::Health => "no health check has passed yet",
+                },
                 RunState::Ready { .. } => "ready",
                 RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => {
                     "the app is stopping"

@@ -26,6 +26,8 @@ pub(super) enum Heard {
     Reply {
         address: Address,
         pid: Pid,
+        /// It is from root or from the user that asks.
+        trusted: bool,
         reply: Reply,
     },
     /// Nothing until the deadline.
@@ -74,7 +76,8 @@ impl Conversation {
             if let (Some(address), Some(sender), Some(reply)) = (datagram.sender, datagram.credentials, reply)
                 && is_believed(sender, &reply, self.uid)
             {
-                return Ok(Heard::Reply { address, pid: sender.pid, reply });
+                let trusted = sender.uid == 0 || sender.uid == self.uid;
+                return Ok(Heard::Reply { address, pid: sender.pid, trusted, reply });
             }
         }
     }
