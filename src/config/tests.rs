@@ -34,6 +34,12 @@ fn a_flag_wins_over_its_variable() {
 }
 
 #[test]
+fn what_was_given_cannot_look_like_something_else() {
+    let errors = errors("-- app", &[("GUARD_RESTART", "a\u{1b}[31mb\nguard: c")]);
+    assert!(errors.concat().contains(r"GUARD_RESTART=a\u{1b}[31mb\nguard: c: "), "{errors:?}");
+}
+
+#[test]
 fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
     let environment = [
         ("GUARD_STOP_SIGNAL", "FOO"),
