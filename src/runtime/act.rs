@@ -283,6 +283,11 @@ impl Runtime<'_> {
         };
         if count == 0 {
             self.children.forget(id);
+        } else if let Some(run) = self.children.get_mut(id) {
+            run.left = match leftovers {
+                Leftovers::Known(processes) => Some(processes.iter().map(|process| process.pid).collect()),
+                Leftovers::Group(_) => None,
+            };
         }
         Event::Leftovers(id, count)
     }

@@ -39,6 +39,8 @@ pub(super) struct RunProcess {
     pub(super) told: Told,
     /// What its leftovers got, which are being waited for.
     pub(super) sweeping: Option<Signal>,
+    /// Those that were there at the last look, as far as they can be seen.
+    pub(super) left: Option<Vec<Pid>>,
     pub(super) notify: Option<Notify>,
     pub(super) channel: Option<NodeIpc>,
     /// What it says of itself (STATUS, `sd_notify(3)`).
@@ -82,6 +84,7 @@ impl RunProcess {
             killed: false,
             told: Told::default(),
             sweeping: None,
+            left: None,
             notify: None,
             channel: None,
             status: String::new(),

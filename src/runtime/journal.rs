@@ -223,7 +223,7 @@ impl<'a> Journal<'a> {
     /// The stop timeout, and whether anybody chose it.
     pub(super) fn limit(&self) -> String {
         let by = match self.config.origin("GUARD_STOP_TIMEOUT") {
-            Origin::Environment => "which was set".to_owned(),
+            Origin::Environment => "as set".to_owned(),
             Origin::Flag | Origin::Default => self.stop_timeout_source(),
         };
         format!("GUARD_STOP_TIMEOUT={} ({by})", self.stop_timeout())

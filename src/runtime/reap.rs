@@ -23,6 +23,7 @@ impl Runtime<'_> {
         let mut events = Vec::new();
         let before = self.signals.reaped();
         let (mut orphans, mut others) = (0, 0);
+        let mut ended = Vec::new();
         self.childless = loop {
             if orphans == MOST_ORPHANS {
                 self.signals.expect_child_news();
@@ -31,6 +32,7 @@ impl Runtime<'_> {
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
                     let owner = self.children.owner(pid);
+                    ended.push(pid);
                     *(if owner == Owner::Nobody { &mut orphans } else { &mut others }) += 1;
                     events.extend(self.ended(owner, pid, status, usage));
                 }
@@ -55,8 +57,10 @@ impl Runtime<'_> {
         }
         if any && !self.killing {
             for id in sweeping {
-                let event = self.count_leftovers(id);
-                self.dispatch(event);
+                if self.may_have_lost(id, &ended) {
+                    let event = self.count_leftovers(id);
+                    self.dispatch(event);
+                }
             }
         }
         if self.killing && self.childless {
@@ -142,6 +146,13 @@ impl Runtime<'_> {
             log::warn!(run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
         }
         has_it.then_some(Event::Suspended(id))
+    }
+
+    /// Whether one of a run's leftovers may be among those that have ended: a look at all processes for each orphan of somebody
+    /// else's would cost much.
+    fn may_have_lost(&self, id: RunId, ended: &[Pid]) -> bool {
+        let left = self.children.get(id).and_then(|run| run.left.as_ref());
+        self.childless || left.is_none_or(|left| left.iter().any(|pid| ended.contains(pid)))
     }
 
     /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).
