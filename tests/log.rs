@@ -314,3 +314,14 @@ fn an_exit_is_told_with_its_times_and_memory() {
         assert!(exit.get(key).is_some_and(|value| value.starts_with(|c: char| c.is_ascii_digit())), "{}", exit.line);
     }
 }
+
+#[test]
+fn what_is_a_number_is_one_in_json() {
+    let setup = child().env("GUARD_LOG_FORMAT", "json").env("GUARD_MAX_RESTARTS", "3");
+    let mut guard = setup.fixture("before-run 2 exit 7 quit TERM 0 serve").start();
+    guard
+        .log_line("a restart", |line| line.contains(r#""event":"restart""#) && line.contains(r#""count":1,"limit":3"#));
+    guard.line("ready");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 0);
+}

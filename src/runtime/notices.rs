@@ -5,6 +5,7 @@ use super::leftovers;
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::supervisor::{Failure, Notice, Unsent};
+use log::kv::Value;
 
 impl Journal<'_> {
     /// A decision of the core's.
@@ -12,9 +13,9 @@ impl Journal<'_> {
         match notice {
             Notice::Restarting { run, ending, count, limit, delay } => {
                 let window = show(self.config.restart.window);
-                let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+                let limit = limit.map_or(Value::from("unlimited"), Value::from);
                 let last = ending;
-                log::warn!(run = run.number + 1, last:%, count, limit:%, window:%, delay:% = show(delay); "restart");
+                log::warn!(run = run.number + 1, last:%, count, limit, window:%, delay:% = show(delay); "restart");
             }
             Notice::RestartRequested { run } => log::info!(run = run.number, msg = "asked for"; "restart-in-place"),
             Notice::NotForwarded { signal } => self.dropped(signal),
