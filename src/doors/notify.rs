@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// A datagram is no longer, in bytes: systemd takes as much (PIPE_BUF).
-const LONGEST: usize = 4096;
+pub const LONGEST: usize = 4096;
 
 /// Datagrams taken per wake-up.
 const AT_ONCE: usize = 16;

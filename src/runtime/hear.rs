@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::children::{Heir, Owner};
+use crate::doors::notify::LONGEST;
 use crate::doors::{Door, Message, Taken};
 use crate::supervisor::{Event, RunId};
 use crate::sys::poll::Token;
@@ -126,8 +127,8 @@ impl Runtime<'_> {
         if let Some(run) = self.children.get_mut(id)
             && !std::mem::replace(&mut run.was_too_long, true)
         {
-            let msg = "a datagram to the notify socket was longer than 4096 bytes, and is not heard";
-            log::warn!(run = id.number, msg; "refused");
+            let msg = format!("a datagram to the notify socket was longer than {LONGEST} bytes, and is not heard");
+            log::warn!(run = id.number, msg:%; "refused");
         }
     }
 

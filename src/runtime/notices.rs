@@ -50,7 +50,7 @@ impl Journal<'_> {
                 }
             }
             Notice::Unheard { run, signal } => {
-                log::info!(run = run.number, signal:%, msg = "the app has closed Node's channel"; "stop-signal");
+                log::info!(run = run.number, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
             }
             Notice::Unheeded { run, signal } => log::warn!(
                 run = run.number,

@@ -76,18 +76,23 @@ impl Conversation {
             if let (Some(address), Some(sender), Some(reply)) = (datagram.sender, datagram.credentials, reply)
                 && is_believed(sender, &reply, self.uid)
             {
-                let trusted = sender.uid == 0 || sender.uid == self.uid;
+                let trusted = is_trusted(sender, self.uid);
                 return Ok(Heard::Reply { address, pid: sender.pid, trusted, reply });
             }
         }
     }
 }
 
+/// Root, or the user that asks.
+fn is_trusted(sender: Credentials, own: u32) -> bool {
+    sender.uid == 0 || sender.uid == own
+}
+
 /// guard is root's or of the user that asks; root believes all, since guard may be anybody's. Another user's guard refuses,
 /// which is believed too, as it does nothing. A pid of 0 is another container's.
 fn is_believed(sender: Credentials, reply: &Reply, own: u32) -> bool {
     let refusal = matches!(reply, Reply::Refused(_));
-    sender.pid != 0 && (sender.uid == 0 || sender.uid == own || own == 0 || refusal)
+    sender.pid != 0 && (is_trusted(sender, own) || own == 0 || refusal)
 }
 
 /// Text without what could change the reader's terminal: whoever answers may be any user.
