@@ -8,8 +8,10 @@ mod doors;
 mod platform;
 mod report;
 mod runtime;
+mod signal;
 mod supervisor;
 mod sys;
+mod text;
 
 use config::Config;
 use config::layers::{Layers, Mode, Verb};

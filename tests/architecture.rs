@@ -4,20 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys"]),
-    ("cli", &["config", "doors", "sys"]),
-    ("config", &["platform"]),
+    ("cli", &["config", "doors", "sys", "text"]),
+    ("config", &["platform", "signal", "text"]),
     ("platform", &[]),
-    ("supervisor", &["config"]),
-    ("runtime", &["config", "doors", "report", "supervisor", "sys"]),
-    ("doors", &["config", "supervisor", "sys"]),
-    ("report", &["config", "sys"]),
-    ("sys", &["config"]),
+    ("signal", &[]),
+    ("text", &[]),
+    ("supervisor", &["config", "signal"]),
+    ("runtime", &["config", "doors", "report", "signal", "supervisor", "sys", "text"]),
+    ("doors", &["config", "signal", "supervisor", "sys", "text"]),
+    ("report", &["config", "sys", "text"]),
+    ("sys", &["signal"]),
 ];
 
-/// What the two rooms that others build on may be named for: plain types.
-const PLAIN: [(&str, &[&str]); 2] = [("sys", &["signal"]), ("supervisor", &["signal", "codes", "{"])];
+/// What the core may name config for: plain types.
+const PLAIN: [(&str, &[&str]); 1] = [("supervisor", &["codes", "{"])];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());

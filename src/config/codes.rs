@@ -1,7 +1,7 @@
 //! Sets of exit codes, as GUARD_SUCCESS_CODES and GUARD_NO_RESTART_CODES list them.
 
-use super::signal::{Signal, number};
 use super::values::each;
+use crate::signal::{Signal, number};
 use std::fmt;
 
 /// Exit codes as a shell shows them, a death by signal n being 128 + n, and whether an OOM kill is among them.

@@ -7,7 +7,6 @@ pub mod duration;
 pub mod entry;
 pub mod layers;
 mod problems;
-pub mod signal;
 mod suggest;
 pub mod target;
 mod values;
@@ -15,12 +14,12 @@ pub mod variables;
 mod words;
 
 use crate::platform::Platform;
+use crate::signal::Signal;
+use crate::text::printable;
 use codes::CodeSet;
 use entry::Entry;
 use layers::Layers;
-use problems::shown;
 pub use problems::{ConfigErrors, Unknown};
-use signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -185,7 +184,7 @@ impl Config {
             let by_flag = if origin == Origin::Flag { format!(" ({})", variable.flag()) } else { String::new() };
             let read = value.to_str().ok_or_else(|| "not valid UTF-8".to_owned());
             if let Err(problem) = read.and_then(|text| (variable.set)(&mut config, text)) {
-                let (name, value) = (variable.name, shown(&value.to_string_lossy()));
+                let (name, value) = (variable.name, printable(&value.to_string_lossy()));
                 errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
                 misread.push(variable.name);
             }

@@ -34,12 +34,6 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// A value as it was given, but for what could control a terminal or look like another line.
-pub(super) fn shown(value: &str) -> String {
-    let each = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    value.chars().map(each).collect()
-}
-
 impl Config {
     /// Values that are each valid, but not together, by the names of the two variables.
     pub(super) fn contradictions(&self) -> Vec<([&'static str; 2], String)> {

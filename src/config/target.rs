@@ -1,6 +1,6 @@
 //! What `guard probe` and a health check by address ask: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
 
-use super::signal::number;
+use crate::signal::number;
 use std::fmt;
 
 /// A server, and for HTTP what to ask it for.

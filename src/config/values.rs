@@ -1,8 +1,8 @@
 //! How the values of single variables are read and shown.
 
-use super::signal::Signal;
 use super::target::Target;
 use super::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap, duration, words};
+use crate::signal::Signal;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! The one table of variables: parsing, `--help`, `guard check` and the test of docs/configuration.md all read it.
 
 use super::codes::CodeSet;
-use super::signal::{Signal, number};
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, log_filter,
     optional, path, positive, show_path, show_signal_map, signal_map,
 };
 use super::{Config, duration, words};
+use crate::signal::{Signal, number};
 
 /// One setting: a variable of the environment, and the flag of the same name.
 pub struct Variable {

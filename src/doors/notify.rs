@@ -5,6 +5,7 @@ use super::{Door, Message, Taken, is_lasting};
 use crate::supervisor::{Event, RunId};
 use crate::sys::Pid;
 use crate::sys::socket::{Datagram, DatagramSocket};
+use crate::text::cut;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -122,7 +123,7 @@ impl Words {
             (b"READY", b"1") => self.ready = true,
             (b"RELOADING", b"1") => self.reloading = true,
             (b"STOPPING", b"1") => self.stopping = true,
-            (b"STATUS", text) => self.status = Some(cut(text)),
+            (b"STATUS", text) => self.status = Some(cut(&String::from_utf8_lossy(text), LONGEST_STATUS).to_owned()),
             (b"MAINPID", pid) => self.main_pid = number(pid).filter(|&pid| pid > 0).or(self.main_pid),
             (b"WATCHDOG", b"1") => self.watchdog_ping = true,
             (b"WATCHDOG", b"trigger") => self.watchdog_trigger = true,
@@ -157,14 +158,6 @@ fn microseconds(value: &[u8]) -> Option<Duration> {
 fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
-}
-
-/// Text of a bounded length, cut between characters.
-fn cut(bytes: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_STATUS + 4)]).into_owned();
-    let end = (0..=LONGEST_STATUS.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-    text.truncate(end.unwrap_or(0));
-    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How `guard status` and its kind talk with the guard that runs: a datagram each way, the answer's first word says what it
 //! is. A request is `guard 1 VERB`, where 1 is the version of all this.
 
+use crate::text::printable_lines;
 use std::time::Duration;
 
 /// Sockets that guards of one mount namespace may have at a time.
@@ -86,7 +87,7 @@ impl Reply {
     /// What a datagram answers; `None` if it is no answer that this version knows. Without what could change the reader's
     /// terminal: to root anybody may have sent it.
     pub fn parse(bytes: &[u8]) -> Option<Reply> {
-        let text = String::from_utf8_lossy(bytes).replace(|letter: char| letter.is_control() && letter != '\n', " ");
+        let text = printable_lines(&String::from_utf8_lossy(bytes));
         let (word, rest) = text.split_once(' ')?;
         Some(match word {
             "yes" => Reply::Yes(rest.to_owned()),
@@ -132,7 +133,7 @@ mod tests {
         ] {
             assert_eq!(Reply::parse(reply.to_text().as_bytes()), Some(reply));
         }
-        assert_eq!(Reply::parse(b"yes \x1b[31m\xc2\x9bred"), Some(Reply::Yes(" [31m red".to_owned())));
+        assert_eq!(Reply::parse(b"yes \x1b[31m\xc2\x9bred"), Some(Reply::Yes("\\u{1b}[31m\\u{9b}red".to_owned())));
         for wrong in ["", "yes", "maybe x", "wait 8300", "wait soon x", "wait -1 x", "wait 99999999999999999999 x"] {
             assert_eq!(Reply::parse(wrong.as_bytes()), None, "{wrong}");
         }

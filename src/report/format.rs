@@ -1,6 +1,7 @@
 //! One line an event: the record's message is the event's name, its keys and values follow.
 
 use crate::sys::clock::timestamp;
+use crate::text::cut;
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use std::fmt::Write;
@@ -12,7 +13,7 @@ const LONGEST_VALUE: usize = 400;
 pub(super) fn text(record: &Record) -> String {
     let mut line = format!("guard time={} level={} event={}", timestamp(), level(record), record.args());
     let mut append = |key: &str, value: &Value| {
-        let value = cut(value.to_string());
+        let value = shorten(value.to_string());
         let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte));
         let value = if plain { value } else { quote(&value) };
         let _ = write!(line, " {key}={value}");
@@ -25,7 +26,7 @@ pub(super) fn text(record: &Record) -> String {
 pub(super) fn json(record: &Record) -> String {
     let mut line = format!(r#"{{"time":"{}","level":"{}","event":"{}""#, timestamp(), level(record), record.args());
     let mut append = |key: &str, value: &Value| {
-        let value = value.to_u64().map_or_else(|| quote(&cut(value.to_string())), |number| number.to_string());
+        let value = value.to_u64().map_or_else(|| quote(&shorten(value.to_string())), |number| number.to_string());
         let _ = write!(line, ",{}:{value}", quote(key));
     };
     let _ = record.key_values().visit(&mut Pairs(&mut append));
@@ -52,10 +53,9 @@ fn level(record: &Record) -> &'static str {
 }
 
 /// At most so much of a text, and a sign that there was more.
-pub fn cut(mut value: String) -> String {
+pub fn shorten(mut value: String) -> String {
     if value.len() > LONGEST_VALUE {
-        let end = (0..=LONGEST_VALUE).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
-        value.truncate(end);
+        value.truncate(cut(&value, LONGEST_VALUE).len());
         value.push('…');
     }
     value
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut_between_characters() {
-        let cut = cut("ä".repeat(1000));
-        assert!(cut.len() <= LONGEST_VALUE + 3 && cut.ends_with('…'));
+        let value = shorten("ä".repeat(1000));
+        assert!(value.len() <= LONGEST_VALUE + 3 && value.ends_with('…'));
     }
 }

@@ -1,5 +1,6 @@
 //! The termination log: a small file from which Kubernetes and others read why a container ended.
 
+use crate::text::cut;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -29,13 +30,12 @@ impl LastWord {
     pub fn say(&self, text: &str) -> io::Result<()> {
         let Some(mut file) = self.0.as_ref() else { return Ok(()) };
         let line = format!("{text}\n");
-        let end = (0..=LONGEST.min(line.len())).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
-        let bytes = &line.as_bytes()[..end];
+        let bytes = cut(&line, LONGEST).as_bytes();
         // What has no positions, a pipe or a terminal, simply gets another line.
         match file.write_all_at(bytes, 0) {
             // A device cannot be cut, and need not be.
             Ok(()) => file
-                .set_len(u64::try_from(end).unwrap_or(0))
+                .set_len(u64::try_from(bytes.len()).unwrap_or(0))
                 .or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(error) }),
             Err(_) => file.write(bytes).map(drop),
         }

@@ -5,7 +5,7 @@ mod last_word;
 pub mod status;
 mod writer;
 
-pub use format::cut;
+pub use format::shorten;
 pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};

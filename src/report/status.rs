@@ -2,6 +2,7 @@
 
 use super::format::quote;
 use crate::config::duration::{show, show_seconds};
+use crate::text::printable;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub fn table(status: &Status) -> String {
         status.version,
         status.pid,
         show(whole(status.uptime)),
-        plain(&status.app),
+        printable(&status.app),
         if status.stopping { "stopping, " } else { "" },
     );
     if status.refused > 0 {
@@ -81,7 +82,7 @@ pub fn table(status: &Status) -> String {
             instance.last_exit.clone().unwrap_or("-".to_owned()),
             if pid.is_some() { mebibytes(instance.memory) } else { "-".to_owned() },
             if pid.is_some() { format!("{}s", show_seconds(instance.cpu)) } else { "-".to_owned() },
-            plain(&instance.says),
+            printable(&instance.says),
         ]
     });
     let rows: Vec<[String; 10]> = [HEAD.map(str::to_owned)].into_iter().chain(rows).collect();
@@ -142,11 +143,6 @@ fn mebibytes(bytes: u64) -> String {
     format!("{}.{}M", tenths / 10, tenths % 10)
 }
 
-/// Text of the app's, without what could change the reader's terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +197,7 @@ app: node server.js
 not ready: the app is between two runs
 
 instance  run  pid  state                       up      restarts  last exit  memory  cpu    status
-0         3    17   ready                       1h5m5s  2         SIGSEGV    54.2M   1.25s  up  [31m\"red\"
+0         3    17   ready                       1h5m5s  2         SIGSEGV    54.2M   1.25s  up \\u{1b}[31m\"red\"
 1         -    -    backoff, next run in 350ms  -       2         -          -       -
 ";
         assert_eq!(table(&status()), expected);

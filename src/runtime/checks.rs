@@ -3,9 +3,9 @@
 use super::children::Check;
 use super::hear::Which;
 use super::{Runtime, hooks};
-use crate::config::signal::Signal;
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
+use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
 use crate::sys::process::Status;
 use crate::sys::spawn::{Output, Program, Start};

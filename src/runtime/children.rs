@@ -1,11 +1,11 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
 use super::leftovers::Told;
-use crate::config::signal::Signal;
 use crate::doors::Door;
 use crate::doors::health::Health;
 use crate::doors::node_ipc::NodeIpc;
 use crate::doors::notify::Notify;
+use crate::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::process::{Status, Usage};

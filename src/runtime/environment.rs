@@ -1,7 +1,7 @@
 //! The environment that the app, its health checks and the hooks get.
 
-use crate::config::signal::Signal;
 use crate::config::{Config, duration};
+use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;

@@ -2,9 +2,9 @@
 
 use super::leftovers;
 use crate::config::duration::{show, show_seconds};
-use crate::config::signal::Signal;
 use crate::config::{Config, Origin};
 use crate::report::LastWord;
+use crate::signal::Signal;
 use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
 use crate::sys::procfs::{self, Process};

@@ -21,9 +21,9 @@ mod shell;
 mod stream;
 mod wait;
 
-use crate::config::signal::Signal;
 use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
+use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;

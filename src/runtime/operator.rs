@@ -113,7 +113,7 @@ impl Runtime<'_> {
 
     /// The command, of which a datagram may not hold all.
     fn app(&self) -> String {
-        report::cut(self.config.command_line())
+        report::shorten(self.config.command_line())
     }
 
     fn status(&self) -> Status {

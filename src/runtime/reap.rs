@@ -2,7 +2,7 @@
 
 use super::children::{Heir, Owner};
 use super::{MOST_ORPHANS, Runtime};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, RunId};
 use crate::sys::Pid;
 use crate::sys::process::{self, Status, Usage, Wait};

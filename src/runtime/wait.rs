@@ -7,7 +7,7 @@
 use super::hear::Which;
 use super::{MOST_ORPHANS, Runtime};
 use crate::config::Scope;
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::signal_set::SignalSet;
 use crate::sys::signals::Orphans;

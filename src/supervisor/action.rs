@@ -3,7 +3,7 @@
 use super::exit_code::{Ending, Failure};
 use super::linger::Unsent;
 use super::state::RunId;
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::time::Duration;
 
 /// A thing to do.

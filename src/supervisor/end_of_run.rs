@@ -4,7 +4,7 @@ use super::exit_code::{Ending, Failure};
 use super::restart::{Verdict, worth};
 use super::state::{Mode, RunId, RunState, Slot, Timestamp, earlier};
 use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 
 impl Supervisor {
     pub(super) fn exited(&mut self, now: Timestamp, id: RunId, ending: Ending) {

@@ -2,7 +2,7 @@
 
 use super::event::SpawnError;
 use crate::config::codes::CodeSet;
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::fmt;
 
 /// guard's own error: bad configuration, no resources to begin.

@@ -29,8 +29,8 @@ pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR};
 pub use linger::Unsent;
 pub use state::{RunId, Timestamp};
 
-use crate::config::signal::Signal;
 use crate::config::{HealthSettings, Readiness, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
+use crate::signal::Signal;
 use health::Checks;
 use restart::{History, Jitter};
 use state::{End, Instance, Mode, Run, RunState, Slot, earlier};

@@ -4,7 +4,7 @@ use super::exit_code::Failure;
 use super::state::{Instance, Run, RunId, RunState, Slot, Timestamp};
 use super::{Action, Notice, Supervisor};
 use crate::config::Readiness;
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::time::Duration;
 
 /// Between SIGABRT, which may write a core file, and SIGKILL.

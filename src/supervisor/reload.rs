@@ -3,7 +3,7 @@
 use super::state::{Mode, Run, RunId, Slot, Timestamp};
 use super::stop::drain;
 use super::{Notice, Supervisor};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::time::Duration;
 
 impl Supervisor {

@@ -2,8 +2,8 @@
 
 use super::state::{Instance, RunId, RunState, Slot, Timestamp};
 use super::{Action, Notice, Supervisor};
-use crate::config::signal::Signal;
 use crate::config::{Meaning, Scope};
+use crate::signal::Signal;
 
 impl Supervisor {
     pub(super) fn suspended(&mut self, id: RunId) {

@@ -6,7 +6,7 @@ use super::exit_code::{Ending, Failure};
 use super::health::Checks;
 use super::linger::Linger;
 use super::restart::History;
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::fmt;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use super::linger::Linger;
 use super::restart::worth;
 use super::state::{End, Instance, Mode, Run, RunState, Slot, Timestamp, earlier};
 use super::{Action, Hook, LAST_DEADLINE, Notice, Supervisor};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::time::Duration;
 
 impl Supervisor {

@@ -2,7 +2,7 @@
 //! that reaches PID 1 before it is blocked is lost for good. A constructor in `.init_array` comes before both.
 
 use super::signal_set::{SignalSet, change_mask};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static MASK: AtomicU64 = AtomicU64::new(0);

@@ -1,7 +1,7 @@
 //! Waiting for children, and facts about the process itself.
 
 use super::{Errno, Pid};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};

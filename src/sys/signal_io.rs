@@ -2,7 +2,7 @@
 //! waits for signals need not wait for descriptors besides.
 
 use super::{Errno, Pid, process};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The signal that announces, unless another is asked for.

@@ -1,6 +1,6 @@
 //! Sets of signals, and the mask of the thread, with every number that the kernel has (`signal(7)`).
 
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 
 /// A set of signals, as the kernel has it: bit n - 1 is signal n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

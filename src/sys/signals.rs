@@ -7,7 +7,7 @@ use super::poll::{Poll, Token};
 use super::signal_io::{BELL, announce, is_announcement};
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid, process, socket};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::time::TimeSpec;
 use signal_hook::low_level::pipe;

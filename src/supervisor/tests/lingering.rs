@@ -2,7 +2,7 @@
 
 use super::super::{Action, Ending, Notice, Settings};
 use super::world::{Leftovers, STOP, Step, UNIT, World, run, settings};
-use crate::config::signal::Signal;
+use crate::signal::Signal;
 use std::time::Duration;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

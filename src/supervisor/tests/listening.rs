@@ -2,8 +2,8 @@
 
 use super::super::{Action, Ending, Failure, Notice, Settings};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
-use crate::config::signal::Signal;
 use crate::config::{HealthSettings, Readiness};
+use crate::signal::Signal;
 use std::time::Duration;
 
 /// READY=1 is waited for, for one unit; a stop takes four.

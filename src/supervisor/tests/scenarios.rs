@@ -3,8 +3,8 @@
 use super::super::{Action, Ending, Notice, RunId, Settings, SpawnError};
 use super::world::{Leftovers, STOP, Step, UNIT, World, run, settings, signal};
 use crate::config::codes::CodeSet;
-use crate::config::signal::Signal;
 use crate::config::{Meaning, RestartPolicy};
+use crate::signal::Signal;
 use std::time::Duration;
 
 /// No drain delay and no hook: a stop request is the stop signal.

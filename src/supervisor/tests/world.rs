@@ -5,8 +5,8 @@ use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
 use super::super::{
     Action, Ending, Event, Failure, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp, Unsent,
 };
-use crate::config::signal::Signal;
 use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
+use crate::signal::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ impl Signal {
 }
 
 /// A number of digits alone; Rust's own parser takes a sign too.
-pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
+pub fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
