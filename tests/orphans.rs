@@ -4,7 +4,6 @@ mod common;
 
 use common::{Guard, children, eventually, everywhere, send, sleeps_at_rest, status_field};
 use std::fs;
-use std::path::PathBuf;
 
 #[test]
 fn orphans_are_reaped() {
@@ -62,14 +61,6 @@ fn who_ends_together_with_orphans_is_not_overlooked() {
     }
 }
 
-/// Waits until guard reaps by the batch, which is while it watches the app through a descriptor, or no longer does.
-fn reaps_by_the_batch(guard: &Guard, expected: bool) {
-    let descriptors = PathBuf::from(format!("/proc/{}/fd", guard.pid()));
-    let links = || fs::read_dir(&descriptors).expect("guard lives").flatten().map(|entry| fs::read_link(entry.path()));
-    let watches = || links().flatten().any(|link| link.to_string_lossy().contains("[pidfd]"));
-    eventually("a stream of orphans, or its end", || (watches() == expected).then_some(()));
-}
-
 /// The only child that lives.
 fn only_child(guard: &Guard) -> i32 {
     eventually("a single child", || match children(guard.pid())[..] {
@@ -86,16 +77,13 @@ fn a_stream_of_orphans_keeps_nobody_else_waiting_and_all_are_reaped() {
         for _ in 1..3 {
             let main = guard.line_after("pid ").parse().expect("a pid");
             guard.line("ready");
-            reaps_by_the_batch(&guard, true);
             guard.signal(libc::SIGUSR2);
             guard.line("got USR2");
-            reaps_by_the_batch(&guard, true);
             send(guard.pid_outside(main), libc::SIGKILL);
         }
         let main = guard.line_after("pid ").parse().expect("a pid");
         guard.line("ready");
         assert_eq!(only_child(&guard), guard.pid_outside(main));
-        reaps_by_the_batch(&guard, false);
         sleeps_at_rest(guard.pid());
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 7);

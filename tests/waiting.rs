@@ -1,29 +1,13 @@
-//! How guard waits: for signals alone where descriptors announce themselves by signals, and for both where they cannot.
-//! Nobody is to see a difference.
+//! What guard hears, and in which order, however it waits: messages, deaths and signals, each in the presence of others.
 
-#![allow(unsafe_code, reason = "nix has no call for another's limits")]
+#![allow(unsafe_code, reason = "nix has no call for leases")]
 
 mod common;
 
 use common::{Guard, Setup, catchable, everywhere, sleeps_at_rest};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::ptr;
-
-/// What a sandbox may not have.
-const SANDBOXES: [&str; 4] = ["", "forbid FIOASYNC", "forbid rt_sigpending", "sigpending 0"];
-
-fn sandboxes() -> impl Iterator<Item = Setup> {
-    SANDBOXES.iter().flat_map(|words| everywhere().into_iter().map(|setup| setup.inherits(words)))
-}
-
-/// The number of the system call in which guard sleeps.
-fn sleeps_in(guard: &Guard) -> i64 {
-    sleeps_at_rest(guard.pid());
-    let call = fs::read_to_string(format!("/proc/{}/syscall", guard.pid())).expect("proc(5) tells");
-    call.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
-}
 
 fn stop(mut guard: Guard) {
     guard.signal(libc::SIGTERM);
@@ -32,20 +16,8 @@ fn stop(mut guard: Guard) {
 }
 
 #[test]
-fn it_waits_for_signals_alone_where_it_can() {
-    for (words, expected) in SANDBOXES.iter().zip([true, false, true, true]) {
-        for setup in everywhere() {
-            let mut guard = setup.inherits(words).fixture("serve").start();
-            guard.line("ready");
-            assert_eq!(sleeps_in(&guard) == libc::SYS_rt_sigtimedwait, expected, "{words}");
-            stop(guard);
-        }
-    }
-}
-
-#[test]
 fn whoever_speaks_is_heard() {
-    for setup in sandboxes() {
+    for setup in everywhere() {
         let setup = setup.env("GUARD_READY", "notify").fixture("on USR1 READY=1 on USR2 STATUS=well serve");
         let mut guard = setup.start();
         guard.line("ready");
@@ -61,49 +33,28 @@ fn whoever_speaks_is_heard() {
     }
 }
 
-/// What announces need not queue.
 #[test]
-fn whoever_speaks_is_heard_however_many_signals_are_pending() {
+fn a_signal_and_a_message_at_once_are_both_heard() {
     for setup in everywhere() {
-        let mut guard = setup.env("GUARD_READY", "notify").fixture("on USR1 READY=1 serve").start();
-        guard.line("ready");
-        assert_eq!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: prlimit(2) reads a limit.
-        let result = unsafe { libc::prlimit(guard.pid(), libc::RLIMIT_SIGPENDING, &raw const none, ptr::null_mut()) };
-        assert_eq!(result, 0);
-        guard.signal(libc::SIGUSR1);
-        guard.event("ready");
-        assert_eq!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
-        guard.ask(&["ready"]).yes("ready");
-        assert!(!guard.out().contains(&"got IO"), "{}", guard.transcript());
-        stop(guard);
-    }
-}
-
-/// Descriptors announce themselves by the same signal.
-#[test]
-fn somebodys_sigio_is_passed_on_beside_an_announcement() {
-    for setup in sandboxes() {
         let setup = setup.env("GUARD_READY", "notify").fixture("fork on USR1 READY=1 as child ids serve . serve");
         let mut guard = setup.start();
         let child = guard.line_after("child pid ").parse().expect("a pid");
         guard.line("ready");
         let child = guard.pid_outside(child);
-        for announced_first in [true, false] {
+        for message_first in [true, false] {
             sleeps_at_rest(guard.pid());
             guard.signal(libc::SIGSTOP);
             common::eventually("a stop", || common::status_field(guard.pid(), "State:").starts_with('T').then_some(()));
-            let announce = |guard: &mut Guard| {
+            let speak = |guard: &mut Guard| {
                 common::send(child, libc::SIGUSR1);
                 guard.line("child got USR1");
             };
-            if announced_first {
-                announce(&mut guard);
+            if message_first {
+                speak(&mut guard);
             }
             guard.signal(libc::SIGIO);
-            if !announced_first {
-                announce(&mut guard);
+            if !message_first {
+                speak(&mut guard);
             }
             guard.signal(libc::SIGCONT);
             guard.line("got IO");
@@ -117,7 +68,7 @@ fn somebodys_sigio_is_passed_on_beside_an_announcement() {
 
 #[test]
 fn whoever_ends_is_followed() {
-    for setup in sandboxes() {
+    for setup in everywhere() {
         let mut guard = setup.fixture("before-run 3 exit 1 ids serve").start();
         let main = guard.line_after("pid ").parse().expect("a pid");
         guard.line("ready");
@@ -131,7 +82,7 @@ fn whoever_ends_is_followed() {
 fn every_signal_comes_through() {
     const TERMINAL: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
     const MEANING_MORE: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGCONT];
-    for setup in sandboxes() {
+    for setup in everywhere() {
         let mut guard = setup.env("GUARD_RESTART", "never").fixture("quit 64 3 serve").start();
         guard.line("ready");
         sleeps_at_rest(guard.pid());
@@ -143,26 +94,6 @@ fn every_signal_comes_through() {
         assert_eq!(guard.code(), 3);
         let got = guard.out().iter().filter(|line| line.starts_with("got ") && **line != "got CONT").count();
         assert_eq!(got, signals.len(), "{}", guard.transcript());
-    }
-}
-
-/// The fixture needs the system call itself.
-#[test]
-fn it_does_without_the_system_call_for_that() {
-    for setup in everywhere() {
-        let script = "trap 'exit 7' USR1; trap 'echo got HUP' HUP; test $GUARD_RUN = 2 || exit 1; echo ready; while :; do sleep 0.01; done";
-        let mut guard = setup
-            .inherits("forbid rt_sigtimedwait")
-            .env("GUARD_NO_RESTART_CODES", "7")
-            .app(["sh", "-c", script])
-            .start();
-        guard.line("ready");
-        assert_ne!(sleeps_in(&guard), libc::SYS_rt_sigtimedwait);
-        guard.signal(libc::SIGHUP);
-        guard.line("got HUP");
-        guard.ask(&["ready"]).yes("ready");
-        guard.signal(libc::SIGUSR1);
-        assert_eq!(guard.code(), 7);
     }
 }
 
@@ -183,8 +114,8 @@ fn dead_unseen(setup: Setup, signals: &[i32]) -> Guard {
 /// It was meant for the run that has died, and would kill one that does not handle it yet.
 #[test]
 fn a_signal_from_after_the_death_of_a_run_is_not_for_the_next() {
-    for setup in sandboxes() {
-        let mut guard = dead_unseen(setup, &[&[libc::SIGUSR1], &[libc::SIGRTMAX() - 1; 30][..]].concat());
+    for setup in everywhere() {
+        let mut guard = dead_unseen(setup, &[&[libc::SIGUSR1], &[libc::SIGRTMAX() - 1; 2_000][..]].concat());
         let mut dropped = ["signal-dropped"; 2].map(|name| guard.event(name).get("signal").map(str::to_owned));
         dropped.sort();
         assert_eq!(dropped.map(Option::unwrap), ["SIGRTMIN+29", "SIGUSR1"]);
@@ -201,7 +132,7 @@ fn a_signal_from_after_the_death_of_a_run_is_not_for_the_next() {
 
 #[test]
 fn after_a_stop_request_there_is_no_run_though_one_has_died_before() {
-    for setup in sandboxes() {
+    for setup in everywhere() {
         let mut guard = dead_unseen(setup, &[libc::SIGTERM]);
         assert_eq!(guard.code(), 137);
         assert_eq!(guard.out().iter().filter(|line| **line == "ready").count(), 1, "{}", guard.transcript());
@@ -235,23 +166,19 @@ impl Lease {
     }
 }
 
-/// The signal that announces is looked for at the first spawn.
 #[test]
-fn a_signal_from_during_the_first_spawn_keeps_nobody_waiting() {
+fn a_signal_from_during_the_first_spawn_reaches_the_run() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let app = common::fixture_at(directory.path(), "app");
-    for (words, alone) in SANDBOXES.iter().zip([true, false, true, true]) {
-        for setup in everywhere() {
-            let lease = Lease::of(&app);
-            // Blocked for the app, so that it cannot come before the app can take it.
-            let setup = setup.inherits(words).inherits("block 64").app([app.as_os_str(), "serve".as_ref()]);
-            let mut guard = setup.start();
-            common::eventually("the spawn", || lease.is_waited_for().then_some(()));
-            guard.signal(64);
-            lease.give_back();
-            guard.line("got 64");
-            assert_eq!(sleeps_in(&guard) == libc::SYS_rt_sigtimedwait, alone, "{words}");
-            stop(guard);
-        }
+    for setup in everywhere() {
+        let lease = Lease::of(&app);
+        // Blocked for the app, so that it cannot come before the app can take it.
+        let setup = setup.inherits("block 64").app([app.as_os_str(), "serve".as_ref()]);
+        let mut guard = setup.start();
+        common::eventually("the spawn", || lease.is_waited_for().then_some(()));
+        guard.signal(64);
+        lease.give_back();
+        guard.line("got 64");
+        stop(guard);
     }
 }

@@ -153,12 +153,6 @@ impl Children {
         self.runs.iter().rev().find(|run| !run.reaped).map(|run| run.pid)
     }
 
-    /// All that guard has started itself and not yet reaped.
-    pub(super) fn started(&self) -> impl Iterator<Item = Pid> {
-        let mains = self.runs.iter().filter(|run| !run.reaped).map(|run| run.pid);
-        mains.chain(self.checks.iter().map(|check| check.pid)).chain(self.hook)
-    }
-
     pub(super) fn runs(&self) -> impl Iterator<Item = &RunProcess> {
         self.runs.iter()
     }
@@ -174,16 +168,6 @@ impl Children {
         }
     }
 
-    /// The one child whose end makes a difference, if there is just one.
-    pub(super) fn only(&self) -> Option<Pid> {
-        match &self.runs[..] {
-            [run] if !run.reaped && run.heir.is_none() && self.checks.is_empty() && self.hook.is_none() => {
-                Some(run.pid)
-            }
-            _ => None,
-        }
-    }
-
     /// Whether this is the group of a hook or a health check, which are no part of a run.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
         self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)
@@ -196,23 +180,5 @@ impl Children {
                 run.heir = Some(Heir::Ended(status, usage));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guards_own_are_those_that_it_started_and_has_not_reaped() {
-        let (old, new) = (RunId { instance: 0, number: 1 }, RunId { instance: 0, number: 2 });
-        let mut children = Children { hook: Some(30), ..Children::default() };
-        children.add(RunProcess::new(old, 10, Timestamp::default()));
-        children.add(RunProcess::new(new, 11, Timestamp::default()));
-        children.checks.push(Check { run: new, pid: 20, output: None, said: String::new(), killed: false });
-        if let Some(run) = children.get_mut(old) {
-            run.reaped = true;
-        }
-        assert_eq!(children.started().collect::<Vec<_>>(), [11, 20, 30]);
     }
 }

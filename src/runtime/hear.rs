@@ -83,11 +83,14 @@ impl Runtime<'_> {
         self.heed(taken);
     }
 
-    /// Reads what a run said before it ended.
-    pub(super) fn hear_last(&mut self, id: RunId) {
-        let notify = self.children.get_mut(id).and_then(|run| run.notify.as_mut());
-        if let Some(taken) = notify.map(|notify| notify.take_rest()) {
-            self.heed(taken);
+    /// Reads what all runs have said up to now.
+    pub(super) fn hear_runs(&mut self) {
+        let runs: Vec<RunId> = self.children.runs().filter(|run| run.notify.is_some()).map(|run| run.id).collect();
+        for id in runs {
+            let notify = self.children.get_mut(id).and_then(|run| run.notify.as_mut());
+            if let Some(taken) = notify.map(|notify| notify.take_rest()) {
+                self.heed(taken);
+            }
         }
     }
 

@@ -18,8 +18,6 @@ mod operator;
 mod outer;
 mod reap;
 mod shell;
-mod stream;
-mod wait;
 
 use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
@@ -29,7 +27,6 @@ use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
 use crate::sys::poll::Poll;
 use crate::sys::process;
-use crate::sys::signal_set::SignalSet;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
@@ -46,7 +43,6 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
-use stream::Stream;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
@@ -66,8 +62,8 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
 /// A poll that ends this much too late means that guard, and the app with it, was kept from running.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// So many orphans are taken before it is another's turn.
-const MOST_ORPHANS: u32 = 64;
+/// How long guard waits before it tries again what the kernel has refused for lack of memory or descriptors.
+const RETRY: Duration = Duration::from_secs(1);
 
 struct Runtime<'a> {
     config: &'a Config,
@@ -75,16 +71,17 @@ struct Runtime<'a> {
     supervisor: Supervisor,
     /// Empty between two events; kept, since to allocate it anew would delay each signal.
     actions: Vec<Action>,
-    /// How orphans come.
-    stream: Stream,
     /// The core's next one, which only an event can change.
     deadline: Option<Timestamp>,
     poll: Poll,
     signals: Signals,
-    /// guard may wait for signals alone, since descriptors announce themselves.
-    by_signals: bool,
-    /// Those that are merely passed on.
-    plain: SignalSet,
+    /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
+    /// where the kernel did not answer.
+    reap_at: Option<Timestamp>,
+    /// The kernel did not answer when guard last asked about its children, and the log says so.
+    wait_failed: bool,
+    /// When guard tries again to open its control socket.
+    open_control_at: Option<Timestamp>,
     children: Children,
     journal: Journal<'a>,
     control: Option<Control>,
@@ -136,12 +133,12 @@ impl<'a> Runtime<'a> {
                 seed: seed(),
             }),
             actions: Vec::new(),
-            stream: Stream::new(),
             deadline: None,
             poll,
             signals,
-            by_signals: false,
-            plain: SignalSet::EMPTY,
+            reap_at: None,
+            wait_failed: false,
+            open_control_at: None,
             children: Children::default(),
             journal: Journal::new(config),
             control: None,
@@ -164,15 +161,12 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        self.wait(Some(Timestamp::default()));
+        self.signals.receive(self.poll.wait(Some(Duration::ZERO)));
         self.reap();
-        while let Some(signal) = self.signals.pop() {
-            self.dispatch(Event::Signal(signal));
-        }
+        self.handle_signals();
         // Before there is an app, which may ask at once.
         self.open_control();
         self.dispatch(Event::Start);
-        self.try_signals();
         loop {
             if let Some(code) = self.exit {
                 return code;
@@ -182,50 +176,71 @@ impl<'a> Runtime<'a> {
     }
 
     /// Waits for something to happen, and tells the core of it.
+    ///
+    /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
+    /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
-        // The time is only looked at where something is due.
-        let due = self.deadline.map(|deadline| (deadline, self.clock.now()));
-        let doors = self.wait(self.deadline);
-        let woken = due.map(|_| self.clock.now());
-        if let Some(delay) = due.zip(woken).and_then(|((deadline, before), now)| overslept(deadline, before, now)) {
+        let retry = [self.reap_at, self.open_control_at].into_iter().flatten().min();
+        // guard reads the clock only where something is due.
+        let before = self.deadline.or(retry).map(|_| self.clock.now());
+        let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
+        let tokens = self.poll.wait(self.deadline.into_iter().chain(retry).min().map(timeout));
+        let woken = before.map(|_| self.clock.now());
+        self.signals.receive(tokens.clone());
+        if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
+            && let Some(delay) = overslept(deadline, before, woken)
+        {
             self.dispatch(Event::Overslept(delay));
         }
-        // What a run has said comes before its death, and its death before what a signal asks of it: signals were taken
-        // before the reap, lest the wake-up for a later death is lost, and are believed after it. A signal that came alone is
-        // not kept waiting.
-        let is_notify = |which: &Which| matches!(which, Which::Notify(_));
-        doors.iter().filter(|which| is_notify(which)).for_each(|which| self.hear(*which));
-        let reap_first = self.signals.child_news() || !doors.is_empty();
-        if reap_first {
-            self.reap();
+        let doors: Vec<Which> = tokens.filter_map(Which::of).collect();
+        let is_notify = |which: &&Which| matches!(which, Which::Notify(_));
+        doors.iter().filter(is_notify).for_each(|which| self.hear(*which));
+        if !self.signals.take_child_news() && doors.is_empty() {
+            // No child had ended before these signals came.
+            self.handle_signals();
         }
-        while self.exit.is_none()
-            && let Some(signal) = self.signals.pop()
-        {
-            self.receive(signal);
-        }
-        if !reap_first {
-            self.reap();
-        }
+        self.reap();
+        self.handle_signals();
         doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
-        // Only what was due before the doors were read: guard may have stood still since then, and what is said meanwhile
-        // comes first.
-        if self.deadline.zip(woken).is_some_and(|(deadline, woken)| deadline <= woken) {
+        let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
+        if is_due(self.open_control_at) {
+            self.open_control();
+        }
+        // Only what was due when the wait ended: guard may have stood still since then, and what was said meanwhile comes
+        // first.
+        if is_due(self.deadline) {
             self.dispatch(Event::Timeout);
         }
     }
 
-    /// The door that is not a run's. Without it guard cannot be asked, and runs all the same.
+    /// Gives the signals that were received to the core.
+    fn handle_signals(&mut self) {
+        while self.exit.is_none()
+            && let Some(signal) = self.signals.pop()
+        {
+            // A shell may have put guard into the foreground again: the app belongs there.
+            if signal == Signal::CONT {
+                self.look_at_terminal();
+            }
+            self.dispatch(Event::Signal(signal));
+        }
+    }
+
+    /// Opens the door that is not a run's. Without it guard cannot be asked, and runs all the same; it tries again later.
     fn open_control(&mut self) {
+        let again = self.open_control_at.take().is_some();
         match Control::open() {
             Ok(control) => self.control = self.attend(Which::Control, control),
-            Err(error) => log::warn!(error:%; "control-socket"),
+            Err(error) if !again => log::warn!(error:%; "control-socket"),
+            Err(_) => {}
+        }
+        if self.control.is_none() {
+            self.open_control_at = Some(self.clock.now().after(RETRY));
         }
     }
 
     /// Gives an event to the core, does what it says, and gives it the answers.
     fn dispatch(&mut self, event: Event) {
-        self.end_stream();
         let (mut next, mut answers) = (Some(event), VecDeque::new());
         let mut actions = std::mem::take(&mut self.actions);
         while let Some(event) = next {
@@ -244,14 +259,6 @@ impl<'a> Runtime<'a> {
         if let Some(outer) = &mut self.outer {
             outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
         }
-    }
-
-    fn receive(&mut self, signal: Signal) {
-        // A shell may have put guard into the foreground again: the app belongs there.
-        if signal == Signal::CONT {
-            self.look_at_terminal();
-        }
-        self.dispatch(Event::Signal(signal));
     }
 }
 

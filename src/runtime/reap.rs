@@ -1,11 +1,20 @@
 //! Who has ended, whose it was, and what that means to the core.
 
 use super::children::{Heir, Owner};
-use super::{MOST_ORPHANS, Runtime};
+use super::{RETRY, Runtime};
 use crate::signal::Signal;
-use crate::supervisor::{Ending, Event, RunId};
+use crate::supervisor::{Ending, Event, RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::process::{self, Status, Usage, Wait};
+
+/// So many children are reaped before it is the turn of signals and doors.
+const MOST: usize = 256;
+
+/// What the kernel tells of a child.
+enum News {
+    Ended(Owner, Pid, Status, Usage),
+    Stopped(Pid, Signal),
+}
 
 /// Whether another process takes the place of a main process that has ended.
 enum Succession {
@@ -16,47 +25,50 @@ enum Succession {
     Ended(Status, Usage),
 }
 
+impl News {
+    fn ended(&self) -> Option<Pid> {
+        match self {
+            News::Ended(_, pid, ..) => Some(*pid),
+            News::Stopped(..) => None,
+        }
+    }
+}
+
 impl Runtime<'_> {
-    /// Takes every dead child, and tells the core of those it knows. Where there are many it lets the others have a turn
-    /// in between, lest a flood of orphans holds back a signal.
+    /// Reaps every child that has ended, and tells the core of those that are guard's own.
+    ///
+    /// guard reads what the runs have said once more between the reaping and the events: what a process said before it
+    /// ended is in its socket by then, whichever process it was.
     pub(super) fn reap(&mut self) {
-        let mut events = Vec::new();
-        let before = self.signals.reaped();
-        let (mut orphans, mut others) = (0, 0);
-        let mut ended = Vec::new();
-        self.childless = loop {
-            if orphans == MOST_ORPHANS {
-                self.signals.expect_child_news();
-                break false;
+        let mut news = self.wait_for_children();
+        let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
+        if !ended.is_empty() {
+            self.hear_runs();
+        }
+        if news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
+            // What is queued for a run that has ended is not for the next one.
+            self.signals.receive_all();
+        }
+        // An orphan may be the one that a main process has named its successor.
+        news.sort_by_key(|news| !matches!(news, News::Ended(Owner::Nobody, ..)));
+        for news in news {
+            let event = match news {
+                News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
+                News::Stopped(pid, signal) => self.stopped(pid, signal),
+            };
+            if let Some(event) = event {
+                self.dispatch(event);
             }
-            match process::wait() {
-                Wait::Ended(pid, status, usage) => {
-                    let owner = self.children.owner(pid);
-                    ended.push(pid);
-                    *(if owner == Owner::Nobody { &mut orphans } else { &mut others }) += 1;
-                    events.extend(self.ended(owner, pid, status, usage));
-                }
-                Wait::Stopped(pid, signal) => events.extend(self.stopped(pid, signal)),
-                Wait::Nothing => break false,
-                Wait::NoChildren => break true,
-            }
-        };
-        let any = orphans + others > 0;
+        }
         if self.childless {
-            events.extend(self.lost());
+            for event in self.lost() {
+                self.dispatch(event);
+            }
         }
-        let sweeping: Vec<_> = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id).collect();
-        // Whoever is waited for is no mere orphan.
-        if others == 0 && sweeping.is_empty() && !self.killing {
-            self.count_orphans(before, orphans);
-        } else {
-            self.end_stream();
-        }
-        for event in events {
-            self.dispatch(event);
-        }
+        let any = !ended.is_empty();
         if any && !self.killing {
-            for id in sweeping {
+            let sweeping = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id);
+            for id in sweeping.collect::<Vec<_>>() {
                 if self.may_have_lost(id, &ended) {
                     let event = self.count_leftovers(id);
                     self.dispatch(event);
@@ -70,12 +82,49 @@ impl Runtime<'_> {
         }
     }
 
+    /// Takes what the kernel has to tell of children, up to a bound. A main process that has ended gets no signal from
+    /// here on, since its pid may soon be another's.
+    fn wait_for_children(&mut self) -> Vec<News> {
+        let mut all = Vec::new();
+        self.childless = false;
+        self.reap_at = None;
+        while all.len() < MOST {
+            match process::wait() {
+                Wait::Ended(pid, status, usage) => {
+                    let owner = self.children.owner(pid);
+                    if let Owner::Run(id) = owner
+                        && let Some(run) = self.children.get_mut(id)
+                    {
+                        run.reaped = true;
+                    }
+                    all.push(News::Ended(owner, pid, status, usage));
+                }
+                Wait::Stopped(pid, signal) => all.push(News::Stopped(pid, signal)),
+                Wait::Nothing => {
+                    self.wait_failed = false;
+                    return all;
+                }
+                Wait::NoChildren => {
+                    self.childless = true;
+                    return all;
+                }
+                Wait::Failed(error) => {
+                    if !std::mem::replace(&mut self.wait_failed, true) {
+                        log::error!(error = error.desc(), msg = "wait4(2) fails; guard tries again"; "wait-failed");
+                    }
+                    self.reap_at = Some(self.clock.now().after(RETRY));
+                    return all;
+                }
+            }
+        }
+        // At once: that time is over.
+        self.reap_at = Some(Timestamp::default());
+        all
+    }
+
     fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
         match owner {
             Owner::Run(id) => {
-                self.children.get_mut(id)?.reaped = true;
-                // What it said before it died is read before its death is believed.
-                self.hear_last(id);
                 let (status, usage) = match self.succeed(id, pid, status) {
                     Succession::Done => return None,
                     Succession::Ended(status, usage) => (status, usage),

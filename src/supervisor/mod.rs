@@ -130,19 +130,12 @@ impl Supervisor {
     /// Takes one event and puts what is to be done about it into `actions`, which is empty, in this order.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         std::mem::swap(&mut self.actions, actions);
-        if let Event::Signal(signal) = event
-            && self.is_passed_on(signal)
-        {
-            // Nothing else can follow from it, so nothing keeps it waiting.
-            self.forward(signal);
-        } else {
-            // What has come together with the end of a run is heard before another one follows.
-            let may_spawn = matches!(event, Event::Start | Event::Timeout | Event::Spawned(_) | Event::SpawnFailed(..));
-            self.take(now, event);
-            self.settle(now);
-            if may_spawn {
-                self.spawn_next(now);
-            }
+        // What has come together with the end of a run is heard before another one follows.
+        let may_spawn = matches!(event, Event::Start | Event::Timeout | Event::Spawned(_) | Event::SpawnFailed(..));
+        self.take(now, event);
+        self.settle(now);
+        if may_spawn {
+            self.spawn_next(now);
         }
         std::mem::swap(&mut self.actions, actions);
     }

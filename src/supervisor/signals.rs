@@ -36,23 +36,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether all that this signal means is that the runs get it, once there have been some.
-    pub fn is_plain(&self, signal: Signal) -> bool {
-        let mapped = self.settings.signal_map.iter().any(|(from, _)| *from == signal);
-        !mapped && !self.is_stop_request(signal) && !suspends(signal)
-    }
-
-    /// The run that such a signal goes to; `None` where it goes to several, to none, or waits for the first one.
-    pub fn receiver(&self) -> Option<RunId> {
-        let mut living = self.living();
-        living.next().filter(|_| living.next().is_none() && self.begun())
-    }
-
-    /// Whether this signal is merely passed on now.
-    pub(super) fn is_passed_on(&self, signal: Signal) -> bool {
-        self.is_plain(signal) && self.begun()
-    }
-
     /// Every instance has had a run.
     fn begun(&self) -> bool {
         self.instances.iter().all(|instance| match &instance.slot {

@@ -14,7 +14,6 @@ pub mod output;
 pub mod poll;
 pub mod process;
 pub mod procfs;
-mod signal_io;
 pub mod signal_set;
 pub mod signals;
 pub mod socket;

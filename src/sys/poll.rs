@@ -1,86 +1,65 @@
-//! A set of descriptors (`epoll(7)`): to look at it costs the same however many there are, and one that is closed has left.
+//! The one set of descriptors that guard waits for (`epoll(7)`). A descriptor that is closed has left the set.
 
-use super::{Errno, signal_io};
+use super::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-/// What a descriptor is known by.
+/// The number that a descriptor is known by.
 pub type Token = u64;
 
-/// Descriptors that may have something.
-pub struct Poll {
-    epoll: Epoll,
-    /// Each of them announces itself, see [`signal_io`].
-    announced: Cell<bool>,
-    /// None had anything at the last look, and none came in since.
-    quiet: Cell<bool>,
-    /// Waits for room to write, which is not announced.
-    writing: Cell<Option<Token>>,
-}
+/// Descriptors, each with its token.
+pub struct Poll(Epoll);
 
 impl Poll {
     /// An empty set, closed on exec.
     pub fn new() -> Result<Poll, Errno> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Poll { epoll, announced: Cell::new(true), quiet: Cell::new(true), writing: Cell::new(None) })
+        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Poll)
     }
 
-    /// Puts a socket or a pipe in, until it is closed, and has it announce itself.
+    /// Adds a descriptor that guard reads from. Its token comes back from each wait while there is something to read or
+    /// its other end is closed.
     pub fn add(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
-        self.add_unannounced(descriptor, token)?;
-        if signal_io::announce(descriptor).is_err() {
-            self.announced.set(false);
-        }
-        // What it had before is not announced.
-        self.quiet.set(false);
-        Ok(())
+        self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
-    /// Puts one in, until it is closed, that cannot announce itself, or need not.
-    pub fn add_unannounced(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
-        self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, token))
-    }
-
-    /// Puts one in, once, until it can be written to. Said again, it is in again.
+    /// Adds a descriptor, or arms it again. Its token comes back once, when there is room to write.
     pub fn add_once_for_writing(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
         let mut event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token);
-        match self.epoll.add(descriptor, event) {
-            Err(Errno::EEXIST) => self.epoll.modify(descriptor, &mut event)?,
-            result => result?,
+        match self.0.add(descriptor, event) {
+            Err(Errno::EEXIST) => self.0.modify(descriptor, &mut event),
+            result => result,
         }
-        self.writing.set(Some(token));
-        Ok(())
     }
 
-    /// Whether a signal tells of all that comes in, those apart that were added unannounced. Of what is there already
-    /// [`Poll::is_quiet`] tells.
-    pub fn is_announced(&self) -> bool {
-        self.announced.get() && self.writing.get().is_none()
-    }
-
-    /// Whether there was nothing at the last look. What has come since then has announced itself.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet.get()
-    }
-
-    /// Those that can be read from, or whose other ends are closed. What is left, since no more than a few are told at a
-    /// time, comes next.
-    pub fn look(&self) -> impl Iterator<Item = Token> + use<> {
-        let mut events = [EpollEvent::empty(); 8];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO);
-        let events = events.into_iter().take(count.unwrap_or(0)).map(|event| event.data());
-        self.quiet.set(count == Ok(0));
-        if events.clone().any(|token| self.writing.get() == Some(token)) {
-            self.writing.set(None);
-        }
-        events
+    /// Waits until a descriptor has something, a signal's handler has run, or `timeout` is over; `None` is no limit.
+    /// Returns the tokens of some descriptors that have something; the next wait returns the others.
+    pub fn wait(&self, timeout: Option<Duration>) -> impl Iterator<Item = Token> + Clone + use<> {
+        const MOST: usize = 16;
+        let mut events = [EpollEvent::empty(); MOST];
+        // EINTR is the only error that there can be.
+        let count = self.0.wait(&mut events, milliseconds(timeout)).unwrap_or(0);
+        events.into_iter().take(count).map(|event| event.data())
     }
 }
 
-/// It can be read from while one of those in the set has something (`epoll(7)`).
-impl AsFd for Poll {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+/// Rounded up, since a timeout that is rounded down ends too early again and again, and no more than epoll takes, 24 days.
+fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else { return EpollTimeout::NONE };
+    let milliseconds = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_rounded_up_and_bounded() {
+        for (micros, expected) in [(0, 0_u8), (1, 1), (1_000, 1), (1_001, 2)] {
+            assert_eq!(milliseconds(Some(Duration::from_micros(micros))), EpollTimeout::from(expected));
+        }
+        assert_eq!(milliseconds(Some(Duration::MAX)), EpollTimeout::MAX);
+        assert_eq!(milliseconds(None), EpollTimeout::NONE);
     }
 }

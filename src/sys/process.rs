@@ -19,6 +19,8 @@ pub enum Wait {
     Nothing,
     /// There are no children.
     NoChildren,
+    /// The kernel did not answer, which says nothing of the children.
+    Failed(Errno),
 }
 
 /// How a process ended. nix's decoder refuses real-time signals.
@@ -60,25 +62,8 @@ pub fn wait() -> Wait {
         // SAFETY: where there is a pid, there is a usage.
         Ok(pid) => decode(pid, raw, Usage(unsafe { usage.assume_init() })),
         Err(Errno::EINTR) => wait(),
-        Err(_) => Wait::NoChildren,
-    }
-}
-
-/// Takes a child that has ended, and does not ask how (`wait4(2)`). `false` if it has not, or is none.
-pub fn reap(pid: Pid) -> bool {
-    // SAFETY: wait4(2) may be given no place for what it knows.
-    unsafe { libc::wait4(pid, std::ptr::null_mut(), libc::WNOHANG, std::ptr::null_mut()) == pid }
-}
-
-/// Whether [`wait`] would have more to say than that nothing has happened (`waitid(2)`).
-pub fn has_news() -> bool {
-    let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
-    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-    // SAFETY: waitid(2) writes what it knows; of that only the number is read, which is zero where nothing has happened.
-    unsafe {
-        (*info.as_mut_ptr()).si_signo = 0;
-        let result = libc::syscall(libc::SYS_waitid, libc::P_ALL, 0, info.as_mut_ptr(), flags, 0);
-        result != 0 || (*info.as_ptr()).si_signo != 0
+        Err(Errno::ECHILD) => Wait::NoChildren,
+        Err(error) => Wait::Failed(error),
     }
 }
 
