@@ -79,16 +79,30 @@ fn main() {
     let at_rest = |init: &&mut Init| init.command.is_some();
     // pm2-runtime puts its own pipes between the app and us, and takes most of a second to start.
     let shims = |init: &&mut Init| init.command.is_some() && init.name != "pm2-runtime";
-    measure_binaries(inits.iter_mut().filter(shims));
-    measure_idle(&app, inits.iter_mut().filter(at_rest).collect());
-    measure_start(&app, inits.iter_mut().filter(shims).collect());
-    measure_signals(&app, inits.iter_mut().filter(shims).collect());
-    for (word, title) in [("stream", "CPU an orphan in a stream, µs"), ("orphans", "alone, µs")] {
-        measure_orphans(&app, inits.iter_mut().filter(shims).collect(), word, title);
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|word| word == name);
+    if wanted("binaries") {
+        measure_binaries(inits.iter_mut().filter(shims));
     }
-    let mut bare = Init::new(BARE_LOOP, None, &[]);
-    measure_restarts(&app, &mut inits[0], &mut bare);
-    inits.push(bare);
+    if wanted("idle") {
+        measure_idle(&app, inits.iter_mut().filter(at_rest).collect());
+    }
+    if wanted("start") {
+        measure_start(&app, inits.iter_mut().filter(shims).collect());
+    }
+    if wanted("signals") {
+        measure_signals(&app, inits.iter_mut().filter(shims).collect());
+    }
+    if wanted("orphans") {
+        for (word, title) in [("stream", "CPU an orphan in a stream, µs"), ("orphans", "alone, µs")] {
+            measure_orphans(&app, inits.iter_mut().filter(shims).collect(), word, title);
+        }
+    }
+    if wanted("restarts") {
+        let mut bare = Init::new(BARE_LOOP, None, &[]);
+        measure_restarts(&app, &mut inits[0], &mut bare);
+        inits.push(bare);
+    }
     print_table(&inits);
 }
 

@@ -39,6 +39,11 @@ impl Notify {
         Ok(format!("@{}", String::from_utf8_lossy(&self.socket.name()?)))
     }
 
+    /// Whether there is something to take.
+    pub fn has_something(&self) -> bool {
+        self.socket.has_something()
+    }
+
     /// Takes all that is left of what the run has said, when it has ended.
     pub fn take_rest(&mut self) -> Taken {
         self.take_up_to(REST)

@@ -1,8 +1,8 @@
 //! What comes in through the doors.
 
 use super::Runtime;
-use super::children::{Heir, Owner};
-use crate::doors::notify::LONGEST;
+use super::children::{Heir, Owner, RunProcess};
+use crate::doors::notify::{LONGEST, Notify};
 use crate::doors::{Door, Message, Taken};
 use crate::supervisor::{Event, RunId};
 use crate::sys::poll::Token;
@@ -85,10 +85,11 @@ impl Runtime<'_> {
 
     /// Reads what all runs have said up to now.
     pub(super) fn hear_runs(&mut self) {
-        let runs: Vec<RunId> = self.children.runs().filter(|run| run.notify.is_some()).map(|run| run.id).collect();
-        for id in runs {
+        let speaks = |run: &&RunProcess| run.notify.as_ref().is_some_and(Notify::has_something);
+        let speaking: Vec<RunId> = self.children.runs().filter(speaks).map(|run| run.id).collect();
+        for id in speaking {
             let notify = self.children.get_mut(id).and_then(|run| run.notify.as_mut());
-            if let Some(taken) = notify.map(|notify| notify.take_rest()) {
+            if let Some(taken) = notify.map(Notify::take_rest) {
                 self.heed(taken);
             }
         }

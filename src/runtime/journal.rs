@@ -117,8 +117,8 @@ impl<'a> Journal<'a> {
         let failing = failing.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
         let run = run.number;
         let uptime = format!("{}s", show_seconds(uptime));
-        let max_rss = format!("{}.{}M", usage.max_rss() / 1024, usage.max_rss() % 1024 * 10 / 1024);
-        let (user, system) = (format!("{}s", show_seconds(usage.user())), format!("{}s", show_seconds(usage.system())));
+        let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
+        let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
         match ending {
             Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) | Ending::Failed(_, code) => log::log!(
                 level, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"

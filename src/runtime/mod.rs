@@ -38,6 +38,7 @@ use hear::Which;
 use journal::Journal;
 use operator::Waiting;
 use outer::Outer;
+use reap::News;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
@@ -75,6 +76,8 @@ struct Runtime<'a> {
     deadline: Option<Timestamp>,
     poll: Poll,
     signals: Signals,
+    /// Empty between two turns, and kept so that no orphan costs an allocation.
+    news: Vec<News>,
     /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
     /// where the kernel did not answer.
     reap_at: Option<Timestamp>,
@@ -136,6 +139,7 @@ impl<'a> Runtime<'a> {
             deadline: None,
             poll,
             signals,
+            news: Vec::new(),
             reap_at: None,
             wait_failed: false,
             open_control_at: None,

@@ -11,7 +11,8 @@ use crate::sys::process::{self, Status, Usage, Wait};
 const MOST: usize = 256;
 
 /// What the kernel tells of a child.
-enum News {
+#[derive(Clone, Copy)]
+pub(super) enum News {
     Ended(Owner, Pid, Status, Usage),
     Stopped(Pid, Signal),
 }
@@ -40,9 +41,10 @@ impl Runtime<'_> {
     /// guard reads what the runs have said once more between the reaping and the events: what a process said before it
     /// ended is in its socket by then, whichever process it was.
     pub(super) fn reap(&mut self) {
-        let mut news = self.wait_for_children();
-        let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
-        if !ended.is_empty() {
+        let mut news = std::mem::take(&mut self.news);
+        self.wait_for_children(&mut news);
+        let any = news.iter().any(|news| matches!(news, News::Ended(..)));
+        if any {
             self.hear_runs();
         }
         if news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
@@ -51,7 +53,7 @@ impl Runtime<'_> {
         }
         // An orphan may be the one that a main process has named its successor.
         news.sort_by_key(|news| !matches!(news, News::Ended(Owner::Nobody, ..)));
-        for news in news {
+        for &news in &news {
             let event = match news {
                 News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
                 News::Stopped(pid, signal) => self.stopped(pid, signal),
@@ -65,11 +67,10 @@ impl Runtime<'_> {
                 self.dispatch(event);
             }
         }
-        let any = !ended.is_empty();
         if any && !self.killing {
             let sweeping = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id);
             for id in sweeping.collect::<Vec<_>>() {
-                if self.may_have_lost(id, &ended) {
+                if self.may_have_lost(id, &news) {
                     let event = self.count_leftovers(id);
                     self.dispatch(event);
                 }
@@ -80,12 +81,13 @@ impl Runtime<'_> {
         } else if self.killing && any {
             self.kill_everything();
         }
+        news.clear();
+        self.news = news;
     }
 
     /// Takes what the kernel has to tell of children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
-    fn wait_for_children(&mut self) -> Vec<News> {
-        let mut all = Vec::new();
+    fn wait_for_children(&mut self, all: &mut Vec<News>) {
         self.childless = false;
         self.reap_at = None;
         while all.len() < MOST {
@@ -102,24 +104,23 @@ impl Runtime<'_> {
                 Wait::Stopped(pid, signal) => all.push(News::Stopped(pid, signal)),
                 Wait::Nothing => {
                     self.wait_failed = false;
-                    return all;
+                    return;
                 }
                 Wait::NoChildren => {
                     self.childless = true;
-                    return all;
+                    return;
                 }
                 Wait::Failed(error) => {
                     if !std::mem::replace(&mut self.wait_failed, true) {
                         log::error!(error = error.desc(), msg = "wait4(2) fails; guard tries again"; "wait-failed");
                     }
                     self.reap_at = Some(self.clock.now().after(RETRY));
-                    return all;
+                    return;
                 }
             }
         }
         // At once: that time is over.
         self.reap_at = Some(Timestamp::default());
-        all
     }
 
     fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
@@ -199,9 +200,10 @@ impl Runtime<'_> {
 
     /// Whether one of a run's leftovers may be among those that have ended: a look at all processes for each orphan of somebody
     /// else's would cost much.
-    fn may_have_lost(&self, id: RunId, ended: &[Pid]) -> bool {
+    fn may_have_lost(&self, id: RunId, news: &[News]) -> bool {
         let left = self.children.get(id).and_then(|run| run.left.as_ref());
-        self.childless || left.is_none_or(|left| left.iter().any(|pid| ended.contains(pid)))
+        let ended = || news.iter().filter_map(News::ended);
+        self.childless || left.is_none_or(|left| ended().any(|pid| left.contains(&pid)))
     }
 
     /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).

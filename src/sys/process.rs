@@ -32,22 +32,19 @@ pub enum Status {
 
 /// What a process used, its reaped children included (`getrusage(2)`).
 #[derive(Clone, Copy, Debug)]
-pub struct Usage(libc::rusage);
+pub struct Usage {
+    /// Largest resident set, in KiB.
+    pub max_rss: u64,
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+}
 
 impl Usage {
-    /// Largest resident set, in KiB.
-    pub fn max_rss(&self) -> u64 {
-        u64::try_from(self.0.ru_maxrss).unwrap_or(0)
-    }
-
-    /// CPU time in user mode.
-    pub fn user(&self) -> Duration {
-        duration(self.0.ru_utime)
-    }
-
-    /// CPU time in the kernel.
-    pub fn system(&self) -> Duration {
-        duration(self.0.ru_stime)
+    fn new(usage: &libc::rusage) -> Usage {
+        let max_rss = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+        Usage { max_rss, user: duration(usage.ru_utime), system: duration(usage.ru_stime) }
     }
 }
 
@@ -60,7 +57,7 @@ pub fn wait() -> Wait {
     match Errno::result(result) {
         Ok(0) => Wait::Nothing,
         // SAFETY: where there is a pid, there is a usage.
-        Ok(pid) => decode(pid, raw, Usage(unsafe { usage.assume_init() })),
+        Ok(pid) => decode(pid, raw, Usage::new(unsafe { usage.assume_init_ref() })),
         Err(Errno::EINTR) => wait(),
         Err(Errno::ECHILD) => Wait::NoChildren,
         Err(error) => Wait::Failed(error),

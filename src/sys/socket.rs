@@ -91,6 +91,11 @@ impl DatagramSocket {
         Ok(address.as_abstract().unwrap_or_default().to_vec())
     }
 
+    /// Whether there is a datagram to take.
+    pub fn has_something(&self) -> bool {
+        nix_socket::recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK.union(MsgFlags::MSG_DONTWAIT)).is_ok()
+    }
+
     /// Takes the next datagram, no more of it than this many bytes; `WouldBlock` if there is none.
     pub fn receive(&self, longest: usize) -> io::Result<Datagram> {
         let mut bytes: Vec<u8> = Vec::with_capacity(longest);
