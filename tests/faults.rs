@@ -43,18 +43,51 @@ fn a_control_socket_that_cannot_be_opened_is_opened_later() {
         guard.line("ready");
         guard.event("control-socket");
         assert_eq!(guard.ask(&["ready", "--timeout", "50ms"]).code, 125);
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: prlimit(2) writes a limit or reads one.
-        let results = unsafe {
-            let read = libc::prlimit(guard.pid(), libc::RLIMIT_NOFILE, ptr::null(), &raw mut limit);
-            limit.rlim_cur = limit.rlim_max;
-            [read, libc::prlimit(guard.pid(), libc::RLIMIT_NOFILE, &raw const limit, ptr::null_mut())]
-        };
-        assert_eq!(results, [0, 0]);
+        let limit = limit(guard.pid(), libc::RLIMIT_NOFILE);
+        set_limit(guard.pid(), libc::RLIMIT_NOFILE, limit.rlim_max);
         eventually("an answer", || (guard.ask(&["ready"]).code == 0).then_some(()));
         let told = guard.events().iter().filter(|event| event.name() == "control-socket").count();
         assert_eq!(told, 1, "{}", guard.transcript());
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
+}
+
+#[test]
+fn without_memory_guard_goes_on() {
+    for setup in everywhere() {
+        let settings = [("GUARD_BACKOFF_MAX", "100ms"), ("GUARD_STOP_TIMEOUT", "1s"), ("GUARD_LOG", "debug")];
+        let setup = settings.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+        let mut guard = setup.fixture("fork as worker deaf serve . ids deaf serve").start();
+        let main = guard.line_after("pid ").parse().expect("a pid");
+        guard.line("ready");
+        let before = limit(guard.pid(), libc::RLIMIT_AS).rlim_cur;
+        // guard gets no memory at all, and neither does the next run, which begins with guard's limits.
+        set_limit(guard.pid(), libc::RLIMIT_AS, 4096);
+        common::send(guard.pid_outside(main), libc::SIGKILL);
+        for _ in 0..3 {
+            guard.event("restart");
+            assert_eq!(guard.ask(&["status"]).code, 0, "{}", guard.transcript());
+        }
+        set_limit(guard.pid(), libc::RLIMIT_AS, before);
+        guard.line("ready");
+        set_limit(guard.pid(), libc::RLIMIT_AS, 4096);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137, "{}", guard.transcript());
+        assert!(guard.events().iter().any(|event| event.name() == "end"), "{}", guard.transcript());
+    }
+}
+
+fn limit(pid: i32, resource: libc::__rlimit_resource_t) -> libc::rlimit {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: prlimit(2) writes a limit.
+    assert_eq!(unsafe { libc::prlimit(pid, resource, ptr::null(), &raw mut limit) }, 0);
+    limit
+}
+
+/// Sets the soft limit.
+fn set_limit(pid: i32, resource: libc::__rlimit_resource_t, soft: libc::rlim_t) {
+    let limit = libc::rlimit { rlim_cur: soft, ..limit(pid, resource) };
+    // SAFETY: prlimit(2) reads a limit.
+    assert_eq!(unsafe { libc::prlimit(pid, resource, &raw const limit, ptr::null_mut()) }, 0);
 }

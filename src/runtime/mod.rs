@@ -26,10 +26,10 @@ use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
 use crate::sys::poll::Poll;
-use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
+use crate::sys::{process, reserve};
 use anyhow::Context;
 use children::Children;
 use clock::Clock;
@@ -47,6 +47,7 @@ use std::time::Duration;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
+    reserve::grow_stack();
     let poll = Poll::new().context("cannot wait for anything")?;
     let signals = Signals::new(&poll).context("cannot take signals")?;
     let init = process::id() == 1;

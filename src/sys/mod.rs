@@ -14,6 +14,7 @@ pub mod output;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+pub mod reserve;
 pub mod signal_set;
 pub mod signals;
 pub mod socket;
