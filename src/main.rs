@@ -57,8 +57,9 @@ fn run(layers: Layers) -> anyhow::Result<u8> {
     })
 }
 
-/// Writes to stdout, which nothing else does: it is the app's.
+/// Writes to stdout, which nothing else does: it is the app's. Text of unknown origin in it has been made one line before;
+/// what else could control the terminal is escaped here.
 fn print(text: &str) -> anyhow::Result<u8> {
-    std::io::stdout().write_all(text.as_bytes())?;
+    std::io::stdout().write_all(text::printable_lines(text).as_bytes())?;
     Ok(0)
 }

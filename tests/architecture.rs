@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
 const ROOMS: [(&str, &[&str]); 11] = [
-    ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys"]),
+    ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys", "text"]),
     ("cli", &["config", "doors", "sys", "text"]),
     ("config", &["platform", "signal", "text"]),
     ("platform", &[]),

@@ -82,6 +82,80 @@ fn the_documentation_lists_exactly_the_variables_of_help() {
     assert_eq!(documented, listed);
 }
 
+/// What a terminal would obey, and what would look like a line of guard's own.
+const HOSTILE: &str = "\u{1b}[31m\r\u{9b}1m\nguard: forged";
+
+/// Nothing that guard said controls a terminal or begins a line that guard did not begin.
+#[track_caller]
+fn assert_harmless(guard: &Guard) {
+    for line in guard.out().into_iter().chain(guard.err()) {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(line != "guard: forged" && line != "guard: guard: forged", "{}", guard.transcript());
+    }
+    let said = [guard.out(), guard.err()].concat().join("\n");
+    assert!(said.contains(r"\u{1b}[31m\r\u{9b}1m\nguard: forged"), "{}", guard.transcript());
+}
+
+#[test]
+fn what_was_given_cannot_control_the_terminal() {
+    let option = format!("--{HOSTILE}");
+    let value = format!("--restart={HOSTILE}");
+    let [timeout, pid] = ["timeout", "pid"].map(|name| format!("--{name}={HOSTILE}"));
+    let (url, host) = (format!("http://{HOSTILE}/"), format!("x{HOSTILE}"));
+    for (variable, words) in [
+        (Some("GUARD_RESTART"), &["--", "true"][..]),
+        (Some("GUARD_LOG"), &["check"]),
+        (Some(HOSTILE), &["check", "--restart=sometimes"]),
+        (None, &[&option, "--", "true"]),
+        (None, &[&value, "--", "true"]),
+        (None, &[HOSTILE, "true"]),
+        (None, &["node", HOSTILE]),
+        (None, &["ready", HOSTILE]),
+        (None, &["stop", &option]),
+        (None, &["status", &timeout]),
+        (None, &["restart", &pid]),
+        (None, &["probe", &url]),
+        (None, &["probe", &host]),
+        (None, &["probe", &option]),
+        (None, &["probe", &timeout]),
+        (None, &["probe", "http://localhost/", HOSTILE]),
+    ] {
+        let setup = match variable {
+            Some(HOSTILE) => child().env(format!("GUARD_{HOSTILE}"), "x"),
+            Some(name) => child().env(name, HOSTILE),
+            None => child(),
+        };
+        assert_harmless(&end(setup.options(words.iter().copied()), 125));
+    }
+}
+
+#[test]
+fn check_shows_what_was_given_without_control_characters() {
+    let directory = tempfile::tempdir().unwrap();
+    let odd = directory.path().join(HOSTILE);
+    std::fs::create_dir(&odd).unwrap();
+    for name in ["GUARD_CHDIR", "GUARD_DRAIN_FILE", "GUARD_TERMINATION_LOG"] {
+        assert_harmless(&end(child().env(name, &odd).options(["check"]), 0));
+    }
+    for (name, before) in
+        [("GUARD_PRE_STOP", "sh -c "), ("GUARD_HEALTH_CHECK", "exec:sh -c "), ("GUARD_LOG", "guard::")]
+    {
+        let value = if name == "GUARD_LOG" { format!("{before}{HOSTILE}") } else { format!("{before}'{HOSTILE}'") };
+        assert_harmless(&end(child().env(name, value).options(["check"]), 0));
+    }
+    assert_harmless(&end(child().env(format!("GUARD_{HOSTILE}"), "x").options(["check"]), 0));
+    assert_harmless(&end(child().options(["check", "--", "app", HOSTILE]), 0));
+}
+
+/// env_logger prints what it cannot read itself, and panics if nobody reads that.
+#[test]
+fn a_log_filter_is_read_by_guard_alone() {
+    for filter in ["guard=warn=info", "x/y=info", "info/x", "guard::a/b", "guard::a/b/c"] {
+        let guard = end(child().env("GUARD_LOG", filter).fixture("exit 0"), 125);
+        assert!(guard.err().iter().all(|line| line.starts_with("guard: ")), "{}", guard.transcript());
+    }
+}
+
 /// The value of a variable, as the app of a guard with this configuration sees the effect of it.
 fn stop_timeout(setup: Setup) -> String {
     setup.fixture("env exit 0").start().line_after("env GUARD_STOP_TIMEOUT=")

@@ -2,6 +2,7 @@
 
 use crate::config::variables::VARIABLES;
 use crate::config::{Config, Origin, duration};
+use crate::text::printable;
 use std::fmt::Write;
 
 /// A column is no wider; what is longer moves the rest of its line.
@@ -11,12 +12,12 @@ const WIDEST: usize = 50;
 pub fn text(config: &Config) -> String {
     let mut text = String::new();
     let command = if config.command.is_empty() { "none given".to_owned() } else { config.command_line() };
-    let _ = writeln!(text, "command: {command}");
+    let _ = writeln!(text, "command: {}", printable(&command));
     let platform = config.platform;
     let own = duration::show(platform.own_timeout);
     let _ = writeln!(text, "platform: {}, whose own stop timeout is {own}\n", platform.name);
     let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0).min(WIDEST);
-    let values = VARIABLES.each_ref().map(|variable| (variable.show)(config));
+    let values = VARIABLES.each_ref().map(|variable| printable(&(variable.show)(config)));
     let name_width = width(&mut VARIABLES.iter().map(|variable| variable.name.len()));
     let value_width = width(&mut values.iter().map(String::len));
     for (variable, value) in VARIABLES.iter().zip(&values) {
@@ -28,7 +29,7 @@ pub fn text(config: &Config) -> String {
         let _ = writeln!(text, "{:<name_width$}  {value:<value_width$}  {origin}", variable.name);
     }
     for unknown in &config.warnings {
-        let _ = writeln!(text, "\nwarning: {unknown}");
+        let _ = writeln!(text, "\nwarning: {}", printable(&unknown.to_string()));
     }
     text
 }

@@ -3,6 +3,7 @@
 use crate::config::duration;
 use crate::config::target::Target;
 use crate::sys::clock::Deadline;
+use crate::text::printable;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
@@ -32,7 +33,7 @@ impl std::fmt::Display for Failed {
 
 /// Passes, or fails with [`Failed`] or with what is wrong with the words.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
-    let (target, timeout) = parse(words)?;
+    let (target, timeout) = parse(words).map_err(|problem| anyhow::Error::msg(printable(&problem)))?;
     let name = target.to_string();
     let (sender, receiver) = channel();
     let work = move || {
@@ -49,7 +50,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     }
 }
 
-fn parse(words: &[OsString]) -> anyhow::Result<(Target, Duration)> {
+fn parse(words: &[OsString]) -> Result<(Target, Duration), String> {
     let mut target = None;
     let mut timeout = Duration::from_secs(1);
     let mut words = words.iter().map(|word| word.to_string_lossy());
@@ -57,7 +58,7 @@ fn parse(words: &[OsString]) -> anyhow::Result<(Target, Duration)> {
         let value = match word.split_once('=') {
             Some(("--timeout", value)) => Some(value.to_owned()),
             _ if word == "--timeout" => {
-                Some(words.next().context(format!("--timeout: no value; {USAGE}"))?.into_owned())
+                Some(words.next().ok_or_else(|| format!("--timeout: no value; {USAGE}"))?.into_owned())
             }
             _ => None,
         };
@@ -65,17 +66,17 @@ fn parse(words: &[OsString]) -> anyhow::Result<(Target, Duration)> {
             timeout = duration::parse(&value)
                 .ok()
                 .filter(|timeout| !timeout.is_zero())
-                .with_context(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
+                .ok_or_else(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
         } else if word.starts_with('-') {
-            bail!("{word}: no such option; {USAGE}");
+            return Err(format!("{word}: no such option; {USAGE}"));
         } else if target.is_some() {
-            bail!("{word}: one URL at a time; {USAGE}");
+            return Err(format!("{word}: one URL at a time; {USAGE}"));
         } else {
-            let parsed = Target::parse(&word).map_err(|error| anyhow::anyhow!("{word}: {error}; {USAGE}"))?;
+            let parsed = Target::parse(&word).map_err(|error| format!("{word}: {error}; {USAGE}"))?;
             target = Some(parsed);
         }
     }
-    Ok((target.context(USAGE)?, timeout))
+    Ok((target.ok_or(USAGE)?, timeout))
 }
 
 fn probe(target: &Target, timeout: Duration) -> Result<(), String> {

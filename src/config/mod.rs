@@ -15,7 +15,6 @@ mod words;
 
 use crate::platform::Platform;
 use crate::signal::Signal;
-use crate::text::printable;
 use codes::CodeSet;
 use entry::Entry;
 use layers::Layers;
@@ -184,7 +183,7 @@ impl Config {
             let by_flag = if origin == Origin::Flag { format!(" ({})", variable.flag()) } else { String::new() };
             let read = value.to_str().ok_or_else(|| "not valid UTF-8".to_owned());
             if let Err(problem) = read.and_then(|text| (variable.set)(&mut config, text)) {
-                let (name, value) = (variable.name, printable(&value.to_string_lossy()));
+                let (name, value) = (variable.name, value.to_string_lossy());
                 errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
                 misread.push(variable.name);
             }

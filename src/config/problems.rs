@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, or may be.
 
 use super::{Config, Origin, Readiness, duration};
+use crate::text::printable;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// Every error of a configuration, one a line, and what may have to do with them.
+/// Every error of a configuration. Shown, each is a line, whatever was given.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     pub errors: Vec<String>,
@@ -30,7 +31,8 @@ impl std::error::Error for ConfigErrors {}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.errors.join("\n"))
+        let lines: Vec<String> = self.errors.iter().map(|error| printable(error)).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

@@ -75,10 +75,14 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     for directive in text.split(',').map(str::trim) {
         // A lone word may name a target too, but only one of guard's: else a slip of the finger means silence.
-        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-        let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains('=');
+        // A second = or a / is not left to env_logger, which prints what it cannot read.
+        let (target, level) = directive.split_once('=').unwrap_or(("", directive));
+        let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains(['=', '/']);
         if !ours && level.parse::<log::LevelFilter>().is_err() {
             return Err(format!("{level:?} is no level"));
+        }
+        if target.contains('/') {
+            return Err(format!("{target:?} is no target"));
         }
     }
     Ok(text.to_owned())

@@ -11,6 +11,7 @@ pub use last_word::LastWord;
 use crate::config::{Config, LogFormat};
 use crate::sys::output::Output;
 use crate::sys::process;
+use crate::text::printable_lines;
 use std::io::ErrorKind;
 use std::path::Path;
 use writer::Writer;
@@ -40,9 +41,10 @@ pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
     }
 }
 
-/// Says something before there is a configuration to say how.
+/// Says something before there is a configuration to say how. Text of unknown origin in it has been made one line before;
+/// what else could control the terminal is escaped here.
 pub fn complain(text: &str) {
-    let lines: String = text.lines().map(|line| format!("guard: {line}\n")).collect();
+    let lines: String = printable_lines(text).lines().map(|line| format!("guard: {line}\n")).collect();
     let output = Output::of_stderr();
     let mut rest = lines.as_bytes();
     while !rest.is_empty() {

@@ -4,6 +4,7 @@ use crate::config::duration;
 use crate::config::layers::Verb;
 use crate::doors::wire::Request;
 use crate::sys::Pid;
+use crate::text::printable;
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ impl Options {
         let mut words = words.iter().map(|word| word.to_string_lossy());
         while let Some(word) = words.next() {
             options.read(verb, &word, &mut || words.next().map(Into::into)).map_err(|problem| {
-                let problem = if problem.is_empty() { problem } else { format!("{problem}; ") };
+                let problem = if problem.is_empty() { problem } else { format!("{}; ", printable(&problem)) };
                 anyhow::Error::msg(format!("{problem}{}", usage(verb)))
             })?;
         }
