@@ -48,9 +48,12 @@ fn main() -> ExitCode {
 
 /// Runs the app. What keeps guard from that is its last word too.
 fn run(layers: Layers) -> anyhow::Result<u8> {
-    let config = Config::resolve(layers).inspect_err(|errors| {
+    let mut config = Config::resolve(layers).inspect_err(|errors| {
         report::say_last(errors.termination_log.as_deref(), supervisor::OWN_ERROR, &errors.to_string());
     })?;
+    if let Some(left) = sys::directory::leave() {
+        config.resolve_paths(&left);
+    }
     report::init(&config);
     runtime::run(&config).inspect_err(|error| {
         report::say_last(config.termination_log.as_deref(), supervisor::OWN_ERROR, &format!("{error:#}"));

@@ -20,7 +20,7 @@ use entry::Entry;
 use layers::Layers;
 pub use problems::{ConfigErrors, Unknown};
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use target::Target;
 use variables::VARIABLES;
@@ -49,6 +49,8 @@ pub struct Config {
     pub pre_stop: Vec<String>,
     pub drain_file: Option<PathBuf>,
     pub chdir: Option<PathBuf>,
+    /// Where the app, hooks and health checks are started; `None` is guard's own working directory.
+    pub directory: Option<PathBuf>,
     pub termination_log: Option<PathBuf>,
     /// A filter in env_logger's form.
     pub log_filter: String,
@@ -200,6 +202,7 @@ impl Config {
         config.warnings = layers.unknown();
         config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
         config.command = std::mem::take(&mut layers.command);
+        config.directory = config.chdir.clone();
         config.environment = layers.into_environment_of_the_app();
         if errors.is_empty() {
             Ok(config)
@@ -233,6 +236,7 @@ impl Config {
             pre_stop: Vec::new(),
             drain_file: None,
             chdir: None,
+            directory: None,
             termination_log: Some(termination_log).filter(|path| path.exists()),
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -240,6 +244,21 @@ impl Config {
             origins: [Origin::Default; VARIABLES.len()],
             warnings: Vec::new(),
         }
+    }
+
+    /// Makes relative paths absolute: they were meant from the working directory that guard has left.
+    pub fn resolve_paths(&mut self, left: &Path) {
+        for path in [&mut self.chdir, &mut self.drain_file, &mut self.termination_log].into_iter().flatten() {
+            *path = left.join(&path);
+        }
+        self.directory = self.chdir.clone().or_else(|| Some(left.to_owned()));
+    }
+
+    /// What a user calls the directory that children are started in.
+    pub fn directory_name(&self) -> String {
+        let directory = self.directory.as_deref().unwrap_or(Path::new(".")).display();
+        let setting = if self.chdir.is_some() { "GUARD_CHDIR=" } else { "the working directory " };
+        format!("{setting}{directory}")
     }
 
     /// Where the value of the variable called `name` comes from.

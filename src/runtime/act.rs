@@ -116,7 +116,7 @@ impl Runtime<'_> {
                 Event::Spawned(run)
             }
             Err(failure) => {
-                let found = self.program.found(self.config.chdir.as_deref());
+                let found = self.program.found(self.config.directory.as_deref());
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, found.as_deref()))
             }
         }

@@ -37,7 +37,7 @@ impl Runtime<'_> {
                 None
             }
             Err(failure) => {
-                let found = program.found(config.chdir.as_deref());
+                let found = program.found(config.directory.as_deref());
                 self.journal.check_not_started(id, failure, found.as_deref());
                 Some(Event::Checked(id, false))
             }

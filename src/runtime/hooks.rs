@@ -40,7 +40,7 @@ pub(super) fn start_pre_stop(
     let entries = environment.entries();
     let start = Start::new(&entries, directory);
     let program = program(config, &config.pre_stop);
-    let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.chdir.as_deref())))?;
+    let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.directory.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
     Ok(pid)
 }

@@ -159,8 +159,7 @@ impl<'a> Journal<'a> {
                 format!("no new process ({}): is a limit of processes or memory reached?", errno.desc()),
             ),
             SpawnFailure::Directory(errno) => {
-                let directory = self.config.chdir.as_deref().unwrap_or(Path::new(".")).display();
-                (errno, OWN_ERROR, format!("GUARD_CHDIR={directory}: {}", errno.desc()))
+                (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), errno.desc()))
             }
             SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
             SpawnFailure::Shell(errno) => {

@@ -151,7 +151,7 @@ impl<'a> Runtime<'a> {
             refused: 0,
             outer: None,
             program: Program::new(&config.command, config.variable_of_the_app("PATH")),
-            directory: config.chdir.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
+            directory: config.directory.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
             environment: Environment::new(config),
             terminal,
             oom_kills: None,

@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod connections;
+pub mod directory;
 pub mod early;
 #[expect(dead_code, reason = "the doors and the looks into /proc come next")]
 pub mod fork;
