@@ -8,32 +8,37 @@ mod doors;
 mod platform;
 mod report;
 mod runtime;
+mod shell;
 mod signal;
 mod supervisor;
 mod sys;
 mod text;
 
 use config::Config;
-use config::layers::{Layers, Mode, Verb};
+use config::layers::{ClientCommand, Invocation, Layers};
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (mode, layers) = Layers::from_process(&sys::process::environment());
-    if mode != Mode::Run {
+    let (invocation, layers) = Layers::from_process(&sys::process::environment());
+    if invocation != Invocation::Run {
         sys::early::unblock_signals();
     }
-    let outcome = match mode {
-        Mode::Help => print(&cli::help::text()),
-        Mode::Version => print(&cli::help::version()),
-        Mode::Check => Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config))),
-        Mode::Ask(verb) => cli::ask::run(verb, &layers.words).and_then(|answer| match print(&answer.text) {
-            // Elsewhere the code says it all where nobody reads the text.
-            Err(error) if verb == Verb::Status => Err(error),
-            _ => Ok(answer.code),
-        }),
-        Mode::Probe => cli::probe::run(&layers.words).map(|()| 0),
-        Mode::Run => run(layers),
+    let outcome = match invocation {
+        Invocation::Help => print(&cli::help::text()),
+        Invocation::Version => print(&cli::help::version()),
+        Invocation::Check => {
+            Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config)))
+        }
+        Invocation::Ask(command) => {
+            cli::ask::run(command, &layers.words).and_then(|answer| match print(&answer.text) {
+                // Elsewhere the code says it all where nobody reads the text.
+                Err(error) if command == ClientCommand::Status => Err(error),
+                _ => Ok(answer.code),
+            })
+        }
+        Invocation::Probe => cli::probe::run(&layers.words).map(|()| 0),
+        Invocation::Run => run(layers),
     };
     let code = outcome.unwrap_or_else(|error| {
         report::complain(&format!("{error:#}"));

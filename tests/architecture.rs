@@ -4,18 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys", "text"]),
     ("cli", &["config", "doors", "sys", "text"]),
-    ("config", &["platform", "signal", "text"]),
+    ("config", &["platform", "shell", "signal", "text"]),
     ("platform", &[]),
+    ("shell", &[]),
     ("signal", &[]),
     ("text", &[]),
     ("supervisor", &["config", "signal"]),
-    ("runtime", &["config", "doors", "report", "signal", "supervisor", "sys", "text"]),
+    ("runtime", &["config", "doors", "report", "shell", "signal", "supervisor", "sys", "text"]),
     ("doors", &["config", "signal", "supervisor", "sys", "text"]),
     ("report", &["config", "sys", "text"]),
-    ("sys", &["signal"]),
+    ("sys", &["shell", "signal"]),
 ];
 
 /// What the core may name config for: plain types.

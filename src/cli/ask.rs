@@ -4,7 +4,7 @@
 mod conversation;
 mod options;
 
-use crate::config::layers::Verb;
+use crate::config::layers::ClientCommand;
 use crate::doors::wire::{self, Reply, Request};
 use crate::sys::Pid;
 use crate::sys::clock::Deadline;
@@ -47,10 +47,10 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// Asks, with these words after the verb. An error says why it could not be asked, or is [`NoAnswer`].
-pub fn run(verb: Verb, words: &[OsString]) -> anyhow::Result<Answer> {
-    let options = Options::parse(verb, words)?;
-    ask_in(process::mount_namespace().unwrap_or(0), options.request(verb), &options)
+/// Asks, with these words after the subcommand. An error says why it could not be asked, or is [`NoAnswer`].
+pub fn run(command: ClientCommand, words: &[OsString]) -> anyhow::Result<Answer> {
+    let options = Options::parse(command, words)?;
+    ask_in(process::mount_namespace().unwrap_or(0), options.request(command), &options)
 }
 
 fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::Result<Answer> {

@@ -1,5 +1,6 @@
 //! `guard probe URL`: asks a server whether it is alive, for images without curl.
 
+use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::target::Target;
 use crate::sys::clock::Deadline;
@@ -33,7 +34,8 @@ impl std::fmt::Display for Failed {
 
 /// Passes, or fails with [`Failed`] or with what is wrong with the words.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
-    let (target, timeout) = parse(words).map_err(|problem| anyhow::Error::msg(printable(&problem)))?;
+    let (target, timeout) =
+        parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {USAGE}", printable(&problem))))?;
     let name = target.to_string();
     let (sender, receiver) = channel();
     let work = move || {
@@ -53,30 +55,27 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
 fn parse(words: &[OsString]) -> Result<(Target, Duration), String> {
     let mut target = None;
     let mut timeout = Duration::from_secs(1);
-    let mut words = words.iter().map(|word| word.to_string_lossy());
-    while let Some(word) = words.next() {
-        let value = match word.split_once('=') {
-            Some(("--timeout", value)) => Some(value.to_owned()),
-            _ if word == "--timeout" => {
-                Some(words.next().ok_or_else(|| format!("--timeout: no value; {USAGE}"))?.into_owned())
+    let mut arguments = Arguments::new(words.to_vec());
+    while let Some(argument) = arguments.next() {
+        match argument {
+            Argument::Option(name, inline) if name == "--timeout" => {
+                let value = arguments.text(&name, inline)?;
+                let parsed = duration::parse(&value).ok().filter(|timeout| !timeout.is_zero());
+                timeout = parsed
+                    .ok_or_else(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
             }
-            _ => None,
-        };
-        if let Some(value) = value {
-            timeout = duration::parse(&value)
-                .ok()
-                .filter(|timeout| !timeout.is_zero())
-                .ok_or_else(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
-        } else if word.starts_with('-') {
-            return Err(format!("{word}: no such option; {USAGE}"));
-        } else if target.is_some() {
-            return Err(format!("{word}: one URL at a time; {USAGE}"));
-        } else {
-            let parsed = Target::parse(&word).map_err(|error| format!("{word}: {error}; {USAGE}"))?;
-            target = Some(parsed);
+            Argument::Option(name, _) => return Err(format!("{name}: no such option")),
+            Argument::Separator => return Err("--: no such option".to_owned()),
+            Argument::Word(word) => {
+                let word = word.to_string_lossy();
+                if target.is_some() {
+                    return Err(format!("{word}: one URL at a time"));
+                }
+                target = Some(Target::parse(&word).map_err(|error| format!("{word}: {error}"))?);
+            }
         }
     }
-    Ok((target.ok_or(USAGE)?, timeout))
+    Ok((target.ok_or("no URL")?, timeout))
 }
 
 fn probe(target: &Target, timeout: Duration) -> Result<(), String> {
@@ -127,11 +126,11 @@ fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String>
     let mut stream = stream.take(LONGEST_HEAD);
     let mut buffer = [0; 1024];
     loop {
-        match status(&head) {
-            Status::Code(200..=399) => return Ok(()),
-            Status::Code(code) => return Err(format!("status {code}")),
-            Status::NoHttp => return Err("the answer is no HTTP".to_owned()),
-            Status::Unfinished => {}
+        match read_head(&head) {
+            Head::Code(200..=399) => return Ok(()),
+            Head::Code(code) => return Err(format!("status {code}")),
+            Head::NoHttp => return Err("the answer is no HTTP".to_owned()),
+            Head::Unfinished => {}
         }
         match stream.read(&mut buffer) {
             Ok(0) if head.is_empty() => return Err("closed without an answer".to_owned()),
@@ -145,31 +144,31 @@ fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String>
 
 /// What is known of a response.
 #[derive(Debug, PartialEq, Eq)]
-enum Status {
+enum Head {
     Code(u16),
     NoHttp,
     Unfinished,
 }
 
 /// The first status that is not an interim one (1xx).
-fn status(head: &[u8]) -> Status {
+fn read_head(head: &[u8]) -> Head {
     let mut rest = head;
     loop {
         const VERSION: &[u8] = b"HTTP/1.";
         let known = rest.len().min(VERSION.len());
         if rest[..known] != VERSION[..known] {
-            return Status::NoHttp;
+            return Head::NoHttp;
         }
-        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { return Status::Unfinished };
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { return Head::Unfinished };
         let line = String::from_utf8_lossy(&rest[..end]);
         let code = line.split_ascii_whitespace().nth(1).filter(|code| code.len() == 3);
         match code.and_then(|code| code.parse().ok()) {
             Some(100..=199) => {}
-            Some(code) => return Status::Code(code),
-            None => return Status::NoHttp,
+            Some(code) => return Head::Code(code),
+            None => return Head::NoHttp,
         }
         let blank = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-        let Some(blank) = blank else { return Status::Unfinished };
+        let Some(blank) = blank else { return Head::Unfinished };
         rest = &rest[blank + 4..];
     }
 }
@@ -197,19 +196,19 @@ mod tests {
     #[test]
     fn the_status_is_found_as_soon_as_it_is_there() {
         for (head, expected) in [
-            ("", Status::Unfinished),
-            ("HTT", Status::Unfinished),
-            ("HTTP/1.1 200 OK\r", Status::Unfinished),
-            ("HTTP/1.1 200 OK\r\n", Status::Code(200)),
-            ("HTTP/1.0 503\r\n", Status::Code(503)),
-            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", Status::Unfinished),
-            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 x\r\n", Status::Code(204)),
-            ("SSH-2.0-OpenSSH\r\n", Status::NoHttp),
-            ("HTTP/1.1 2000 x\r\n", Status::NoHttp),
-            ("HTTP/1.1\r\n", Status::NoHttp),
-            ("HTTP/2 200\r\n", Status::NoHttp),
+            ("", Head::Unfinished),
+            ("HTT", Head::Unfinished),
+            ("HTTP/1.1 200 OK\r", Head::Unfinished),
+            ("HTTP/1.1 200 OK\r\n", Head::Code(200)),
+            ("HTTP/1.0 503\r\n", Head::Code(503)),
+            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", Head::Unfinished),
+            ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 x\r\n", Head::Code(204)),
+            ("SSH-2.0-OpenSSH\r\n", Head::NoHttp),
+            ("HTTP/1.1 2000 x\r\n", Head::NoHttp),
+            ("HTTP/1.1\r\n", Head::NoHttp),
+            ("HTTP/2 200\r\n", Head::NoHttp),
         ] {
-            assert_eq!(status(head.as_bytes()), expected, "{head:?}");
+            assert_eq!(read_head(head.as_bytes()), expected, "{head:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sets of exit codes, as GUARD_SUCCESS_CODES and GUARD_NO_RESTART_CODES list them.
 
-use super::values::each;
+use super::list::each;
 use crate::signal::{Signal, number};
 use std::fmt;
 

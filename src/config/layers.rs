@@ -1,28 +1,31 @@
 //! The raw layers: what the command line and the environment say, not yet read as values.
 
+use super::arguments::{Argument, Arguments};
 use super::entry::Entry;
+use super::settings::{Origin, UnknownVariable};
 use super::suggest::nearest;
 use super::variables::{VARIABLES, Variable};
-use super::{Origin, Unknown};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// What guard is asked to do.
+/// What guard is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum Invocation {
+    /// Run an app.
     Run,
+    /// Print the configuration.
     Check,
-    /// Ask the guard that runs.
-    Ask(Verb),
+    /// Ask the running guard.
+    Ask(ClientCommand),
     /// Probe a server.
     Probe,
     Help,
     Version,
 }
 
-/// What the guard that runs can be asked for.
+/// A subcommand that asks the running guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum ClientCommand {
     Ready,
     Health,
     Status,
@@ -30,17 +33,17 @@ pub enum Verb {
     Restart,
 }
 
-impl Mode {
-    /// What a line is for that begins with this word; otherwise it runs an app.
-    fn of(first: &str) -> Option<Mode> {
-        Some(match first {
-            "check" => Mode::Check,
-            "probe" => Mode::Probe,
-            "ready" => Mode::Ask(Verb::Ready),
-            "health" => Mode::Ask(Verb::Health),
-            "status" => Mode::Ask(Verb::Status),
-            "stop" => Mode::Ask(Verb::Stop),
-            "restart" => Mode::Ask(Verb::Restart),
+impl Invocation {
+    /// The subcommand of this name.
+    fn of_subcommand(name: &str) -> Option<Invocation> {
+        Some(match name {
+            "check" => Invocation::Check,
+            "probe" => Invocation::Probe,
+            "ready" => Invocation::Ask(ClientCommand::Ready),
+            "health" => Invocation::Ask(ClientCommand::Health),
+            "status" => Invocation::Ask(ClientCommand::Status),
+            "stop" => Invocation::Ask(ClientCommand::Stop),
+            "restart" => Invocation::Ask(ClientCommand::Restart),
             _ => return None,
         })
     }
@@ -51,17 +54,17 @@ impl Mode {
 pub struct Layers {
     flags: Vec<(&'static str, OsString)>,
     environment: Vec<Entry>,
-    /// Those of it whose names begin as guard's do.
+    /// The entries of the environment whose names begin as guard's do.
     own: Vec<Entry>,
     /// The command after `--`.
     pub command: Vec<OsString>,
-    /// What follows [`Mode::Ask`] and [`Mode::Probe`], which read it themselves.
+    /// The arguments of [`Invocation::Ask`] and [`Invocation::Probe`], which read them themselves.
     pub words: Vec<OsString>,
-    /// What is wrong with the command line itself.
+    /// Errors of the command line itself.
     pub errors: Vec<String>,
 }
 
-/// How to write the line; part of every error about it.
+/// How the command line is written; part of the errors about it.
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]...";
 
 /// Variables that an outer guard hands to its app, which may be guard again.
@@ -76,68 +79,64 @@ pub const HANDED_DOWN: [&str; 6] = [
 
 impl Layers {
     /// Reads the arguments of the process (without the program's name), and its environment.
-    pub fn from_process(environment: &[&'static CStr]) -> (Mode, Layers) {
-        Layers::new(std::env::args_os().skip(1), environment)
+    pub fn from_process(environment: &[&'static CStr]) -> (Invocation, Layers) {
+        Layers::new(std::env::args_os().skip(1).collect(), environment)
     }
 
-    pub(super) fn new(arguments: impl Iterator<Item = OsString>, environment: &[&'static CStr]) -> (Mode, Layers) {
+    pub(super) fn new(arguments: Vec<OsString>, environment: &[&'static CStr]) -> (Invocation, Layers) {
         let environment: Vec<Entry> = environment.iter().map(|text| Entry::new(text)).collect();
         let own = environment.iter().copied().filter(|entry| is_prefixed(entry.name())).collect();
         let mut layers = Layers { environment, own, ..Layers::default() };
-        let mut arguments = arguments.peekable();
-        let subcommand = arguments.peek().and_then(|first| Mode::of(first.to_str()?));
-        let mode = subcommand.unwrap_or(Mode::Run);
+        let mut arguments = Arguments::new(arguments);
+        let subcommand = arguments.peek().and_then(|first| Invocation::of_subcommand(first.to_str()?));
         if subcommand.is_some() {
             arguments.next();
+            if arguments.peek().is_some_and(|word| word == "--help" || word == "-h") {
+                return (Invocation::Help, layers);
+            }
         }
-        if subcommand.is_some() && arguments.peek().is_some_and(|word| word == "--help" || word == "-h") {
-            return (Mode::Help, layers);
-        }
-        if matches!(mode, Mode::Ask(_) | Mode::Probe) {
-            layers.words = arguments.collect();
-            return (mode, layers);
+        let invocation = subcommand.unwrap_or(Invocation::Run);
+        if let Invocation::Ask(_) | Invocation::Probe = invocation {
+            layers.words = arguments.rest();
+            return (invocation, layers);
         }
         let mut separated = false;
         while let Some(argument) = arguments.next() {
-            match argument.to_str() {
-                Some("--") => {
+            match argument {
+                Argument::Separator => {
                     separated = true;
-                    layers.command = arguments.by_ref().collect();
+                    layers.command = arguments.rest();
                 }
-                Some("--help" | "-h") => return (Mode::Help, layers),
-                Some("--version" | "-V") => return (Mode::Version, layers),
-                _ if argument.as_bytes().starts_with(b"--") => layers.flag(&argument, &mut arguments),
-                _ => {
-                    // A word that is no flag: the command begins here, and so ends what guard can make sense of.
-                    let mut line = argument.to_string_lossy().into_owned();
-                    for rest in arguments.by_ref() {
-                        line = format!("{line} {}", rest.to_string_lossy());
-                    }
+                Argument::Option(name, inline) => match name.as_str() {
+                    "--help" | "-h" => return (Invocation::Help, layers),
+                    "--version" | "-V" => return (Invocation::Version, layers),
+                    name => layers.flag(name, inline, &mut arguments),
+                },
+                Argument::Word(word) => {
+                    // The command begins here, so guard can make no sense of the rest.
+                    let rest = arguments.rest();
+                    let words = [&word].into_iter().chain(&rest).map(|word| word.to_string_lossy());
+                    let line = words.collect::<Vec<_>>().join(" ");
                     layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}"));
-                    return (mode, layers);
+                    return (invocation, layers);
                 }
             }
         }
-        if layers.command.is_empty() && (mode == Mode::Run || separated) {
-            let what = if separated { "no command after --" } else { "no command" };
-            layers.errors.push(format!("{what}; {USAGE}"));
+        if layers.command.is_empty() && (invocation == Invocation::Run || separated) {
+            let problem = if separated { "no command after --" } else { "no command" };
+            layers.errors.push(format!("{problem}; {USAGE}"));
         }
-        (mode, layers)
+        (invocation, layers)
     }
 
-    /// `--name value` or `--name=value`.
-    fn flag(&mut self, flag: &OsStr, arguments: &mut std::iter::Peekable<impl Iterator<Item = OsString>>) {
-        let mut parts = flag.as_bytes().splitn(2, |&byte| byte == b'=').map(OsStr::from_bytes);
-        let name = parts.next().unwrap_or(flag).to_string_lossy();
-        let name = name.as_ref();
-        let inline = parts.next().map(OsStr::to_os_string);
+    /// An option of the table of variables.
+    fn flag(&mut self, name: &str, inline: Option<OsString>, arguments: &mut Arguments) {
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
             let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
             let nearest = nearest(name, flags.iter().map(String::as_str));
-            self.errors.push(format!("{name}: no such option; the nearest is {nearest}"));
-            return;
+            return self.errors.push(format!("{name}: no such option; the nearest is {nearest}"));
         };
-        match inline.or_else(|| arguments.next_if(|next| next != "--")) {
+        match arguments.value(inline) {
             Some(value) => self.flags.push((variable.name, value)),
             None => self.errors.push(format!("{name}: no value; it takes {}", variable.takes)),
         }
@@ -158,32 +157,32 @@ impl Layers {
     }
 
     /// Variables that look like guard's, and are not.
-    pub fn unknown(&self) -> Vec<Unknown> {
-        let ours = |name: &str| VARIABLES.iter().any(|variable| variable.name == name) || HANDED_DOWN.contains(&name);
-        // What Kubernetes injects for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
-        let kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
+    pub fn unknown(&self) -> Vec<UnknownVariable> {
+        // Kubernetes injects these for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
+        let of_kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
         let names = self.own.iter().map(|entry| entry.name().to_string_lossy());
         names
-            .filter(|name| !ours(name) && !kubernetes(name))
-            .map(|name| Unknown {
+            .filter(|name| !is_known(OsStr::new(name.as_ref())) && !of_kubernetes(name))
+            .map(|name| UnknownVariable {
                 nearest: nearest(&name, VARIABLES.iter().map(|variable| variable.name)),
                 name: name.into_owned(),
             })
             .collect()
     }
 
-    /// The environment without guard's own part of it: what an app starts from.
+    /// The environment without guard's own part: what an app starts from.
     pub fn into_environment_of_the_app(self) -> Vec<Entry> {
-        let ours = |name: &OsStr| {
-            is_prefixed(name)
-                && (VARIABLES.iter().any(|variable| name == variable.name)
-                    || HANDED_DOWN.iter().any(|handed| name == *handed))
-        };
-        self.environment.into_iter().filter(|entry| !ours(entry.name())).collect()
+        let is_own = |name: &OsStr| is_prefixed(name) && is_known(name);
+        self.environment.into_iter().filter(|entry| !is_own(entry.name())).collect()
     }
 }
 
 /// Whether a name begins as those of guard's variables do.
 fn is_prefixed(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"GUARD_")
+}
+
+/// Whether guard takes this variable, or hands it down.
+fn is_known(name: &OsStr) -> bool {
+    VARIABLES.iter().any(|variable| name == variable.name) || HANDED_DOWN.iter().any(|handed| name == *handed)
 }

@@ -1,29 +1,16 @@
-//! What is wrong with a configuration, or may be.
+//! Errors of a configuration.
 
-use super::{Config, Origin, Readiness, duration};
+use super::duration;
+use super::settings::{Config, Origin, Readiness};
 use crate::text::printable;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A variable whose name begins with `GUARD_` but that guard does not know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown {
-    pub name: String,
-    /// The known name that is most like it.
-    pub nearest: &'static str,
-}
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is no variable of guard's; the nearest is {}", self.name, self.nearest)
-    }
-}
-
-/// Every error of a configuration. Shown, each is a line, whatever was given.
+/// Every error of a configuration. Shown, each is one line, whatever was given.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     pub errors: Vec<String>,
-    /// Where they are to be said too, as far as that is known.
+    /// The termination log, which gets them too, as far as it is known.
     pub termination_log: Option<PathBuf>,
 }
 
@@ -37,7 +24,7 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl Config {
-    /// Values that are each valid, but not together, by the names of the two variables.
+    /// Errors of two values that are each valid and contradict each other, with the names of the two variables.
     pub(super) fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut errors = Vec::new();
         let delay = self.stop.drain_delay;
@@ -63,7 +50,7 @@ impl Config {
         }
         if self.ready.when == Readiness::Health && self.health_check.is_none() {
             let error =
-                "GUARD_READY=health: there is no health check; it takes GUARD_HEALTH_CHECK beside it".to_owned();
+                "GUARD_READY=health: there is no health check; it takes a GUARD_HEALTH_CHECK beside it".to_owned();
             errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error));
         }
         if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {

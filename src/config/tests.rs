@@ -1,6 +1,8 @@
-use super::layers::{Mode, Verb};
+use super::layers::{ClientCommand, Invocation};
+use super::settings::UnknownVariable;
 use super::*;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
+use std::time::Duration;
 
 /// What the arguments, written as a line, and these variables give.
 fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -8,8 +10,8 @@ fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErr
     Config::resolve(layers)
 }
 
-fn layers(line: &str, environment: &[(&str, &str)]) -> (Mode, Layers) {
-    let arguments = line.split_ascii_whitespace().map(OsString::from);
+fn layers(line: &str, environment: &[(&str, &str)]) -> (Invocation, Layers) {
+    let arguments = line.split_ascii_whitespace().map(OsString::from).collect();
     let entry = |(name, value): &(&str, &str)| -> &'static CStr {
         let entry = CString::new(format!("{name}={value}")).expect("no NUL");
         Box::leak(entry.into_boxed_c_str())
@@ -100,7 +102,7 @@ fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
     let config = resolve("-- app", &names.map(|name| (name, "always"))).expect("valid");
     let kept: Vec<_> = config.environment.iter().map(|entry| entry.name().to_str().expect("a name")).collect();
     assert_eq!(kept, ["PATH", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"]);
-    assert_eq!(config.warnings, [Unknown { name: "GUARD_RESTRAT".to_owned(), nearest: "GUARD_RESTART" }]);
+    assert_eq!(config.warnings, [UnknownVariable { name: "GUARD_RESTRAT".to_owned(), nearest: "GUARD_RESTART" }]);
 }
 
 #[test]
@@ -115,26 +117,26 @@ fn a_restart_in_place_always_has_a_deadline() {
 fn the_command_stands_after_two_dashes() {
     assert!(errors("node server.js", &[])[0].contains("guard [OPTIONS] -- node server.js"));
     assert!(errors("--", &[])[0].contains("no command after --"));
-    assert_eq!(layers("check --restart never", &[]).0, Mode::Check);
-    assert_eq!(layers("--version", &[]).0, Mode::Version);
-    assert_eq!(layers("-- check", &[]).0, Mode::Run);
+    assert_eq!(layers("check --restart never", &[]).0, Invocation::Check);
+    assert_eq!(layers("--version", &[]).0, Invocation::Version);
+    assert_eq!(layers("-- check", &[]).0, Invocation::Run);
 }
 
 #[test]
 fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
     for (line, mode, words) in [
-        ("ready", Mode::Ask(Verb::Ready), 0),
-        ("health --timeout 1s", Mode::Ask(Verb::Health), 2),
-        ("status --json --help", Mode::Ask(Verb::Status), 2),
-        ("stop now", Mode::Ask(Verb::Stop), 1),
-        ("restart -- x", Mode::Ask(Verb::Restart), 2),
-        ("probe http://localhost/ --version", Mode::Probe, 2),
+        ("ready", Invocation::Ask(ClientCommand::Ready), 0),
+        ("health --timeout 1s", Invocation::Ask(ClientCommand::Health), 2),
+        ("status --json --help", Invocation::Ask(ClientCommand::Status), 2),
+        ("stop now", Invocation::Ask(ClientCommand::Stop), 1),
+        ("restart -- x", Invocation::Ask(ClientCommand::Restart), 2),
+        ("probe http://localhost/ --version", Invocation::Probe, 2),
     ] {
         let (found, layers) = layers(line, &[("GUARD_RESTART", "nonsense")]);
         assert_eq!((found, layers.words.len(), layers.errors), (mode, words, Vec::new()), "{line}");
     }
     let (mode, app) = layers("-- ready", &[]);
-    assert_eq!((mode, app.command), (Mode::Run, vec![OsString::from("ready")]));
+    assert_eq!((mode, app.command), (Invocation::Run, vec![OsString::from("ready")]));
     let (mode, late) = layers("--restart=never ready", &[]);
-    assert_eq!((mode, late.errors.len()), (Mode::Run, 1));
+    assert_eq!((mode, late.errors.len()), (Invocation::Run, 1));
 }

@@ -1,7 +1,9 @@
 //! How the values of single variables are read and shown.
 
+use super::duration;
+use super::list::each;
+use super::settings::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
 use super::target::Target;
-use super::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap, duration, words};
 use crate::signal::Signal;
 use std::fmt;
 use std::path::PathBuf;
@@ -29,12 +31,6 @@ pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> St
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
-/// Reads every item of a comma-separated list, and tells all that is wrong with them.
-pub(super) fn each<'a>(text: &'a str, read: impl FnMut(&'a str) -> Result<(), String>) -> Result<(), String> {
-    let problems: Vec<String> = text.split(',').map(str::trim).map(read).filter_map(Result::err).collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
-}
-
 /// A duration that is not shown as none at all: a millisecond or more.
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
@@ -43,7 +39,7 @@ pub(super) fn positive(text: &str) -> Result<Duration, String> {
 
 /// A command in words, at least one.
 pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
-    let words = words::split(text)?;
+    let words = shell_words::split(text).map_err(|_| "a quote is not closed")?;
     if words.first().is_none_or(String::is_empty) { Err("no command".to_owned()) } else { Ok(words) }
 }
 
@@ -59,7 +55,7 @@ impl fmt::Display for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HealthCheck::Probe(target) => target.fmt(f),
-            HealthCheck::Exec(words) => write!(f, "exec:{}", words::join(words)),
+            HealthCheck::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
         }
     }
 }
@@ -140,4 +136,48 @@ pub(super) fn show_signal_map(map: &SignalMap) -> String {
     let entries: Vec<String> =
         map.iter().map(|(signal, meaning)| format!("{signal}={}", show_meaning(*meaning))).collect();
     if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        for (text, words) in [
+            ("  curl  -X POST ", &["curl", "-X", "POST"][..]),
+            ("echo 'a b' \"c d\" e\\ f", &["echo", "a b", "c d", "e f"]),
+            ("a'b'\"c\"d", &["abcd"]),
+            ("a '' \"\"", &["a", "", ""]),
+            (r#""a\"b\\c\d""#, &[r#"a"b\c\d"#]),
+            (r"'a\b'", &[r"a\b"]),
+            ("echo $HOME *", &["echo", "$HOME", "*"]),
+            ("a\\\nb", &["ab"]),
+            ("a#b #c", &["a#b"]),
+        ] {
+            assert_eq!(command(text), Ok(words.iter().map(|&word| word.to_owned()).collect()), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_open_quote_and_no_command_are_errors() {
+        for (text, problem) in
+            [("'a", "quote"), ("\"a", "quote"), ("\"a\\", "quote"), ("", "no command"), ("''", "no command")]
+        {
+            assert!(command(text).is_err_and(|error| error.contains(problem)), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_command_that_is_shown_reads_back(words in prop::collection::vec("[\\PC\\n\\r\\t]+", 1..5)) {
+            prop_assert_eq!(command(&shell_words::join(&words)), Ok(words));
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC*") {
+            let _ = command(&text);
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! The one table of variables: parsing, `--help`, `guard check` and the test of docs/configuration.md all read it.
 
 use super::codes::CodeSet;
+use super::duration;
+use super::settings::Config;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, log_filter,
     optional, path, positive, show_path, show_signal_map, signal_map,
 };
-use super::{Config, duration, words};
 use crate::signal::{Signal, number};
 
 /// One setting: a variable of the environment, and the flag of the same name.
@@ -156,7 +157,7 @@ pub const VARIABLES: [Variable; 28] = [
         takes: "a command with its arguments, quoted as in a shell",
         help: "command run at the stop request, beside the drain delay",
         set: |config, text| optional(text, command).map(|words| config.pre_stop = words.unwrap_or_default()),
-        show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { words::join(&config.pre_stop) },
+        show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { shell_words::join(&config.pre_stop) },
     },
     Variable {
         name: "GUARD_DRAIN_FILE",

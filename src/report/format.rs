@@ -15,7 +15,7 @@ pub(super) fn text(record: &Record) -> String {
     let mut append = |key: &str, value: &Value| {
         let value = shorten(value.to_string());
         let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte));
-        let value = if plain { value } else { quote(&value) };
+        let value = if plain { value } else { json_string(&value) };
         let _ = write!(line, " {key}={value}");
     };
     let _ = record.key_values().visit(&mut Pairs(&mut append));
@@ -26,8 +26,9 @@ pub(super) fn text(record: &Record) -> String {
 pub(super) fn json(record: &Record) -> String {
     let mut line = format!(r#"{{"time":"{}","level":"{}","event":"{}""#, timestamp(), level(record), record.args());
     let mut append = |key: &str, value: &Value| {
-        let value = value.to_u64().map_or_else(|| quote(&shorten(value.to_string())), |number| number.to_string());
-        let _ = write!(line, ",{}:{value}", quote(key));
+        let value =
+            value.to_u64().map_or_else(|| json_string(&shorten(value.to_string())), |number| number.to_string());
+        let _ = write!(line, ",{}:{value}", json_string(key));
     };
     let _ = record.key_values().visit(&mut Pairs(&mut append));
     line + "}\n"
@@ -62,7 +63,7 @@ pub fn shorten(mut value: String) -> String {
 }
 
 /// A JSON string; control characters cannot reach the reader's terminal.
-pub(super) fn quote(value: &str) -> String {
+pub(super) fn json_string(value: &str) -> String {
     let mut quoted = String::from("\"");
     for character in value.chars() {
         match character {

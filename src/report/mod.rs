@@ -9,8 +9,8 @@ pub use format::shorten;
 pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};
-use crate::sys::output::Output;
 use crate::sys::process;
+use crate::sys::stderr::Stderr;
 use crate::text::printable_lines;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub fn init(config: &Config) {
         LogFormat::Text => format::text,
         LogFormat::Json => format::json,
     };
-    let writer = Writer::new(Output::of_stderr(), line);
+    let writer = Writer::new(Stderr::open(), line);
     env_logger::Builder::new()
         .parse_filters(&config.log_filter)
         .target(env_logger::Target::Pipe(Box::new(writer)))
@@ -45,7 +45,7 @@ pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
 /// what else could control the terminal is escaped here.
 pub fn complain(text: &str) {
     let lines: String = printable_lines(text).lines().map(|line| format!("guard: {line}\n")).collect();
-    let output = Output::of_stderr();
+    let output = Stderr::open();
     let mut rest = lines.as_bytes();
     while !rest.is_empty() {
         match output.write(rest) {

@@ -1,13 +1,13 @@
 //! What `guard status` says: a table for people, JSON for programs.
 
-use super::format::quote;
+use super::format::json_string;
 use crate::config::duration::{show, show_seconds};
 use crate::text::printable;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// All that is known of guard and its app.
-pub struct Status {
+pub struct GuardStatus {
     pub version: &'static str,
     pub pid: i32,
     pub uptime: Duration,
@@ -18,11 +18,11 @@ pub struct Status {
     pub stopping: bool,
     /// Datagrams from those who may not speak to guard.
     pub refused: u64,
-    pub instances: Vec<Instance>,
+    pub instances: Vec<InstanceStatus>,
 }
 
 /// One copy of the app.
-pub struct Instance {
+pub struct InstanceStatus {
     pub index: usize,
     pub run: Option<u32>,
     pub pid: Option<i32>,
@@ -43,7 +43,7 @@ pub struct Instance {
     pub says: String,
 }
 
-impl Instance {
+impl InstanceStatus {
     fn state(&self) -> String {
         match self.next_in {
             Some(left) => format!("{}, next run in {}", self.state, show(whole(left))),
@@ -54,7 +54,7 @@ impl Instance {
 }
 
 /// A few lines, and a table with a row for each instance.
-pub fn table(status: &Status) -> String {
+pub fn table(status: &GuardStatus) -> String {
     let ready = status.readiness.map_or_else(|why| format!("not ready: {why}"), |()| "ready".to_owned());
     let mut text = format!(
         "guard {}, pid {}, up {}\napp: {}\n{}{ready}\n",
@@ -100,7 +100,7 @@ pub fn table(status: &Status) -> String {
 }
 
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, what is not known is null.
-pub fn json(status: &Status) -> String {
+pub fn json(status: &GuardStatus) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
         format!(
@@ -108,25 +108,25 @@ pub fn json(status: &Status) -> String {
             instance.index,
             optional(instance.run.map(|run| run.to_string())),
             optional(instance.pid.map(|pid| pid.to_string())),
-            quote(instance.state),
+            json_string(instance.state),
             optional(instance.uptime.map(show_seconds)),
             optional(instance.next_in.map(show_seconds)),
             instance.restarts,
-            optional(instance.last_exit.as_deref().map(quote)),
+            optional(instance.last_exit.as_deref().map(json_string)),
             instance.memory,
             show_seconds(instance.cpu),
             instance.reloading,
-            quote(&instance.says),
+            json_string(&instance.says),
         )
     });
     format!(
         r#"{{"version":{},"pid":{},"uptime":{},"app":{},"ready":{},"why":{},"stopping":{},"refused":{},"instances":[{}]}}"#,
-        quote(status.version),
+        json_string(status.version),
         status.pid,
         show_seconds(status.uptime),
-        quote(&status.app),
+        json_string(&status.app),
         status.readiness.is_ok(),
-        optional(status.readiness.err().map(quote)),
+        optional(status.readiness.err().map(json_string)),
         status.stopping,
         status.refused,
         instances.collect::<Vec<_>>().join(","),
@@ -147,8 +147,8 @@ fn mebibytes(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    fn status() -> Status {
-        let instance = Instance {
+    fn status() -> GuardStatus {
+        let instance = InstanceStatus {
             index: 0,
             run: Some(3),
             pid: Some(17),
@@ -162,7 +162,7 @@ mod tests {
             reloading: false,
             says: "up \u{1b}[31m\"red\"".to_owned(),
         };
-        let waiting = Instance {
+        let waiting = InstanceStatus {
             index: 1,
             run: None,
             pid: None,
@@ -173,7 +173,7 @@ mod tests {
             says: String::new(),
             ..status_of(&instance)
         };
-        Status {
+        GuardStatus {
             version: "1.2.3",
             pid: 1,
             uptime: Duration::from_secs(4_000),
@@ -185,8 +185,8 @@ mod tests {
         }
     }
 
-    fn status_of(instance: &Instance) -> Instance {
-        Instance { last_exit: None, says: String::new(), ..*instance }
+    fn status_of(instance: &InstanceStatus) -> InstanceStatus {
+        InstanceStatus { last_exit: None, says: String::new(), ..*instance }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The log's writer: what cannot be written at once is lost and counted, and the count is told when there is room again.
 
-use crate::sys::output::Output;
+use crate::sys::stderr::Stderr;
 use log::{Level, Record};
 use std::io::{self, Write};
 
 pub(super) struct Writer {
-    output: Output,
+    output: Stderr,
     format: fn(&Record) -> String,
     /// The rest of a line of which a part was written.
     rest: Vec<u8>,
@@ -13,7 +13,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(output: Output, format: fn(&Record) -> String) -> Writer {
+    pub(super) fn new(output: Stderr, format: fn(&Record) -> String) -> Writer {
         Writer { output, format, rest: Vec::new(), lost: 0 }
     }
 

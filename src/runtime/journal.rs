@@ -4,6 +4,7 @@ use super::leftovers;
 use crate::config::duration::{show, show_seconds};
 use crate::config::{Config, Origin};
 use crate::report::LastWord;
+use crate::shell::is_shell;
 use crate::signal::Signal;
 use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
@@ -69,7 +70,7 @@ impl<'a> Journal<'a> {
             log::warn!(variable:% = unknown.name, msg:% = unknown; "unknown-variable");
         }
         let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::process);
-        let above = parent.filter(|init| procfs::is_shell(&init.name));
+        let above = parent.filter(|init| is_shell(&init.name));
         if let Some(shell) = above {
             let name = shell.name;
             let msg =

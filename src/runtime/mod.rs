@@ -17,7 +17,6 @@ mod notices;
 mod operator;
 mod outer;
 mod reap;
-mod shell;
 
 use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
@@ -132,7 +131,7 @@ impl<'a> Runtime<'a> {
                 terminal: terminal.is_some(),
                 shell: terminal.is_some()
                     && config.restart.policy != RestartPolicy::Always
-                    && shell::is_interactive(&config.command),
+                    && config.runs_interactive_shell(),
                 job_control: !init && terminal.is_some() && has_job_control(),
                 seed: seed(),
             }),

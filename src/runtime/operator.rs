@@ -5,7 +5,7 @@ use crate::doors::control::Client;
 use crate::doors::wire::{Reply, Request};
 use crate::report::{
     self,
-    status::{self, Instance, Status},
+    status::{self, GuardStatus, InstanceStatus},
 };
 use crate::supervisor::{Event, Notice};
 use crate::sys::{process, socket};
@@ -116,12 +116,12 @@ impl Runtime<'_> {
         report::shorten(self.config.command_line())
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> GuardStatus {
         let now = self.clock.now();
         let instances = self.supervisor.instances().enumerate().map(|(index, instance)| {
             let process = instance.run.and_then(|id| self.children.get(id));
             let tree = instance.run.and_then(|id| super::leftovers::tree(id, &self.children)).unwrap_or_default();
-            Instance {
+            InstanceStatus {
                 index,
                 run: instance.run.map(|id| id.number),
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
@@ -136,7 +136,7 @@ impl Runtime<'_> {
                 says: process.map(|process| process.status.clone()).unwrap_or_default(),
             }
         });
-        Status {
+        GuardStatus {
             version: env!("CARGO_PKG_VERSION"),
             pid: process::id(),
             uptime: now.0,

@@ -11,7 +11,6 @@ pub mod directory;
 pub mod early;
 #[expect(dead_code, reason = "the doors and the looks into /proc come next")]
 pub mod fork;
-pub mod output;
 pub mod poll;
 pub mod process;
 pub mod procfs;
@@ -20,6 +19,7 @@ pub mod signal_set;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod stderr;
 pub mod terminal;
 #[cfg(panic = "abort")]
 mod unwind;

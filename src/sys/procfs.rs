@@ -141,11 +141,6 @@ pub fn process(pid: Pid) -> Option<Process> {
     stat(pid).map(|stat| stat.process)
 }
 
-/// Whether a process of this name is a shell.
-pub fn is_shell(name: &str) -> bool {
-    ["sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"].contains(&name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

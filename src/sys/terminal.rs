@@ -1,6 +1,7 @@
 //! The terminal that stdin is, if it is one: who is in its foreground, and its modes.
 
 use super::{Pid, procfs};
+use crate::shell::is_shell;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid as NixPid, getpgid, getpgrp, getppid, getsid, setpgid, tcgetpgrp, tcsetpgrp};
 use std::io::{IsTerminal, stdin};
@@ -70,7 +71,7 @@ pub fn has_job_control() -> bool {
     match getppid().as_raw() {
         _ if !same_session => false,
         0 => false,
-        1 => procfs::process(1).is_some_and(|init| procfs::is_shell(&init.name)),
+        1 => procfs::process(1).is_some_and(|init| is_shell(&init.name)),
         _ => true,
     }
 }

@@ -1,7 +1,8 @@
-//! The words after the verb.
+//! The options of a subcommand that asks the running guard.
 
+use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
-use crate::config::layers::Verb;
+use crate::config::layers::ClientCommand;
 use crate::doors::wire::Request;
 use crate::sys::Pid;
 use crate::text::printable;
@@ -10,84 +11,89 @@ use std::time::Duration;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
-    /// For programs, not for people.
+    /// Print the status for programs.
     pub(super) json: bool,
     pub(super) timeout: Option<Duration>,
-    /// Which guard is meant, where there are several.
+    /// Which guard to ask, where there are several.
     pub(super) pid: Option<Pid>,
 }
 
 impl Options {
-    pub(super) fn parse(verb: Verb, words: &[OsString]) -> anyhow::Result<Options> {
+    pub(super) fn parse(command: ClientCommand, words: &[OsString]) -> anyhow::Result<Options> {
         let mut options = Options::default();
-        let mut words = words.iter().map(|word| word.to_string_lossy());
-        while let Some(word) = words.next() {
-            options.read(verb, &word, &mut || words.next().map(Into::into)).map_err(|problem| {
+        let mut arguments = Arguments::new(words.to_vec());
+        while let Some(argument) = arguments.next() {
+            options.read(command, argument, &mut arguments).map_err(|problem| {
                 let problem = if problem.is_empty() { problem } else { format!("{}; ", printable(&problem)) };
-                anyhow::Error::msg(format!("{problem}{}", usage(verb)))
+                anyhow::Error::msg(format!("{problem}{}", usage(command)))
             })?;
         }
         Ok(options)
     }
 
-    /// Reads one option, and its value from the next word if it has no `=`. The error is empty for a plea for help.
-    fn read(&mut self, verb: Verb, word: &str, next: &mut dyn FnMut() -> Option<String>) -> Result<(), String> {
-        let (name, inline) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value.to_owned())));
-        let mut value = || inline.clone().or_else(&mut *next).ok_or_else(|| format!("{name}: no value"));
-        match name {
-            "--json" if verb == Verb::Status && inline.is_none() => self.json = true,
-            "--timeout" => self.timeout = Some(duration::parse(&value()?)?),
-            "--pid" => {
-                let text = value()?;
-                let pid = text.parse().ok().filter(|pid| *pid > 0);
-                self.pid = Some(pid.ok_or_else(|| format!("{text:?} is not a pid"))?);
-            }
-            "--help" | "-h" => return Err(String::new()),
-            _ => return Err(format!("{word}: no such option")),
+    /// Reads one option. The error is empty for a plea for help.
+    fn read(&mut self, command: ClientCommand, argument: Argument, rest: &mut Arguments) -> Result<(), String> {
+        match argument {
+            Argument::Option(name, inline) => match name.as_str() {
+                "--json" if command == ClientCommand::Status => match inline {
+                    None => self.json = true,
+                    Some(_) => return Err("--json: it takes no value".to_owned()),
+                },
+                "--timeout" => self.timeout = Some(duration::parse(&rest.text(&name, inline)?)?),
+                "--pid" => {
+                    let text = rest.text(&name, inline)?;
+                    let pid = text.parse().ok().filter(|pid| *pid > 0);
+                    self.pid = Some(pid.ok_or_else(|| format!("{text:?} is not a pid"))?);
+                }
+                "--help" | "-h" => return Err(String::new()),
+                _ => return Err(format!("{name}: no such option")),
+            },
+            Argument::Separator => return Err("--: no such option".to_owned()),
+            Argument::Word(word) => return Err(format!("{}: no such option", word.to_string_lossy())),
         }
         Ok(())
     }
 
-    /// What is to be asked.
-    pub(super) fn request(&self, verb: Verb) -> Request {
-        match verb {
-            Verb::Ready => Request::Ready,
-            Verb::Health => Request::Health,
-            Verb::Status if self.json => Request::StatusJson,
-            Verb::Status => Request::Status,
-            Verb::Stop => Request::Stop,
-            Verb::Restart => Request::Restart,
+    /// The question to send.
+    pub(super) fn request(&self, command: ClientCommand) -> Request {
+        match command {
+            ClientCommand::Ready => Request::Ready,
+            ClientCommand::Health => Request::Health,
+            ClientCommand::Status if self.json => Request::StatusJson,
+            ClientCommand::Status => Request::Status,
+            ClientCommand::Stop => Request::Stop,
+            ClientCommand::Restart => Request::Restart,
         }
     }
 }
 
-fn usage(verb: Verb) -> String {
-    let verb = match verb {
-        Verb::Ready => "ready",
-        Verb::Health => "health",
-        Verb::Status => "status [--json]",
-        Verb::Stop => "stop",
-        Verb::Restart => "restart",
+fn usage(command: ClientCommand) -> String {
+    let command = match command {
+        ClientCommand::Ready => "ready",
+        ClientCommand::Health => "health",
+        ClientCommand::Status => "status [--json]",
+        ClientCommand::Stop => "stop",
+        ClientCommand::Restart => "restart",
     };
-    format!("usage: guard {verb} [--timeout DURATION] [--pid N]")
+    format!("usage: guard {command} [--timeout DURATION] [--pid N]")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(verb: Verb, line: &str) -> Result<Options, String> {
+    fn parse(command: ClientCommand, line: &str) -> Result<Options, String> {
         let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        Options::parse(verb, &words).map_err(|error| error.to_string())
+        Options::parse(command, &words).map_err(|error| error.to_string())
     }
 
     #[test]
     fn options_are_read() {
-        assert_eq!(parse(Verb::Ready, ""), Ok(Options::default()));
+        assert_eq!(parse(ClientCommand::Ready, ""), Ok(Options::default()));
         let all = Options { json: true, timeout: Some(Duration::from_millis(500)), pid: Some(7) };
-        assert_eq!(parse(Verb::Status, "--json --timeout 500ms --pid 7"), Ok(all));
+        assert_eq!(parse(ClientCommand::Status, "--json --timeout 500ms --pid 7"), Ok(all));
         let late = Options { timeout: Some(Duration::from_secs(2)), ..Options::default() };
-        assert_eq!(parse(Verb::Stop, "--timeout=1 --timeout=2"), Ok(late));
+        assert_eq!(parse(ClientCommand::Stop, "--timeout=1 --timeout=2"), Ok(late));
     }
 
     #[test]
@@ -96,7 +102,7 @@ mod tests {
         for (line, problem) in [
             ("--help", ""),
             ("--json", "--json: no such option; "),
-            ("--timeot=1", "--timeot=1: no such option; "),
+            ("--timeot=1", "--timeot: no such option; "),
             ("now", "now: no such option; "),
             ("--", "--: no such option; "),
             ("--timeout", "--timeout: no value; "),
@@ -104,19 +110,17 @@ mod tests {
             ("--pid 0", "\"0\" is not a pid; "),
             ("--pid=x", "\"x\" is not a pid; "),
         ] {
-            assert_eq!(parse(Verb::Ready, line), Err(format!("{problem}{usage}")), "{line}");
+            assert_eq!(parse(ClientCommand::Ready, line), Err(format!("{problem}{usage}")), "{line}");
         }
-        assert!(
-            parse(Verb::Status, "--json=yes")
-                .is_err_and(|error| error.ends_with("guard status [--json] [--timeout DURATION] [--pid N]"))
-        );
+        let usage = "usage: guard status [--json] [--timeout DURATION] [--pid N]";
+        assert_eq!(parse(ClientCommand::Status, "--json=yes"), Err(format!("--json: it takes no value; {usage}")));
     }
 
     #[test]
     fn only_a_status_is_for_programs() {
         let json = Options { json: true, ..Options::default() };
-        assert_eq!(json.request(Verb::Status), Request::StatusJson);
-        assert_eq!(Options::default().request(Verb::Status), Request::Status);
-        assert_eq!(Options::default().request(Verb::Restart), Request::Restart);
+        assert_eq!(json.request(ClientCommand::Status), Request::StatusJson);
+        assert_eq!(Options::default().request(ClientCommand::Status), Request::Status);
+        assert_eq!(Options::default().request(ClientCommand::Restart), Request::Restart);
     }
 }

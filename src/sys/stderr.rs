@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 /// How to write to what stderr is.
-pub enum Output {
+pub enum Stderr {
     /// A pipe or a terminal, opened again: O_NONBLOCK on the description that the app has would be the app's too.
     Reopened(File),
     /// A pipe or a terminal that could not be opened again: asked each time not to wait (`RWF_NOWAIT`, `pwritev2(2)`).
@@ -20,18 +20,18 @@ pub enum Output {
     Plain,
 }
 
-impl Output {
+impl Stderr {
     /// Looks at what stderr is.
-    pub fn of_stderr() -> Output {
+    pub fn open() -> Stderr {
         let kind = borrowed().metadata().map(|metadata| metadata.file_type());
         match kind {
-            Ok(kind) if kind.is_socket() => Output::Socket,
+            Ok(kind) if kind.is_socket() => Stderr::Socket,
             Ok(kind) if kind.is_fifo() || stderr().is_terminal() => {
                 let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
                 let again = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/2");
-                again.map_or(Output::Shared, Output::Reopened)
+                again.map_or(Stderr::Shared, Stderr::Reopened)
             }
-            Ok(_) | Err(_) => Output::Plain,
+            Ok(_) | Err(_) => Stderr::Plain,
         }
     }
 
@@ -39,20 +39,20 @@ impl Output {
     /// the SIGPIPE that comes with it is blocked, and known as guard's own.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Output::Reopened(file) => (&*file).write(bytes),
-            Output::Shared => write_if_ready(bytes),
-            Output::Socket => {
+            Stderr::Reopened(file) => (&*file).write(bytes),
+            Stderr::Shared => write_if_ready(bytes),
+            Stderr::Socket => {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: send(2) reads at most as many bytes as there are.
                 let sent = unsafe { libc::send(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len(), flags) };
                 Ok(Errno::result(sent).map(|count| usize::try_from(count).unwrap_or(0))?)
             }
-            Output::Plain => borrowed().write(bytes),
+            Stderr::Plain => borrowed().write(bytes),
         }
     }
 }
 
-impl Output {
+impl Stderr {
     /// Waits for a reader, a second at most; `false` if there is still no room.
     pub fn wait_for_room(&self) -> bool {
         let stderr = stderr();

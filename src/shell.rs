@@ -1,17 +1,22 @@
-//! Whether the app is a shell that somebody types into.
+//! Which programs are shells, and which command lines start one that a person types into.
 
-use crate::sys::procfs;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A shell without a script or a command is interactive where its stdin is a terminal (`sh(1p)`).
-pub(super) fn is_interactive(command: &[OsString]) -> bool {
-    let [shell, arguments @ ..] = command else { return false };
-    match Path::new(shell).file_name().and_then(|name| name.to_str()) {
-        // It is what its first argument says.
+/// Whether a program of this name is a shell.
+pub fn is_shell(name: &str) -> bool {
+    ["sh", "bash", "dash", "ash", "busybox", "zsh", "ksh"].contains(&name)
+}
+
+/// Whether this command is a shell that is interactive if its stdin is a terminal: one without a script and without a
+/// command (`sh(1p)`).
+pub fn is_interactive(command: &[OsString]) -> bool {
+    let [program, arguments @ ..] = command else { return false };
+    match Path::new(program).file_name().and_then(|name| name.to_str()) {
+        // Its first argument names the program that it is.
         Some("busybox") => is_interactive(arguments),
-        name => name.is_some_and(procfs::is_shell) && reads_stdin(arguments),
+        name => name.is_some_and(is_shell) && reads_stdin(arguments),
     }
 }
 

@@ -1,0 +1,276 @@
+//! The configuration as a value: plain types, their defaults, and questions that they can answer alone.
+
+use super::codes::CodeSet;
+use super::entry::Entry;
+use super::target::Target;
+use crate::platform::Platform;
+use crate::shell;
+use crate::signal::Signal;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that guard can be told, with the defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The app and its arguments; empty only for `guard check` without a command.
+    pub command: Vec<OsString>,
+    /// The environment that the app starts from: guard's own, without guard's configuration.
+    pub environment: Vec<Entry>,
+    /// The socket of the manager that started guard (`sd_notify(3)`).
+    pub notify_socket: Option<OsString>,
+    pub restart: RestartSettings,
+    pub stop: StopSettings,
+    pub ready: ReadySettings,
+    /// The app must send WATCHDOG=1 this often, from ready on.
+    pub watchdog: Option<Duration>,
+    pub health_check: Option<HealthCheck>,
+    pub health: HealthSettings,
+    /// guard opens Node's IPC channel.
+    pub node_ipc: bool,
+    pub signal_map: SignalMap,
+    pub signal_scope: Scope,
+    /// The hook's command in words; empty for none.
+    pub pre_stop: Vec<String>,
+    pub drain_file: Option<PathBuf>,
+    pub chdir: Option<PathBuf>,
+    /// Where the app, hooks and health checks are started; `None` is guard's own working directory.
+    pub directory: Option<PathBuf>,
+    pub termination_log: Option<PathBuf>,
+    /// A filter in env_logger's form.
+    pub log_filter: String,
+    pub log_format: LogFormat,
+    pub platform: Platform,
+    /// Names of the variables that have no default value now, and the layer that set each.
+    pub origins: Vec<(&'static str, Origin)>,
+    /// Each is worth a warning, and is no error.
+    pub warnings: Vec<UnknownVariable>,
+}
+
+/// When another run follows one that ended, and how soon.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RestartSettings {
+    pub policy: RestartPolicy,
+    /// Restarts allowed inside the window; `None` is no limit.
+    pub max: Option<u32>,
+    pub window: Duration,
+    pub backoff_initial: Duration,
+    pub backoff_max: Duration,
+    pub stable_after: Duration,
+    pub success_codes: CodeSet,
+    pub no_restart_codes: CodeSet,
+}
+
+/// How guard stops a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StopSettings {
+    /// `None`: the signal that guard received, TERM where none came.
+    pub signal: Option<Signal>,
+    /// From the stop request to SIGKILL; `None` leaves the kill to the orchestrator.
+    pub timeout: Option<Duration>,
+    /// The timeout of a restart in place, which no orchestrator would end: `timeout`, or the platform's default after the
+    /// drain delay.
+    pub restart_timeout: Duration,
+    pub drain_delay: Duration,
+}
+
+/// When a run can take work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReadySettings {
+    pub when: Readiness,
+    /// A run that is not ready by then has failed. It means nothing with [`Readiness::Exec`].
+    pub timeout: Duration,
+}
+
+/// GUARD_READY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Readiness {
+    /// As soon as the run was started.
+    Exec,
+    /// As soon as the run says so.
+    Notify,
+    /// As soon as a health check of the run has passed.
+    Health,
+}
+
+/// When health checks run, and how many must fail. The names are those of Docker's HEALTHCHECK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HealthSettings {
+    /// From the end of one check to the start of the next.
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many failures in a row are a failure of the run, at least 1.
+    pub retries: u32,
+    /// From the run's start; failures do not count until it is over or a check has passed.
+    pub start_period: Duration,
+}
+
+/// GUARD_HEALTH_CHECK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// By guard's own `probe`.
+    Probe(Target),
+    /// By a command, in words.
+    Exec(Vec<String>),
+}
+
+/// GUARD_RESTART.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RestartPolicy {
+    OnFailure,
+    Always,
+    Never,
+}
+
+/// Who gets the stop signal and forwarded signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Process,
+    Group,
+}
+
+/// What guard does with a signal that GUARD_SIGNAL_MAP names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Meaning {
+    Forward(Signal),
+    Stop,
+    Restart,
+    Reload,
+    Ignore,
+}
+
+/// GUARD_SIGNAL_MAP, in the order given; each signal occurs once.
+pub type SignalMap = Vec<(Signal, Meaning)>;
+
+/// GUARD_LOG_FORMAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The layer that a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    Environment,
+    Flag,
+}
+
+/// A variable whose name begins with `GUARD_` and which guard does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    pub name: String,
+    /// The known name that takes the fewest edits.
+    pub nearest: &'static str,
+}
+
+impl fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no variable of guard's; the nearest is {}", self.name, self.nearest)
+    }
+}
+
+impl Config {
+    /// The defaults on this platform, without a command and an environment.
+    pub(super) fn of_platform(platform: Platform) -> Config {
+        let termination_log = PathBuf::from("/dev/termination-log");
+        Config {
+            command: Vec::new(),
+            environment: Vec::new(),
+            notify_socket: None,
+            restart: RestartSettings::default(),
+            stop: StopSettings {
+                signal: None,
+                timeout: Some(platform.stop_timeout()),
+                restart_timeout: platform.stop_timeout(),
+                drain_delay: Duration::ZERO,
+            },
+            ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
+            watchdog: None,
+            health: HealthSettings::default(),
+            health_check: None,
+            node_ipc: false,
+            signal_map: Vec::new(),
+            signal_scope: Scope::Process,
+            pre_stop: Vec::new(),
+            drain_file: None,
+            chdir: None,
+            directory: None,
+            termination_log: Some(termination_log).filter(|path| path.exists()),
+            log_filter: "info".to_owned(),
+            log_format: LogFormat::Text,
+            platform,
+            origins: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Where the value of the variable called `name` comes from.
+    pub fn origin(&self, name: &str) -> Origin {
+        let set = self.origins.iter().find(|(variable, _)| *variable == name);
+        set.map_or(Origin::Default, |(_, origin)| *origin)
+    }
+
+    /// Makes relative paths absolute, which start at `left`, the working directory that guard has left.
+    pub fn resolve_paths(&mut self, left: &Path) {
+        for path in [&mut self.chdir, &mut self.drain_file, &mut self.termination_log].into_iter().flatten() {
+            *path = left.join(&path);
+        }
+        self.directory = self.chdir.clone().or_else(|| Some(left.to_owned()));
+    }
+
+    /// The directory that children are started in, by the name that a user knows.
+    pub fn directory_name(&self) -> String {
+        let directory = self.directory.as_deref().unwrap_or(Path::new(".")).display();
+        let setting = if self.chdir.is_some() { "GUARD_CHDIR=" } else { "the working directory " };
+        format!("{setting}{directory}")
+    }
+
+    /// The app and its arguments, for people.
+    pub fn command_line(&self) -> String {
+        self.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether the app is a shell that a person types into, if its stdin is a terminal.
+    pub fn runs_interactive_shell(&self) -> bool {
+        shell::is_interactive(&self.command)
+    }
+
+    /// Whether the health check is guard's own probe.
+    pub fn is_probed(&self) -> bool {
+        matches!(self.health_check, Some(HealthCheck::Probe(_)))
+    }
+
+    /// The value of a variable that the app gets.
+    pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
+        self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> HealthSettings {
+        HealthSettings {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            retries: 3,
+            start_period: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for RestartSettings {
+    fn default() -> RestartSettings {
+        RestartSettings {
+            policy: RestartPolicy::OnFailure,
+            max: Some(10),
+            window: Duration::from_secs(300),
+            backoff_initial: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            stable_after: Duration::from_secs(10),
+            success_codes: CodeSet::default(),
+            no_restart_codes: CodeSet::default(),
+        }
+    }
+}
