@@ -1,6 +1,6 @@
-//! guard: the init process that every container should have had.
+//! guard: the init process for containers.
 //!
-//! Parses, sets up, runs, and turns the outcome into an exit code: the one place where errors end.
+//! `main` parses, sets up, runs, and turns the outcome into an exit code. All errors end here.
 
 mod cli;
 mod config;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         }
         Invocation::Ask(command) => {
             cli::ask::run(command, &layers.words).and_then(|answer| match print(&answer.text) {
-                // Elsewhere the code says it all where nobody reads the text.
+                // The other commands answer by their exit code, which counts though nobody reads the text.
                 Err(error) if command == ClientCommand::Status => Err(error),
                 _ => Ok(answer.code),
             })
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Invocation::Run => run(layers),
     };
     let code = outcome.unwrap_or_else(|error| {
-        report::complain(&format!("{error:#}"));
+        report::print_error(&format!("{error:#}"));
         match () {
             () if error.is::<cli::ask::NoAnswer>() => cli::ask::NO_ANSWER,
             () if error.is::<cli::probe::Failed>() => cli::probe::FAILED,
@@ -51,22 +51,22 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Runs the app. What keeps guard from that is its last word too.
+/// Runs the app. An error before that goes to the termination log, too.
 fn run(layers: Layers) -> anyhow::Result<u8> {
     let mut config = Config::resolve(layers).inspect_err(|errors| {
-        report::say_last(errors.termination_log.as_deref(), supervisor::OWN_ERROR, &errors.to_string());
+        report::write_last_word(errors.termination_log.as_deref(), supervisor::OWN_ERROR, &errors.to_string());
     })?;
     if let Some(left) = sys::directory::leave() {
         config.resolve_paths(&left);
     }
     report::init(&config);
     runtime::run(&config).inspect_err(|error| {
-        report::say_last(config.termination_log.as_deref(), supervisor::OWN_ERROR, &format!("{error:#}"));
+        report::write_last_word(config.termination_log.as_deref(), supervisor::OWN_ERROR, &format!("{error:#}"));
     })
 }
 
-/// Writes to stdout, which nothing else does: it is the app's. Text of unknown origin in it has been made one line before;
-/// what else could control the terminal is escaped here.
+/// Writes to stdout. Nothing else does, since stdout belongs to the app. The caller keeps text of unknown origin on one line
+/// (`text::printable`); all other control characters are escaped here.
 fn print(text: &str) -> anyhow::Result<u8> {
     std::io::stdout().write_all(text::printable_lines(text).as_bytes())?;
     Ok(0)

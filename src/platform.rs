@@ -1,14 +1,14 @@
-//! Which orchestrator this container runs under, and how long that one waits after its stop signal.
+//! Which orchestrator runs this container, and how long it waits between its stop signal and SIGKILL.
 
 use std::time::Duration;
 
-/// An orchestrator that guard knows by a variable that it sets.
+/// An orchestrator. guard recognizes it by a variable that it sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// Its name, as the log and `guard check` print it.
     pub name: &'static str,
     seen_by: &'static str,
-    /// What it waits between its stop signal and its SIGKILL unless told otherwise.
+    /// Its own default time between its stop signal and SIGKILL.
     pub own_timeout: Duration,
 }
 
@@ -16,7 +16,7 @@ const fn platform(name: &'static str, seen_by: &'static str, seconds: u64) -> Pl
     Platform { name, seen_by, own_timeout: Duration::from_secs(seconds) }
 }
 
-/// Kubernetes comes first: the others' variables may well be set by hand in a pod.
+/// Kubernetes comes first, since users set variables of the others by hand in a pod.
 const PLATFORMS: [Platform; 7] = [
     platform("Kubernetes", "KUBERNETES_SERVICE_HOST", 30),
     platform("ECS", "ECS_CONTAINER_METADATA_URI_V4", 30),
@@ -27,11 +27,11 @@ const PLATFORMS: [Platform; 7] = [
     platform("Fly.io", "FLY_APP_NAME", 5),
 ];
 
-/// Docker, Podman and whatever sets no variable of its own.
+/// Docker, Podman, and every platform that sets no variable of its own.
 pub const ENGINE: Platform = platform("Docker, Podman or another engine", "", 10);
 
 impl Platform {
-    /// The first platform whose variable is set, as `is_set` tells.
+    /// The first platform whose variable is set.
     pub fn detect(is_set: impl Fn(&str) -> bool) -> Platform {
         PLATFORMS.into_iter().find(|platform| is_set(platform.seen_by)).unwrap_or(ENGINE)
     }

@@ -50,7 +50,7 @@ impl Signal {
     }
 }
 
-/// A number of digits alone; Rust's own parser takes a sign too.
+/// Parses a number that is written in digits alone; Rust's own parser takes a sign too.
 pub fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn other_text_is_refused() {
         for text in [
             "",
             "SIG",

@@ -1,4 +1,4 @@
-//! Flags and variables, what is wrong with them, and what the platform decides.
+//! Flags and variables, their errors, and the defaults that depend on the platform.
 
 mod common;
 
@@ -66,14 +66,14 @@ fn the_version_is_cargos() {
     assert_eq!(end(child().options(["--version"]), 0).out(), [concat!("guard ", env!("CARGO_PKG_VERSION"))]);
 }
 
-/// The rows of its tables: what the text beside them mentions may be anything.
+/// Only rows of tables count: the text beside them may name any variable.
 #[test]
 fn the_documentation_lists_exactly_the_variables_of_help() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
     let document = std::fs::read_to_string(path).expect("docs/configuration.md can be read");
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `GUARD_")?.split('`').next());
     let documented: BTreeSet<String> = rows.map(|name| format!("GUARD_{name}")).collect();
-    // What guard hands to the app has a table, too, and is no configuration.
+    // Another table lists the variables that guard hands to the app. They are no configuration.
     let handed = ["GUARD_RUN", "GUARD_INSTANCE", "GUARD_RESTARTS", "GUARD_LAST_EXIT"];
     let documented: BTreeSet<&str> =
         documented.iter().map(String::as_str).filter(|name| !handed.contains(name)).collect();
@@ -82,10 +82,10 @@ fn the_documentation_lists_exactly_the_variables_of_help() {
     assert_eq!(documented, listed);
 }
 
-/// What a terminal would obey, and what would look like a line of guard's own.
+/// Text with control sequences that a terminal would obey, and a line that would look like one of guard's.
 const HOSTILE: &str = "\u{1b}[31m\r\u{9b}1m\nguard: forged";
 
-/// Nothing that guard said controls a terminal or begins a line that guard did not begin.
+/// guard printed the hostile text, and it neither controls a terminal nor begins a line.
 #[track_caller]
 fn assert_harmless(guard: &Guard) {
     for line in guard.out().into_iter().chain(guard.err()) {
@@ -97,7 +97,7 @@ fn assert_harmless(guard: &Guard) {
 }
 
 #[test]
-fn what_was_given_cannot_control_the_terminal() {
+fn hostile_text_on_the_command_line_cannot_control_the_terminal() {
     let option = format!("--{HOSTILE}");
     let value = format!("--restart={HOSTILE}");
     let [timeout, pid] = ["timeout", "pid"].map(|name| format!("--{name}={HOSTILE}"));
@@ -130,7 +130,7 @@ fn what_was_given_cannot_control_the_terminal() {
 }
 
 #[test]
-fn check_shows_what_was_given_without_control_characters() {
+fn check_shows_hostile_values_without_control_characters() {
     let directory = tempfile::tempdir().unwrap();
     let odd = directory.path().join(HOSTILE);
     std::fs::create_dir(&odd).unwrap();
@@ -147,7 +147,7 @@ fn check_shows_what_was_given_without_control_characters() {
     assert_harmless(&end(child().options(["check", "--", "app", HOSTILE]), 0));
 }
 
-/// env_logger prints what it cannot read itself, and panics if nobody reads that.
+/// env_logger prints the parts of a filter that it cannot read, raw and past guard's writer.
 #[test]
 fn a_log_filter_is_read_by_guard_alone() {
     for filter in ["guard=warn=info", "x/y=info", "info/x", "guard::a/b", "guard::a/b/c"] {
@@ -156,7 +156,7 @@ fn a_log_filter_is_read_by_guard_alone() {
     }
 }
 
-/// The value of a variable, as the app of a guard with this configuration sees the effect of it.
+/// The stop timeout in force, as guard hands it to the app.
 fn stop_timeout(setup: Setup) -> String {
     setup.fixture("env exit 0").start().line_after("env GUARD_STOP_TIMEOUT=")
 }
@@ -171,7 +171,7 @@ fn a_flag_wins_over_its_variable() {
         }
     }
     assert_eq!(stop_timeout(child().env("GUARD_STOP_TIMEOUT", "7s")), "7");
-    // A bad variable under a good flag is never looked at; a good one does not mend a bad flag.
+    // A good flag hides a bad variable; a good variable does not mend a bad flag.
     assert_eq!(stop_timeout(child().env("GUARD_STOP_TIMEOUT", "soon").options(["--stop-timeout=5s"])), "5");
     end(child().env("GUARD_STOP_TIMEOUT", "5s").options(["--stop-timeout=soon"]).fixture("exit 0"), 125);
 }
@@ -207,7 +207,7 @@ fn none_is_taken_where_it_is_the_default() {
     }
 }
 
-/// One value that is wrong for each variable, and a word that says what it takes instead.
+/// For each variable a wrong value, and a word that the error must contain since it says what the variable takes.
 const WRONG: [(&str, &str, &str); 26] = [
     ("GUARD_RESTART", "sometimes", "on-failure"),
     ("GUARD_MAX_RESTARTS", "-1", "unlimited"),
@@ -280,7 +280,7 @@ fn readiness_by_health_needs_a_health_check() {
         let said = guard.err().join("\n");
         assert!(said.contains("GUARD_READY=health") && said.contains("GUARD_HEALTH_CHECK"), "{said}");
     }
-    // One error is enough where the check is there, and cannot be read.
+    // A check that cannot be read is one error, not two.
     let guard = end(child().options(["check", "--ready=health", "--health-check=exec:"]), 125);
     assert_eq!(guard.err().len(), 1, "{}", guard.transcript());
     end(child().env("GUARD_READY", "health").env("GUARD_HEALTH_CHECK", "exec:true").fixture("exit 0"), 0);
@@ -308,8 +308,8 @@ fn a_health_check_is_a_url_or_a_command() {
 }
 
 #[test]
-fn no_time_at_all_is_none_to_check_in() {
-    // Less than a millisecond would be shown as nothing, also to a probe.
+fn a_time_that_must_pass_is_a_millisecond_or_more() {
+    // A shorter time would be shown as `0s`, to a probe too.
     for name in ["READY_TIMEOUT", "WATCHDOG", "HEALTH_INTERVAL", "HEALTH_TIMEOUT"] {
         for value in ["0", "0s", "0.0001", "0.9ms"] {
             end(child().env(format!("GUARD_{name}"), value).options(["check"]), 125);
@@ -349,7 +349,7 @@ fn signals_that_cannot_be_taken_cannot_be_mapped() {
 }
 
 #[test]
-fn a_value_that_is_no_text_is_an_error_like_others() {
+fn a_value_that_is_not_utf8_is_an_error_like_others() {
     use std::os::unix::ffi::OsStrExt;
     let guard = end(child().env("GUARD_STOP_TIMEOUT", std::ffi::OsStr::from_bytes(b"\xff5s")).fixture("exit 0"), 125);
     assert!(guard.err().join("\n").contains("GUARD_STOP_TIMEOUT"), "{}", guard.transcript());
@@ -412,13 +412,13 @@ fn check_prints_each_value_and_where_it_comes_from() {
 }
 
 #[test]
-fn check_shows_what_the_health_of_the_app_is_judged_by() {
+fn check_shows_readiness_watchdog_and_health_settings() {
     let check = "exec:sh -c 'curl -f localhost | grep ok'";
     let setup = child().env("GUARD_HEALTH_CHECK", check).env("GUARD_WATCHDOG", "1500ms").env("GUARD_NODE_IPC", "on");
     let setup = setup.env("GUARD_HEALTH_TIMEOUT", "3").env("GUARD_HEALTH_START_PERIOD", "0");
     let guard = end(setup.options(["check", "--ready-timeout=2m", "--health-retries=5"]), 0);
     for (name, value, origin) in [
-        // As the check has it.
+        // A health check changes this default.
         ("GUARD_READY", "health", "default"),
         ("GUARD_READY_TIMEOUT", "2m", "--ready-timeout"),
         ("GUARD_WATCHDOG", "1.5s", "environment"),
@@ -433,13 +433,13 @@ fn check_shows_what_the_health_of_the_app_is_judged_by() {
         let mut rows = rows.map(Iterator::collect::<Vec<_>>);
         assert!(rows.any(|row| row == [name, value, origin]), "{name}\n{}", guard.transcript());
     }
-    // In columns.
+    // The last column lines up.
     let columns: BTreeSet<_> = guard.out().iter().filter_map(|line| line.rfind("  default")).collect();
     assert_eq!(columns.len(), 1, "{}", guard.transcript());
 }
 
 #[test]
-fn check_needs_no_command_and_names_the_platforms_choice() {
+fn check_needs_no_command_and_shows_the_default_of_the_platform() {
     let guard = end(child().env("KUBERNETES_SERVICE_HOST", "10.0.0.1").options(["check"]), 0);
     let line = guard.out().into_iter().find(|line| variables(line).contains("GUARD_STOP_TIMEOUT"));
     assert!(line.is_some_and(|line| line.contains("25s")), "{}", guard.transcript());

@@ -1,4 +1,4 @@
-//! The log on stderr: its two forms, its levels, and that whatever stderr is never changes what guard does.
+//! The log on stderr: its two forms and its levels. No kind of stderr changes what guard does.
 
 mod common;
 
@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::str::Chars;
 
-/// Two restarts and a stop, which work whatever stderr does. Calls back in between.
+/// Runs two restarts and a stop, which work whatever stderr does, and calls `between` after the first restart.
 fn works(setup: Setup, between: impl FnOnce()) {
     let mut guard = setup.env("GUARD_BACKOFF_INITIAL", "0").fixture("quit USR1 1 quit TERM 3 serve").start();
     guard.line("ready");
@@ -28,7 +28,8 @@ fn works(setup: Setup, between: impl FnOnce()) {
     assert_eq!(guard.code(), 3);
 }
 
-/// What was logged before the pipe or socket was read is lost: the line that says how much, and all that follows.
+/// Lines from before the pipe or socket was read are lost. The log begins with the line that counts them, and is complete
+/// from there on.
 fn assert_lines_were_dropped(log: &str) {
     let events: Vec<Event> = log.lines().map(|line| Event::parse(line).expect("whole lines")).collect();
     assert_eq!(events[0].name(), "dropped", "{log}");
@@ -56,7 +57,7 @@ fn a_full_pipe_costs_lines_and_nothing_else() {
 #[test]
 fn a_full_socket_costs_lines_and_nothing_else() {
     let (mut reader, mut writer) = UnixStream::pair().unwrap();
-    // One line more would block; the flag is one of the description that guard gets, so it is cleared again.
+    // O_NONBLOCK belongs to the description that guard gets, so it is cleared when the socket is full.
     writer.set_nonblocking(true).unwrap();
     let mut filled = 0;
     while let Ok(count) = writer.write(&[b'.'; 64]) {
@@ -83,11 +84,11 @@ fn a_socket_takes_the_log() {
 }
 
 #[test]
-fn a_reader_who_is_gone_is_not_missed() {
+fn a_pipe_without_a_reader_changes_nothing() {
     for setup in everywhere() {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        // Its own SIGPIPE is nothing that guard would forward: the app would print it, and no `works` wait for it.
+        // guard must not forward its own SIGPIPE, which the app would print.
         let mut guard = setup.stderr(writer).fixture("before-run 2 exit 1 quit TERM 3 serve").start();
         guard.line("ready");
         guard.signal(libc::SIGTERM);
@@ -97,7 +98,7 @@ fn a_reader_who_is_gone_is_not_missed() {
 }
 
 #[test]
-fn a_reader_who_goes_is_not_missed() {
+fn a_reader_that_leaves_changes_nothing() {
     let (reader, writer) = pipe().unwrap();
     works(child().stderr(writer), || drop(reader));
     let (reader, writer) = UnixStream::pair().unwrap();
@@ -174,7 +175,7 @@ fn guard_and_the_app_share_a_file_without_overwriting() {
     }
 }
 
-/// A command with all that a log line could trip over: quotes, control characters, bytes that are no UTF-8.
+/// A command full of text that could break a log line: quotes, control characters, bytes that are not UTF-8.
 fn odd_command() -> Vec<OsString> {
     let words: [&[u8]; 8] =
         [b"a\"b", b"c\\d", b"e\nguard time=f", b"\x1b[31mred", b"\xff\xfe", "ü€😀\u{2028}".as_bytes(), b"", b"x=y \t"];
@@ -219,7 +220,7 @@ fn every_line_of_json_is_an_object_whatever_the_command() {
     assert!(log.contains(r#""code":0"#), "numbers are numbers: {log}");
 }
 
-/// Reads an object of strings and numbers, and fails at whatever RFC 8259 does not allow.
+/// Reads an object of strings and numbers, and panics at text that RFC 8259 does not allow.
 fn object(line: &str) -> BTreeMap<String, String> {
     let mut object = BTreeMap::new();
     let mut rest = line.chars();
@@ -249,7 +250,7 @@ fn object(line: &str) -> BTreeMap<String, String> {
     object
 }
 
-/// The rest of a string after its opening quote.
+/// Reads the rest of a string after its opening quote.
 fn string(rest: &mut Chars) -> String {
     let mut text = String::new();
     loop {
@@ -274,7 +275,7 @@ fn string(rest: &mut Chars) -> String {
     }
 }
 
-/// Runs a crash, a restart and a stop, and gives the whole log.
+/// Runs a crash, a restart and a stop at this level. The guard that is returned has the whole log.
 fn at_level(level: &str) -> Guard {
     let mut guard = child().env("GUARD_LOG", level).fixture("before-run 2 exit 1 quit TERM 0 serve").start();
     guard.line("ready");
@@ -305,7 +306,7 @@ fn each_level_adds_to_the_one_above() {
 }
 
 #[test]
-fn an_exit_is_told_with_its_times_and_memory() {
+fn an_exit_is_logged_with_its_times_and_memory() {
     let mut guard = child().env("GUARD_RESTART", "never").fixture("die SEGV").start();
     assert_eq!(guard.code(), 139);
     let exit = guard.event("exit");
@@ -316,7 +317,7 @@ fn an_exit_is_told_with_its_times_and_memory() {
 }
 
 #[test]
-fn what_is_a_number_is_one_in_json() {
+fn numbers_are_numbers_in_json() {
     let setup = child().env("GUARD_LOG_FORMAT", "json").env("GUARD_MAX_RESTARTS", "3");
     let mut guard = setup.fixture("before-run 2 exit 7 quit TERM 0 serve").start();
     guard

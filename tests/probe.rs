@@ -1,4 +1,4 @@
-//! `guard probe URL`: whoever answers in time and well is alive, and nobody can keep it waiting.
+//! `guard probe URL`: a server that gives a good answer in time is alive, and no server can keep the probe waiting.
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A server that does this with each connection, once it has read a request's head.
+/// A server that calls `serve` with each connection, once it has read the head of a request.
 fn server(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     server_at("127.0.0.1", serve).expect("IPv4 has a loopback")
 }
@@ -41,7 +41,7 @@ fn says(response: &'static [u8]) -> SocketAddr {
     })
 }
 
-/// Says one thing, and then another for ever.
+/// A server that sends `first`, and then `then` for ever.
 fn endless(first: &'static [u8], then: &'static [u8]) -> SocketAddr {
     server(move |mut stream| {
         let _ = stream.write_all(first);
@@ -49,7 +49,7 @@ fn endless(first: &'static [u8], then: &'static [u8]) -> SocketAddr {
     })
 }
 
-/// A probe that has ended, and not too late.
+/// Runs a probe, which must end in time with this exit code.
 fn probe(setup: Setup, words: &[&str], code: i32) -> Guard {
     let begin = Instant::now();
     let mut guard = setup.options(["probe"]).options(words.iter().copied()).start();
@@ -64,12 +64,12 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}/health")
 }
 
-/// It passes long before its time is over.
+/// The probe passes long before its timeout.
 fn passes(address: SocketAddr) {
     probe(child(), &[&url(address), "--timeout", "1h"], 0);
 }
 
-/// It fails, and says why and of whom.
+/// The probe fails, and prints the URL and the reason.
 fn fails(address: SocketAddr, timeout: &str, why: &str) {
     let guard = probe(child(), &[&url(address), "--timeout", timeout], 1);
     let said = guard.err().join("\n");
@@ -99,7 +99,7 @@ fn other_statuses_fail() {
 }
 
 #[test]
-fn the_request_names_path_and_host_and_wants_no_second_one() {
+fn the_request_names_path_and_host_and_closes_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound");
     let asked = thread::spawn(move || {
@@ -121,32 +121,32 @@ fn the_request_names_path_and_host_and_wants_no_second_one() {
 }
 
 #[test]
-fn what_is_no_http_fails_at_once() {
-    fails(says(b"SSH-2.0-OpenSSH_9.6\r\n"), "1h", "no HTTP");
-    fails(says(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "1h", "no HTTP");
-    fails(says(b"\0\xff\xfe\x80garbage"), "1h", "no HTTP");
-    fails(says(b"HTTP/1.1 200"), "1h", "no HTTP");
-    fails(says(b"HTTP/1.1 abc x\r\n\r\n"), "1h", "no HTTP");
+fn an_answer_that_is_not_http_fails_at_once() {
+    fails(says(b"SSH-2.0-OpenSSH_9.6\r\n"), "1h", "not HTTP");
+    fails(says(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "1h", "not HTTP");
+    fails(says(b"\0\xff\xfe\x80garbage"), "1h", "not HTTP");
+    fails(says(b"HTTP/1.1 200"), "1h", "not HTTP");
+    fails(says(b"HTTP/1.1 abc x\r\n\r\n"), "1h", "not HTTP");
     fails(says(b""), "1h", "closed without an answer");
 }
 
 #[test]
 fn an_endless_answer_is_cut_off() {
-    fails(endless(b"HTTP/1.1 ", b"xxxxxxxxxxxxxxxx"), "1h", "no HTTP");
-    fails(endless(b"HTTP/1.1 100 Continue\r\n", b"X-Header: x\r\n"), "1h", "no HTTP");
-    fails(endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "1h", "no HTTP");
-    // Once the status is known nothing more is read.
+    fails(endless(b"HTTP/1.1 ", b"xxxxxxxxxxxxxxxx"), "1h", "not HTTP");
+    fails(endless(b"HTTP/1.1 100 Continue\r\n", b"X-Header: x\r\n"), "1h", "not HTTP");
+    fails(endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "1h", "not HTTP");
+    // The probe reads no further than the status.
     passes(endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: x\r\n"));
     passes(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"body"));
 }
 
 #[test]
-fn the_time_is_all_there_is_however_slowly_a_server_speaks() {
+fn the_timeout_holds_however_slowly_a_server_speaks() {
     let byte_by_byte = server(|mut stream| {
         let pause = Some(Duration::from_millis(20));
         stream.set_read_timeout(pause).expect("a timeout");
         for byte in b"HTTP/1.1 200 ".iter().chain(std::iter::repeat(&b'x')) {
-            // Whoever leaves is seen at once.
+            // The loop ends as soon as the probe has closed the connection.
             let left = stream.read(&mut [0]).is_ok_and(|count| count == 0);
             if left || stream.write_all(&[*byte]).is_err() {
                 return;
@@ -162,7 +162,7 @@ fn the_time_is_all_there_is_however_slowly_a_server_speaks() {
 }
 
 #[test]
-fn without_a_word_the_timeout_is_a_second() {
+fn the_default_timeout_is_a_second() {
     let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
     let begin = Instant::now();
     let guard = probe(child(), &[&url(hung.local_addr().expect("it is bound"))], 1);
@@ -171,7 +171,7 @@ fn without_a_word_the_timeout_is_a_second() {
 }
 
 #[test]
-fn for_tcp_it_is_enough_that_somebody_listens() {
+fn a_tcp_probe_passes_when_the_connection_is_accepted() {
     let port = Port::reserve();
     let address = format!("tcp://127.0.0.1:{}", port.number);
     for setup in everywhere() {
@@ -211,10 +211,10 @@ fn probe_with_hosts(hosts: &str, url: &str, code: i32) -> Option<Guard> {
 }
 
 #[test]
-fn of_a_name_every_address_is_tried() {
+fn every_address_of_a_name_is_tried() {
     let address = says(b"HTTP/1.1 200 OK\r\n\r\n");
     let port = address.port();
-    // Nobody listens at 127.0.0.2, which is the first or the last.
+    // Nothing listens at 127.0.0.2, which is the first address or the last.
     for hosts in ["127.0.0.2 twins\n127.0.0.1 twins\n", "127.0.0.1 twins\n127.0.0.2 twins\n"] {
         probe_with_hosts(hosts, &format!("http://twins:{port}/"), 0);
     }
@@ -228,8 +228,8 @@ fn of_a_name_every_address_is_tried() {
 }
 
 #[test]
-fn a_host_that_is_not_there_is_a_no_and_no_error_of_the_line() {
-    // RFC 6761: it exists nowhere. Without a name server the answer is the end of the time.
+fn an_unknown_host_fails_the_probe_and_is_no_usage_error() {
+    // RFC 6761: this name exists nowhere. Without a name server the probe fails at its timeout.
     let guard = probe(child(), &["http://nobody.invalid/", "--timeout", "2s"], 1);
     let said = guard.err().join("\n");
     assert!(said.contains("http://nobody.invalid/"), "{said}");
@@ -247,7 +247,7 @@ fn an_address_needs_no_file_of_the_image() {
 }
 
 #[test]
-fn a_wrong_line_says_what_was_given_and_what_is_taken() {
+fn a_usage_error_names_the_argument_and_what_is_taken() {
     for (words, given, taken) in [
         (&[][..], "", "usage: guard probe URL"),
         (&["http://a/", "http://b/"], "http://b/", "one URL"),
@@ -273,7 +273,7 @@ fn a_wrong_line_says_what_was_given_and_what_is_taken() {
 
 /// pthread_create(3), EAGAIN: root has no limit, so root runs the probe as a user without other processes.
 #[test]
-fn where_no_thread_can_be_made_nothing_was_asked() {
+fn without_a_thread_the_probe_is_an_error_of_guards() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let guard = std::fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");

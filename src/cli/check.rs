@@ -1,14 +1,14 @@
-//! `guard check`: the effective configuration, and where each value comes from.
+//! `guard check`: the effective configuration, and the layer that each value comes from.
 
 use crate::config::variables::VARIABLES;
 use crate::config::{Config, Origin, duration};
 use crate::text::printable;
 use std::fmt::Write;
 
-/// A column is no wider; what is longer moves the rest of its line.
+/// Columns are at most this wide; a longer value moves the rest of its line to the right.
 const WIDEST: usize = 50;
 
-/// A table of all variables, and what is worth a warning.
+/// A table of all variables, and the warnings.
 pub fn text(config: &Config) -> String {
     let mut text = String::new();
     let command = if config.command.is_empty() { "none given".to_owned() } else { config.command_line() };

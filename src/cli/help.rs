@@ -12,9 +12,9 @@ usage:
   guard [OPTIONS] -- COMMAND [ARG]...   run COMMAND as the app
   guard check [OPTIONS] [-- COMMAND]    print the effective configuration, or every error
   guard ready                           exit 0 if the app can take work
-  guard health                          exit 0 if the guard that runs has not given up
-  guard status [--json]                 what the guard that runs knows
-  guard stop | restart                  ask the guard that runs, and wait for the outcome
+  guard health                          exit 0 if the running guard has not given up
+  guard status [--json]                 what the running guard knows
+  guard stop | restart                  ask the running guard, and wait for the outcome
   guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
   guard --help | --version
 
@@ -31,8 +31,9 @@ options, their variables and defaults:
     text.push_str(
         "
 exit codes: the app's own; 128+n for a death by signal n; 137 after a kill at the stop timeout; 126 and 127 if the
-command cannot be executed or is not there; 125 for guard's own errors. Of ready, health, status, stop and restart: 0 yes,
-1 no, 124 no answer in time (--timeout DURATION), 125 if it could not be asked (--pid N where there are several).
+command cannot be executed or is not there; 125 for guard's own errors. ready, health, status, stop and restart exit
+with 0 for yes, 1 for no, 124 without an answer in time (--timeout DURATION), 125 if they could not ask (--pid N picks
+one of several guards).
 ",
     );
     text

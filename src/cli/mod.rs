@@ -1,5 +1,4 @@
-//! What guard does besides running an app: `--help`, `--version`, `guard check`, questions to the guard that runs, and
-//! `guard probe`.
+//! Everything besides running an app: `--help`, `--version`, `guard check`, questions to the running guard, and `guard probe`.
 
 pub mod ask;
 pub mod check;

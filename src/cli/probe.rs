@@ -14,13 +14,13 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: guard probe URL [--timeout 1s], where URL is http://HOST[:PORT][/PATH] or tcp://HOST:PORT";
 
-/// The head of a response is no longer; what follows is not read.
+/// A probe reads at most this much of a response.
 const LONGEST_HEAD: u64 = 16 * 1024;
 
-/// What guard exits with if the server is not alive.
+/// The exit code if the server is not alive.
 pub const FAILED: u8 = 1;
 
-/// Why a probe has not passed: [`FAILED`].
+/// A probe has not passed, for this reason: [`FAILED`].
 #[derive(Debug)]
 pub struct Failed(String);
 
@@ -32,17 +32,17 @@ impl std::fmt::Display for Failed {
     }
 }
 
-/// Passes, or fails with [`Failed`] or with what is wrong with the words.
+/// Probes. The error is [`Failed`], or says what is wrong with the command line.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     let (target, timeout) =
         parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {USAGE}", printable(&problem))))?;
     let name = target.to_string();
     let (sender, receiver) = channel();
     let work = move || {
-        // Nobody listens any more when the time is over.
+        // `run` has stopped receiving if the time is over.
         let _ = sender.send(probe(&target, timeout));
     };
-    // The C library's resolver knows no deadline, and a server may send a byte now and then for ever.
+    // A thread can be abandoned: the C library's resolver knows no deadline, and a server may send a byte now and then for ever.
     #[expect(clippy::disallowed_methods, reason = "guard itself has one thread; this process only probes")]
     std::thread::Builder::new().spawn(work).with_context(|| format!("{name}: no thread can be made to ask it"))?;
     let outcome = receiver.recv_timeout(timeout);
@@ -82,15 +82,15 @@ fn probe(target: &Target, timeout: Duration) -> Result<(), String> {
     let deadline = Deadline::after(timeout);
     let addresses = (target.host.as_str(), target.port).to_socket_addrs();
     let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
-    let stream = reach(&addresses, deadline)?;
-    target.path.as_ref().map_or(Ok(()), |path| ask(stream, target, path))
+    let stream = connect_to_any(&addresses, deadline)?;
+    target.path.as_ref().map_or(Ok(()), |path| request(stream, target, path))
 }
 
-/// Tries one address after the other, until one is there.
-fn reach(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream, String> {
+/// Connects to the first address that accepts.
+fn connect_to_any(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream, String> {
     let mut failure = "no such host".to_owned();
     for (index, address) in addresses.iter().enumerate() {
-        // A black hole leaves time for those after it.
+        // An address that never answers leaves time for the next ones.
         let rest = u32::try_from(addresses.len() - index).unwrap_or(1);
         match connect(address, deadline.left() / rest) {
             Ok(stream) => return Ok(stream),
@@ -101,7 +101,7 @@ fn reach(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream, Stri
 }
 
 fn connect(address: &SocketAddr, timeout: Duration) -> Result<TcpStream, String> {
-    // Zero is refused; the one who waits for this thread has left by then.
+    // connect_timeout refuses zero, which means that `run` has stopped waiting.
     let silent = |kind| [ErrorKind::TimedOut, ErrorKind::WouldBlock].contains(&kind);
     TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1))).map_err(|error| {
         if error.kind() == ErrorKind::ConnectionRefused {
@@ -114,14 +114,14 @@ fn connect(address: &SocketAddr, timeout: Duration) -> Result<TcpStream, String>
     })
 }
 
-/// Sends a request and looks at the status of the response (RFC 9112). Where it redirects to is not asked.
-fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String> {
-    let request = format!(
+/// Sends a request and judges the status of the response (RFC 9112). Redirects are not followed.
+fn request(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String> {
+    let text = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: guard-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         target.authority()
     );
-    // A server may answer and close before it has read all: what it said counts.
-    let sent = stream.write_all(request.as_bytes());
+    // A server may answer and close before it has read the whole request: its answer counts.
+    let sent = stream.write_all(text.as_bytes());
     let mut head = Vec::new();
     let mut stream = stream.take(LONGEST_HEAD);
     let mut buffer = [0; 1024];
@@ -129,12 +129,12 @@ fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String>
         match read_head(&head) {
             Head::Code(200..=399) => return Ok(()),
             Head::Code(code) => return Err(format!("status {code}")),
-            Head::NoHttp => return Err("the answer is no HTTP".to_owned()),
+            Head::NoHttp => return Err("the answer is not HTTP".to_owned()),
             Head::Unfinished => {}
         }
         match stream.read(&mut buffer) {
             Ok(0) if head.is_empty() => return Err("closed without an answer".to_owned()),
-            Ok(0) => return Err("the answer is no HTTP".to_owned()),
+            Ok(0) => return Err("the answer is not HTTP".to_owned()),
             Ok(count) => head.extend(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(sent.err().unwrap_or(error).to_string()),
@@ -142,7 +142,7 @@ fn ask(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String>
     }
 }
 
-/// What is known of a response.
+/// The part of a response that has been read so far.
 #[derive(Debug, PartialEq, Eq)]
 enum Head {
     Code(u16),
@@ -186,10 +186,10 @@ mod tests {
         let fill = || TcpStream::connect_timeout(&hole, Duration::from_millis(300)).ok();
         let queue: Vec<TcpStream> = std::iter::from_fn(fill).collect();
         let deadline = Deadline::after(Duration::from_secs(4));
-        let stream = reach(&[hole, next], deadline).expect("the second one is there");
+        let stream = connect_to_any(&[hole, next], deadline).expect("the second one is there");
         assert_eq!(stream.peer_addr().ok(), Some(next));
         assert!(!deadline.left().is_zero(), "the first one had all the time, behind {} connections", queue.len());
-        let error = reach(&[hole], Deadline::after(Duration::from_millis(100))).expect_err("full");
+        let error = connect_to_any(&[hole], Deadline::after(Duration::from_millis(100))).expect_err("full");
         assert_eq!(error, format!("{hole} does not answer"));
     }
 

@@ -4,11 +4,11 @@ use super::list::each;
 use crate::signal::{Signal, number};
 use std::fmt;
 
-/// Exit codes as a shell shows them, a death by signal n being 128 + n, and whether an OOM kill is among them.
+/// Exit codes as a shell shows them (128 + n for a death by signal n), and perhaps the OOM kill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CodeSet {
     codes: [u64; 4],
-    /// A death that the kernel's out-of-memory killer caused.
+    /// A death by the kernel's out-of-memory killer is in the set.
     pub oom: bool,
 }
 

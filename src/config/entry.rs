@@ -1,4 +1,4 @@
-//! Variables of the environment where the process was given them: there may be hundreds, and none needs a copy.
+//! Variables of the environment, read in place: a process may be given hundreds, and a copy of each would slow the start.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry of this text. Without an `=` all of it is the name; a name may begin with one.
+    /// Splits the text at its first `=` after the first character; without one, all of it is the name.
     pub fn new(text: &'static CStr) -> Entry {
         let bytes = text.to_bytes();
         let name = bytes.iter().skip(1).position(|&byte| byte == b'=').map_or(bytes.len(), |index| index + 1);
@@ -24,12 +24,10 @@ impl Entry {
         self.text
     }
 
-    /// What the variable is called.
     pub fn name(self) -> &'static OsStr {
         OsStr::from_bytes(&self.text.to_bytes()[..self.name])
     }
 
-    /// What it says.
     pub fn value(self) -> &'static OsStr {
         OsStr::from_bytes(self.text.to_bytes().get(self.name + 1..).unwrap_or_default())
     }

@@ -1,6 +1,6 @@
-//! The known name that a mistyped one was probably meant to be.
+//! Suggestions for mistyped names.
 
-/// The one of `known` with the fewest edits to `name`.
+/// The known name that takes the fewest edits to become `name`.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     known.min_by_key(|candidate| distance(name, candidate)).unwrap_or_default()
 }

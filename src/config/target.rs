@@ -1,25 +1,25 @@
-//! What `guard probe` and a health check by address ask: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+//! The URL that `guard probe` and a health check take: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
 
 use crate::signal::number;
 use std::fmt;
 
-/// A server, and for HTTP what to ask it for.
+/// A server, and for HTTP the path to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// A name or an address, IPv6 without brackets.
     pub host: String,
     pub port: u16,
-    /// Path and query of a request; `None` if it is enough that somebody listens.
+    /// Path and query of an HTTP request; `None` for TCP, where an accepted connection is enough.
     pub path: Option<String>,
 }
 
 impl Target {
-    /// Reads a URL (RFC 3986), of which only what a probe can use is taken.
+    /// Reads a URL (RFC 3986), and refuses the parts that a probe cannot use.
     pub fn parse(text: &str) -> Result<Target, String> {
         if text.chars().any(|character| character.is_control() || character.is_whitespace()) {
             return Err("a URL has no spaces or control characters".to_owned());
         }
-        let (scheme, rest) = text.split_once("://").ok_or("there is no scheme such as http://")?;
+        let (scheme, rest) = text.split_once("://").ok_or("no scheme such as http://")?;
         let http = match scheme {
             "http" => true,
             "tcp" => false,
@@ -29,27 +29,27 @@ impl Target {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         if path.contains('#') {
-            return Err("a fragment (#) is never sent".to_owned());
+            return Err("a probe sends no fragment (#)".to_owned());
         }
         if !http && !path.is_empty() {
-            return Err("there is no path in TCP".to_owned());
+            return Err("tcp:// takes no path".to_owned());
         }
         let (host, port) = parse_authority(authority)?;
         let port = match port {
-            Some(port) => number(port).filter(|&port| port > 0).ok_or("the port is none from 1 to 65535")?,
+            Some(port) => number(port).filter(|&port| port > 0).ok_or("the port is not a number from 1 to 65535")?,
             None if http => 80,
-            None => return Err("there is no port".to_owned()),
+            None => return Err("no port".to_owned()),
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Target { host: host.to_owned(), port, path: http.then(|| format!("{slash}{path}")) })
     }
 
-    /// The host as a URL has it.
+    /// The host as a URL writes it.
     fn bracketed(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 
-    /// The value of HTTP's Host field, which has the port only where it is not the usual one (RFC 9110, 7.2).
+    /// The value of HTTP's Host field, which names a port only if it is not 80 (RFC 9110, 7.2).
     pub fn authority(&self) -> String {
         match self.port {
             80 => self.bracketed(),
@@ -61,23 +61,23 @@ impl Target {
 /// Host and port, IPv6 in brackets.
 fn parse_authority(text: &str) -> Result<(&str, Option<&str>), String> {
     if text.contains('@') {
-        return Err("a user (@) is never sent".to_owned());
+        return Err("a probe sends no user (@)".to_owned());
     }
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or("[ is not closed")?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("[{host}] is no IPv6 address"))?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("[{host}] is not an IPv6 address"))?;
             let port =
                 if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or("only :PORT may follow ]")?) };
             (host, port)
         }
         None => match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => return Err("an IPv6 address stands in brackets".to_owned()),
+            Some((_, port)) if port.contains(':') => return Err("an IPv6 address takes brackets".to_owned()),
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
         },
     };
-    if host.is_empty() { Err("there is no host".to_owned()) } else { Ok((host, port)) }
+    if host.is_empty() { Err("no host".to_owned()) } else { Ok((host, port)) }
 }
 
 /// As [`Target::parse`] reads it.
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_probe_can_use_is_taken() {
+    fn urls_are_read() {
         for (text, host, port, path) in [
             ("http://localhost", "localhost", 80, Some("/")),
             ("http://localhost:8080/health?deep=1", "localhost", 8080, Some("/health?deep=1")),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_use_is_refused_with_a_reason() {
+    fn a_url_that_a_probe_cannot_use_is_refused_with_a_reason() {
         for (text, reason) in [
             ("", "no scheme"),
             ("localhost:80", "no scheme"),
@@ -136,7 +136,7 @@ mod tests {
             ("http://a/#b", "fragment"),
             ("http://::1/", "brackets"),
             ("http://[::1/", "not closed"),
-            ("http://[a]/", "no IPv6"),
+            ("http://[a]/", "not an IPv6"),
             ("http://[::1]80/", "only :PORT"),
             ("http://a/ b", "spaces"),
             ("http://a/\r\nX: y", "spaces"),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The words that a variable takes, and what each means.
+/// The words that a variable takes, and the meaning of each.
 type Choices<T, const N: usize> = [(&'static str, T); N];
 
 pub(super) const POLICIES: Choices<RestartPolicy, 3> =
@@ -25,19 +25,20 @@ pub(super) fn choose<T: Copy>(choices: &[(&str, T)], text: &str) -> Result<T, St
     choice.map(|(_, value)| *value).ok_or_else(|| "unknown word".to_owned())
 }
 
-/// The word that means this.
+/// The word for this value.
 pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> String {
     let choice = choices.iter().find(|(_, known)| *known == value);
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
-/// A duration that is not shown as none at all: a millisecond or more.
+/// A duration of a millisecond or more: a shorter one would be shown as `0s`.
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
     if duration.as_millis() == 0 { Err("less than a millisecond".to_owned()) } else { Ok(duration) }
 }
 
-/// A command in words, at least one.
+/// A command in words, at least one, split by the quoting rules of POSIX (Shell Command Language, 2.2); nothing is
+/// expanded.
 pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
     let words = shell_words::split(text).map_err(|_| "a quote is not closed")?;
     if words.first().is_none_or(String::is_empty) { Err("no command".to_owned()) } else { Ok(words) }
@@ -50,7 +51,7 @@ pub(super) fn health_check(text: &str) -> Result<HealthCheck, String> {
     }
 }
 
-/// As the variable has it.
+/// In the form that the variable takes.
 impl fmt::Display for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,7 +61,7 @@ impl fmt::Display for HealthCheck {
     }
 }
 
-/// A directory that is there.
+/// A directory that exists.
 pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     let directory = PathBuf::from(text);
     let metadata = directory.metadata().map_err(|error| error.to_string())?;
@@ -70,15 +71,15 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
 /// A filter that names only levels and parts of guard.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     for directive in text.split(',').map(str::trim) {
-        // A lone word may name a target too, but only one of guard's: else a slip of the finger means silence.
-        // A second = or a / is not left to env_logger, which prints what it cannot read.
+        // A lone word is a level or a target of guard's: env_logger takes any word for a target, so a typing error would
+        // silence the log. A second = or a / never reaches env_logger, which prints filters that it cannot read.
         let (target, level) = directive.split_once('=').unwrap_or(("", directive));
         let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains(['=', '/']);
         if !ours && level.parse::<log::LevelFilter>().is_err() {
-            return Err(format!("{level:?} is no level"));
+            return Err(format!("{level:?} is not a log level"));
         }
         if target.contains('/') {
-            return Err(format!("{target:?} is no target"));
+            return Err(format!("{target:?} is not a log target"));
         }
     }
     Ok(text.to_owned())
@@ -97,7 +98,7 @@ pub(super) fn show_path(path: Option<&PathBuf>) -> String {
     path.map_or("none".to_owned(), |path| path.display().to_string())
 }
 
-/// Signals that no process can catch, or that guard needs for itself, cannot be given a meaning.
+/// A signal that no process can catch, or that guard needs for itself, takes no other meaning.
 pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
     let mut map = SignalMap::new();
     each(text, |entry| {

@@ -15,12 +15,12 @@ pub struct Variable {
     pub name: &'static str,
     /// The default, as `--help` shows it.
     pub default: &'static str,
-    /// What an error says that it takes.
+    /// The values that it takes, as an error names them.
     pub takes: &'static str,
     /// One line for `--help`.
     pub help: &'static str,
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The value in force, as a person reads it.
+    /// The value in force, for people.
     pub show: fn(&Config) -> String,
 }
 
@@ -34,13 +34,13 @@ impl Variable {
 
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
-/// In the order of the contract: restart, stop, signals, what the app says, health, surroundings, log.
+/// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
 pub const VARIABLES: [Variable; 28] = [
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure",
         takes: "on-failure, always or never",
-        help: "when a run that ended is followed by another; jobs want never",
+        help: "when another run follows one that ended; jobs want never",
         set: |config, text| choose(&POLICIES, text).map(|policy| config.restart.policy = policy),
         show: |config| chosen(&POLICIES, config.restart.policy),
     },
@@ -147,7 +147,7 @@ pub const VARIABLES: [Variable; 28] = [
         name: "GUARD_DRAIN_DELAY",
         default: "0s",
         takes: "a duration below the stop timeout, such as 500ms, 5s or a number of seconds",
-        help: "time for load balancers to notice before the app is told to stop",
+        help: "time for load balancers to notice before the app gets its stop signal",
         set: |config, text| duration::parse(text).map(|delay| config.stop.drain_delay = delay),
         show: |config| duration::show(config.stop.drain_delay),
     },
@@ -219,7 +219,7 @@ pub const VARIABLES: [Variable; 28] = [
         name: "GUARD_HEALTH_CHECK",
         default: "none",
         takes: "http://HOST:PORT/PATH, tcp://HOST:PORT, exec:COMMAND or none",
-        help: "failing in a row is a failure of the run",
+        help: "a run has failed when its checks fail GUARD_HEALTH_RETRIES times in a row",
         set: |config, text| optional(text, health_check).map(|check| config.health_check = check),
         show: |config| config.health_check.as_ref().map_or("none".to_owned(), ToString::to_string),
     },
@@ -243,7 +243,7 @@ pub const VARIABLES: [Variable; 28] = [
         name: "GUARD_HEALTH_RETRIES",
         default: "3",
         takes: "a number from 1 on",
-        help: "failures in a row that are a failure of the run",
+        help: "so many failures in a row are a failure of the run",
         set: |config, text| {
             config.health.retries = number(text).filter(|&retries| retries > 0).ok_or("not a number in range")?;
             Ok(())

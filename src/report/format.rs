@@ -1,4 +1,4 @@
-//! One line an event: the record's message is the event's name, its keys and values follow.
+//! One line for each event: the record's message is the name of the event, and its keys and values follow.
 
 use crate::sys::clock::timestamp;
 use crate::text::cut;
@@ -6,7 +6,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use std::fmt::Write;
 
-/// A value longer than this is cut, so that a line fits what a pipe takes as a whole (PIPE_BUF, `pipe(7)`).
+/// Longer values are cut, so that a line fits into PIPE_BUF and a pipe takes it as a whole (`pipe(7)`).
 const LONGEST_VALUE: usize = 400;
 
 /// `guard time=… level=info event=start key=value …`, in the manner of logfmt.
@@ -53,7 +53,7 @@ fn level(record: &Record) -> &'static str {
     }
 }
 
-/// At most so much of a text, and a sign that there was more.
+/// Cuts a long text, and marks the cut with `…`.
 pub fn shorten(mut value: String) -> String {
     if value.len() > LONGEST_VALUE {
         value.truncate(cut(&value, LONGEST_VALUE).len());
@@ -62,7 +62,8 @@ pub fn shorten(mut value: String) -> String {
     value
 }
 
-/// A JSON string; control characters cannot reach the reader's terminal.
+/// A JSON string (RFC 8259, 7). It escapes more than JSON asks for: every control character, C1 included, so that none
+/// reaches a terminal.
 pub(super) fn json_string(value: &str) -> String {
     let mut quoted = String::from("\"");
     for character in value.chars() {
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_quoted_where_a_reader_could_mistake_it() {
+    fn a_value_that_a_reader_could_mistake_is_quoted() {
         let expected = "guard time=TIME level=warn event=exit code=3 app=\"sh -c \\\"a\\nb\\\"\\u001b\" empty=\"\"\n";
         assert_eq!(line(text), expected);
     }

@@ -1,4 +1,5 @@
-//! What guard tells: the log on stderr, and the last word in the termination log. It never waits and never panics.
+//! The log on stderr, and the last word in the termination log. Nothing here waits for a reader, except for errors before the
+//! app runs, and nothing panics.
 
 mod format;
 mod last_word;
@@ -16,7 +17,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use writer::Writer;
 
-/// Sets the logger up; from here on the macros of `log` work.
+/// Sets up the logger that the macros of `log` use.
 pub fn init(config: &Config) {
     let line = match config.log_format {
         LogFormat::Text => format::text,
@@ -30,9 +31,9 @@ pub fn init(config: &Config) {
         .init();
 }
 
-/// The last word of a guard that has not begun to run. Errors are nobody's: the log says the same. Only PID 1 says it, lest
-/// a mistyped command in an exec session takes the word of the guard that runs.
-pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
+/// Writes why guard cannot run the app into the termination log. It ignores errors, since stderr gets the same text. Only
+/// PID 1 writes, so that a mistyped command in an exec session leaves the last word of the running guard alone.
+pub fn write_last_word(termination_log: Option<&Path>, code: u8, reason: &str) {
     if process::id() != 1 {
         return;
     }
@@ -41,9 +42,9 @@ pub fn say_last(termination_log: Option<&Path>, code: u8, reason: &str) {
     }
 }
 
-/// Says something before there is a configuration to say how. Text of unknown origin in it has been made one line before;
-/// what else could control the terminal is escaped here.
-pub fn complain(text: &str) {
+/// Prints an error of a guard that runs no app. The caller keeps text of unknown origin on one line (`text::printable`); all
+/// other control characters are escaped here.
+pub fn print_error(text: &str) {
     let lines: String = printable_lines(text).lines().map(|line| format!("guard: {line}\n")).collect();
     let output = Stderr::open();
     let mut rest = lines.as_bytes();

@@ -1,4 +1,4 @@
-//! What `guard status` says: a table for people, JSON for programs.
+//! The answer to `guard status`: a table for people, JSON for programs.
 
 use super::format::json_string;
 use crate::config::duration::{show, show_seconds};
@@ -6,17 +6,17 @@ use crate::text::printable;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// All that is known of guard and its app.
+/// All that guard knows of itself and the app.
 pub struct GuardStatus {
     pub version: &'static str,
     pub pid: i32,
     pub uptime: Duration,
     pub app: String,
-    /// Or why the app cannot take work.
+    /// The error says why the app cannot take work.
     pub readiness: Result<(), &'static str>,
-    /// guard's end has begun.
+    /// guard is on its way to exit.
     pub stopping: bool,
-    /// Datagrams from those who may not speak to guard.
+    /// Datagrams from senders that may not talk to guard.
     pub refused: u64,
     pub instances: Vec<InstanceStatus>,
 }
@@ -30,16 +30,16 @@ pub struct InstanceStatus {
     pub uptime: Option<Duration>,
     /// Until the next run starts, in a backoff.
     pub next_in: Option<Duration>,
-    /// Those that nobody asked for.
+    /// Restarts that nobody asked for.
     pub restarts: u32,
     pub last_exit: Option<String>,
     /// Resident sets of the whole run, in bytes.
     pub memory: u64,
-    /// What those that live have used of the CPU, with their reaped children.
+    /// CPU time that the living processes of the run and their reaped children have used.
     pub cpu: Duration,
-    /// It reads its configuration again.
+    /// The app said RELOADING=1, and has not said READY=1 since.
     pub reloading: bool,
-    /// STATUS, as the app has sent it.
+    /// The text of the app's last STATUS=.
     pub says: String,
 }
 
@@ -53,7 +53,7 @@ impl InstanceStatus {
     }
 }
 
-/// A few lines, and a table with a row for each instance.
+/// A few lines about guard, and a table with a row for each instance.
 pub fn table(status: &GuardStatus) -> String {
     let ready = status.readiness.map_or_else(|why| format!("not ready: {why}"), |()| "ready".to_owned());
     let mut text = format!(
@@ -99,7 +99,7 @@ pub fn table(status: &GuardStatus) -> String {
     text
 }
 
-/// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, what is not known is null.
+/// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.
 pub fn json(status: &GuardStatus) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
@@ -133,7 +133,7 @@ pub fn json(status: &GuardStatus) -> String {
     ) + "\n"
 }
 
-/// Whole seconds, from a minute on at least.
+/// Cuts fractions of a second from times of a minute or more.
 fn whole(time: Duration) -> Duration {
     if time.as_secs() < 60 { time } else { Duration::from_secs(time.as_secs()) }
 }

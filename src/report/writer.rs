@@ -1,4 +1,4 @@
-//! The log's writer: what cannot be written at once is lost and counted, and the count is told when there is room again.
+//! The log's writer: it drops and counts lines that it cannot write at once, and reports the count when there is room again.
 
 use crate::sys::stderr::Stderr;
 use log::{Level, Record};
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 pub(super) struct Writer {
     output: Stderr,
     format: fn(&Record) -> String,
-    /// The rest of a line of which a part was written.
+    /// The rest of a line that was written in part.
     rest: Vec<u8>,
     lost: u64,
 }
@@ -17,7 +17,7 @@ impl Writer {
         Writer { output, format, rest: Vec::new(), lost: 0 }
     }
 
-    /// Writes a whole line, keeping back what does not fit; `false` if nothing of it could be written.
+    /// Writes a line, and keeps the part that does not fit for later; `false` if nothing of it could be written.
     fn write_line(&mut self, line: &[u8]) -> bool {
         match self.output.write(line) {
             Ok(count) => {
@@ -39,7 +39,7 @@ impl Writer {
         self.rest.is_empty()
     }
 
-    fn tell_of_lost_lines(&mut self) -> bool {
+    fn report_lost_lines(&mut self) -> bool {
         if self.lost == 0 {
             return true;
         }
@@ -47,18 +47,18 @@ impl Writer {
         let pairs = &pairs[..];
         let args = format_args!("dropped");
         let line = (self.format)(&Record::builder().args(args).level(Level::Warn).key_values(&pairs).build());
-        let told = self.write_line(line.as_bytes());
-        if told {
+        let written = self.write_line(line.as_bytes());
+        if written {
             self.lost = 0;
         }
-        told && self.rest.is_empty()
+        written && self.rest.is_empty()
     }
 }
 
 impl Write for Writer {
-    /// Takes one line. Always a success, for there is nobody to tell of a failure.
+    /// Takes one line. It always succeeds: an error of the log concerns nobody but its reader.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if !(self.finish_last_line() && self.tell_of_lost_lines() && self.write_line(line)) {
+        if !(self.finish_last_line() && self.report_lost_lines() && self.write_line(line)) {
             self.lost += 1;
         }
         Ok(line.len())

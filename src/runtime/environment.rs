@@ -11,30 +11,32 @@ use std::time::Duration;
 /// Variables, each as `NAME=value`.
 #[derive(Clone)]
 pub(super) struct Environment {
-    /// What guard was given.
-    given: Rc<Vec<&'static CStr>>,
-    own: Vec<CString>,
+    /// Entries that guard was started with.
+    inherited: Rc<Vec<&'static CStr>>,
+    /// Entries that guard adds.
+    added: Vec<CString>,
 }
 
-/// What whoever started guard offers to guard, and guard offers anew to its app (`sd_notify(3)`, `sd_watchdog_enabled(3)`).
-const OF_GUARD_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// Variables of a manager above guard, which are for guard alone (`sd_notify(3)`, `sd_watchdog_enabled(3)`). guard gives the
+/// app variables of the same names.
+const OF_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// The same for Node's channel, where guard opens one.
+/// Variables of a Node channel above guard. The app does not get them where guard opens a channel of its own.
 const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"];
 
 impl Environment {
     pub(super) fn new(config: &Config) -> Environment {
-        let taken = |name: &OsStr| {
-            OF_GUARD_ALONE.iter().any(|taken| name == *taken)
+        let is_taken = |name: &OsStr| {
+            OF_MANAGER.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
-        let given = config.environment.iter().filter(|entry| !taken(entry.name())).map(|entry| entry.text()).collect();
-        let mut environment = Environment { given: Rc::new(given), own: Vec::new() };
+        let kept = config.environment.iter().filter(|entry| !is_taken(entry.name())).map(|entry| entry.text());
+        let mut environment = Environment { inherited: Rc::new(kept.collect()), added: Vec::new() };
         environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
         environment
     }
 
-    /// For the pre-stop hook, which belongs to no run: the signal that came, and the time until SIGKILL.
+    /// For the pre-stop hook, which belongs to no run: adds the signal that guard received, and the time until SIGKILL.
     pub(super) fn for_hook(&self, signal: Option<Signal>, left: Option<Duration>) -> Environment {
         let mut environment = self.clone();
         if let Some(signal) = signal {
@@ -44,7 +46,7 @@ impl Environment {
         environment
     }
 
-    /// For a run and its health checks: which one it is.
+    /// For a run and its health checks: adds the numbers of the run and its instance.
     pub(super) fn for_run(&self, run: RunId) -> Environment {
         let mut environment = self.clone();
         environment.set("GUARD_RUN", run.number.to_string());
@@ -52,7 +54,7 @@ impl Environment {
         environment
     }
 
-    /// For the app: what came before.
+    /// For the app: adds the number of restarts, and how the last run ended.
     pub(super) fn set_history(&mut self, restarts: u32, last: Option<Ending>) {
         self.set("GUARD_RESTARTS", restarts.to_string());
         if let Some(last) = last {
@@ -61,15 +63,15 @@ impl Environment {
     }
 
     pub(super) fn entries(&self) -> Vec<&CStr> {
-        self.given.iter().copied().chain(self.own.iter().map(CString::as_c_str)).collect()
+        self.inherited.iter().copied().chain(self.added.iter().map(CString::as_c_str)).collect()
     }
 
     pub(super) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) {
-        self.own.extend(entry(name.as_ref(), value.as_ref()));
+        self.added.extend(entry(name.as_ref(), value.as_ref()));
     }
 }
 
-/// `None` if it holds a NUL byte, which neither the environment nor the command line can.
+/// `None` if name or value holds a NUL byte, which would end the entry.
 fn entry(name: &OsStr, value: &OsStr) -> Option<CString> {
     // With room for the NUL at its end.
     let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
