@@ -65,8 +65,8 @@ fn run(layers: Layers) -> anyhow::Result<u8> {
     })
 }
 
-/// Writes to stdout. Nothing else does, since stdout belongs to the app. The caller keeps text of unknown origin on one line
-/// (`text::printable`); all other control characters are escaped here.
+/// Writes to stdout. Nothing else does, since stdout belongs to the app. The caller keeps text of unknown origin on one
+/// line (`text::printable`); all other control characters are escaped here.
 fn print(text: &str) -> anyhow::Result<u8> {
     std::io::stdout().write_all(text::printable_lines(text).as_bytes())?;
     Ok(0)

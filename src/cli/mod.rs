@@ -1,4 +1,5 @@
-//! Everything besides running an app: `--help`, `--version`, `guard check`, questions to the running guard, and `guard probe`.
+//! Everything besides running an app: `--help`, `--version`, `guard check`, questions to the running guard, and
+//! `guard probe`.
 
 pub mod ask;
 pub mod check;

@@ -42,7 +42,8 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
         // `run` has stopped receiving if the time is over.
         let _ = sender.send(probe(&target, timeout));
     };
-    // A thread can be abandoned: the C library's resolver knows no deadline, and a server may send a byte now and then for ever.
+    // A thread can be abandoned: the C library's resolver knows no deadline, and a server may send a byte now and then
+    // for ever.
     #[expect(clippy::disallowed_methods, reason = "guard itself has one thread; this process only probes")]
     std::thread::Builder::new().spawn(work).with_context(|| format!("{name}: no thread can be made to ask it"))?;
     let outcome = receiver.recv_timeout(timeout);

@@ -1,4 +1,4 @@
-//! Variables of the environment, read in place: a process may be given hundreds, and a copy of each would slow the start.
+//! Variables of the environment, read in place: a process may be given hundreds, and copies would slow the start.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;

@@ -69,8 +69,8 @@ pub struct StopSettings {
     pub signal: Option<Signal>,
     /// From the stop request to SIGKILL; `None` leaves the kill to the orchestrator.
     pub timeout: Option<Duration>,
-    /// The timeout of a restart in place, which no orchestrator would end: `timeout`, or the platform's default after the
-    /// drain delay.
+    /// The timeout of a restart in place, which no orchestrator would end: `timeout`, or the platform's default after
+    /// the drain delay.
     pub restart_timeout: Duration,
     pub drain_delay: Duration,
 }

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Changes to `/` and returns the working directory that guard had. guard stays where it is, and the result is `None`, if
-/// a child could not enter that directory by its path: it was removed, something is mounted over it, or the user may not
-/// search a directory above it.
+/// that is `/` already, or if a child could not enter the directory by its path: it was removed, something is mounted over
+/// it, or the user may not search a directory above it.
 pub fn leave() -> Option<PathBuf> {
-    let path = current_dir().ok()?;
+    let path = current_dir().ok().filter(|path| path != Path::new("/"))?;
     let is_same = identity(Path::new(".")).ok()? == identity(&path).ok()?;
     (is_same && set_current_dir("/").is_ok()).then_some(path)
 }
