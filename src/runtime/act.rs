@@ -14,7 +14,7 @@ use crate::sys::cgroup::OomCounter;
 use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
-use crate::sys::{Errno, Pid, process, signals};
+use crate::sys::{Errno, Pid, signals};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Runtime<'_> {
                 self.look_at_terminal();
                 self.signal_group(id, Signal::CONT);
             }
-            Action::Suspend => process::suspend(),
+            Action::Suspend => signals::suspend(),
             Action::Sweep(id, signal) => return Some(self.sweep(id, signal)),
             Action::Draining(drains) => hooks::set_drain_file(self.config.drain_file.as_deref(), drains),
             Action::StartHook { signal, left } => return self.start_hook(signal, left),

@@ -144,8 +144,3 @@ pub fn become_subreaper() -> Result<(), Errno> {
     // SAFETY: prctl(2) with this option takes one flag.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) }).map(drop)
 }
-
-/// Stops guard itself until it gets SIGCONT.
-pub fn suspend() {
-    let _ = super::signals::send(id(), Signal::STOP);
-}

@@ -159,6 +159,11 @@ pub fn send_to_group(group: Pid, signal: Signal) -> Result<(), Errno> {
     send(-group, signal)
 }
 
+/// Stops guard itself until it gets SIGCONT.
+pub fn suspend() {
+    let _ = send(process::id(), Signal::STOP);
+}
+
 /// Whether a process of this group is there, a zombie included (`kill(2)`, signal 0).
 pub fn group_lives(group: Pid) -> bool {
     // SAFETY: as above.
