@@ -14,7 +14,7 @@ usage:
   guard ready                           exit 0 if the app can take work
   guard health                          exit 0 if the running guard has not given up
   guard status [--json]                 what the running guard knows
-  guard stop | restart                  ask the running guard, and wait for the outcome
+  guard stop | restart | reload         ask the running guard, and wait for the outcome
   guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
   guard --help | --version
 

@@ -31,6 +31,7 @@ pub enum ClientCommand {
     Status,
     Stop,
     Restart,
+    Reload,
 }
 
 impl Invocation {
@@ -44,6 +45,7 @@ impl Invocation {
             "status" => Invocation::Ask(ClientCommand::Status),
             "stop" => Invocation::Ask(ClientCommand::Stop),
             "restart" => Invocation::Ask(ClientCommand::Restart),
+            "reload" => Invocation::Ask(ClientCommand::Reload),
             _ => return None,
         })
     }

@@ -130,6 +130,7 @@ fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
         ("status --json --help", Invocation::Ask(ClientCommand::Status), 2),
         ("stop now", Invocation::Ask(ClientCommand::Stop), 1),
         ("restart -- x", Invocation::Ask(ClientCommand::Restart), 2),
+        ("reload", Invocation::Ask(ClientCommand::Reload), 0),
         ("probe http://localhost/ --version", Invocation::Probe, 2),
     ] {
         let (found, layers) = layers(line, &[("GUARD_RESTART", "nonsense")]);

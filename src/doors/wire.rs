@@ -32,9 +32,11 @@ pub enum Request {
     Stop,
     /// `wait`, and `yes` when the next run is ready, or `no`.
     Restart,
+    /// `wait`, and `yes` when new runs have replaced all old ones, or `no`.
+    Reload,
 }
 
-const VERBS: [(Request, &str); 7] = [
+const VERBS: [(Request, &str); 8] = [
     (Request::Ping, "ping"),
     (Request::Ready, "ready"),
     (Request::Health, "health"),
@@ -42,6 +44,7 @@ const VERBS: [(Request, &str); 7] = [
     (Request::StatusJson, "status-json"),
     (Request::Stop, "stop"),
     (Request::Restart, "restart"),
+    (Request::Reload, "reload"),
 ];
 
 impl Request {
@@ -115,7 +118,7 @@ mod tests {
             assert_eq!(request.to_text(), format!("guard 1 {verb}"));
             assert_eq!(Request::parse(request.to_text().as_bytes()), Some(request));
         }
-        for wrong in ["", "ready", "guard 2 ready", "guard 1 ", "guard 1 ready ", "guard 1 Ready", "guard 1 reload"] {
+        for wrong in ["", "ready", "guard 2 ready", "guard 1 ", "guard 1 ready ", "guard 1 Ready", "guard 1 dance"] {
             assert_eq!(Request::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::sys::clock::timestamp;
 use crate::text::cut;
-use log::kv::{Error, Key, Value, VisitSource};
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use std::fmt::Write;
 
@@ -38,9 +38,29 @@ struct Pairs<'a>(&'a mut dyn FnMut(&str, &Value));
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        (self.0)(key.as_str(), &value);
+        if !is_null(&value) {
+            (self.0)(key.as_str(), &value);
+        }
         Ok(())
     }
+}
+
+/// A key without a value does not apply, and is left out.
+fn is_null(value: &Value) -> bool {
+    struct Null(bool);
+    impl VisitValue<'_> for Null {
+        fn visit_any(&mut self, _: Value) -> Result<(), Error> {
+            self.0 = false;
+            Ok(())
+        }
+
+        fn visit_null(&mut self) -> Result<(), Error> {
+            self.0 = true;
+            Ok(())
+        }
+    }
+    let mut null = Null(false);
+    value.visit(&mut null).is_ok() && null.0
 }
 
 fn level(record: &Record) -> &'static str {
@@ -86,8 +106,9 @@ mod tests {
     use super::*;
 
     fn line(format: fn(&Record) -> String) -> String {
-        let pairs: [(&str, Value); 3] =
-            [("code", Value::from(3)), ("app", Value::from("sh -c \"a\nb\"\u{1b}")), ("empty", Value::from(""))];
+        let app = Value::from("sh -c \"a\nb\"\u{1b}");
+        let pairs: [(&str, Value); 4] =
+            [("instance", Value::null()), ("code", Value::from(3)), ("app", app), ("empty", Value::from(""))];
         let pairs = &pairs[..];
         let args = format_args!("exit");
         let record = Record::builder().args(args).level(Level::Warn).key_values(&pairs).build();

@@ -23,7 +23,7 @@ pub struct GuardStatus {
 
 /// One copy of the app.
 pub struct InstanceStatus {
-    pub index: usize,
+    pub number: u32,
     pub run: Option<u32>,
     pub pid: Option<i32>,
     pub state: &'static str,
@@ -73,7 +73,7 @@ pub fn table(status: &GuardStatus) -> String {
     let rows = status.instances.iter().map(|instance| {
         let pid = instance.pid.and_then(|pid| u32::try_from(pid).ok());
         [
-            instance.index.to_string(),
+            instance.number.to_string(),
             number(instance.run),
             number(pid),
             instance.state(),
@@ -105,7 +105,7 @@ pub fn json(status: &GuardStatus) -> String {
     let instances = status.instances.iter().map(|instance| {
         format!(
             r#"{{"instance":{},"run":{},"pid":{},"state":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
-            instance.index,
+            instance.number,
             optional(instance.run.map(|run| run.to_string())),
             optional(instance.pid.map(|pid| pid.to_string())),
             json_string(instance.state),
@@ -149,7 +149,7 @@ mod tests {
 
     fn status() -> GuardStatus {
         let instance = InstanceStatus {
-            index: 0,
+            number: 0,
             run: Some(3),
             pid: Some(17),
             state: "ready",
@@ -163,7 +163,7 @@ mod tests {
             says: "up \u{1b}[31m\"red\"".to_owned(),
         };
         let waiting = InstanceStatus {
-            index: 1,
+            number: 1,
             run: None,
             pid: None,
             state: "backoff",

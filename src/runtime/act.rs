@@ -9,7 +9,7 @@ use crate::config::Scope;
 use crate::doors::node_ipc::{NodeIpc, Word};
 use crate::doors::notify::Notify;
 use crate::signal::Signal;
-use crate::supervisor::{Action, Ending, Event, Notice, RunId};
+use crate::supervisor::{Action, Ending, Event, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
@@ -42,7 +42,7 @@ impl Runtime<'_> {
             }
             Action::Suspend => signals::suspend(),
             Action::Sweep(id, signal) => return Some(self.sweep(id, signal)),
-            Action::Draining(drains) => hooks::set_drain_file(self.config.drain_file.as_deref(), drains),
+            Action::SetDrainFile(exists) => hooks::set_drain_file(self.config.drain_file.as_deref(), exists),
             Action::StartHook { signal, left } => return self.start_hook(signal, left),
             Action::SignalHook(signal) => {
                 if let Some(pid) = self.children.hook {
@@ -50,31 +50,28 @@ impl Runtime<'_> {
                     let _ = signals::send_to_group(pid, signal);
                 }
             }
-            Action::KillEverything => {
+            Action::KillEverything(reason) => {
                 self.killing = true;
+                self.journal.note_kill(reason);
                 self.bid_farewell();
                 self.kill_everything();
                 return self.childless.then_some(Event::NothingLeft);
             }
-            Action::Report(notice) => {
-                if let Notice::Abandoned { run, .. } = notice {
-                    self.children.forget(run);
-                }
-                self.journal.notice(notice);
-                self.tell_of_restart(notice);
-            }
+            Action::Forget(id) => self.children.forget(id),
+            Action::Conclude { request, outcome } => self.conclude(request, outcome),
+            Action::Report(notice) => self.journal.notice(notice),
             Action::SayDrain(id) => {
                 self.say(id, Word::Drain);
             }
             Action::SayShutdown(id) => {
                 if !self.say(id, Word::Shutdown) {
-                    return Some(Event::Unheard(id));
+                    return Some(Event::ShutdownUndelivered(id));
                 }
-                log::info!(run = id.number, msg = "told over Node's channel"; "shutdown");
+                log::info!(instance = self.journal.instance(id), run = id.number, msg = "told over Node's channel"; "shutdown");
             }
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
-            Action::Look => return Some(Event::Unsent(self.look())),
+            Action::CountUnsent => return Some(Event::UnsentCounted(self.look())),
             Action::Exit { code } => {
                 if let Some(terminal) = &self.terminal {
                     terminal.restore();
@@ -106,7 +103,6 @@ impl Runtime<'_> {
         match self.program.spawn(&start) {
             Ok(pid) => {
                 let started = self.clock.now();
-                self.journal.check.clear();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
                 let oom_kills = oom_kills.and_then(OomCounter::read);
@@ -135,7 +131,7 @@ impl Runtime<'_> {
                 Some(notify)
             }
             Err(error) => {
-                log::warn!(run = run.number, error:%; "notify-socket");
+                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "notify-socket");
                 None
             }
         }
@@ -153,7 +149,7 @@ impl Runtime<'_> {
                 Some((channel, of_the_app))
             }
             Err(error) => {
-                log::warn!(run = run.number, error:%; "node-channel");
+                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "node-channel");
                 None
             }
         }
@@ -275,15 +271,12 @@ impl Runtime<'_> {
         }
     }
 
-    /// A run without leftovers is forgotten: nothing of it can come back.
     fn answer(&mut self, id: RunId, leftovers: &Leftovers) -> Event {
         let count = match leftovers {
             Leftovers::Known(processes) => processes.len(),
             Leftovers::Group(_) => 1,
         };
-        if count == 0 {
-            self.children.forget(id);
-        } else if let Some(run) = self.children.get_mut(id) {
+        if let Some(run) = self.children.get_mut(id) {
             run.left = match leftovers {
                 Leftovers::Known(processes) => Some(processes.iter().map(|process| process.pid).collect()),
                 Leftovers::Group(_) => None,

@@ -58,7 +58,7 @@ impl Runtime<'_> {
         check.listen();
         let passed = status == Status::Exited(0) && !check.killed;
         if passed {
-            self.journal.check.clear();
+            self.journal.check_passed(id);
         } else {
             self.journal.check_failed(id, status, check.killed, check.said);
         }

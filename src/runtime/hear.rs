@@ -29,14 +29,14 @@ impl Which {
             Which::Control => (3, None),
             Which::Outer => (4, None),
         };
-        let instance = id.map_or(0, |id| u64::try_from(id.instance).unwrap_or(0));
+        let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
     }
 
     /// The door of a token; `None` if it is none of a door's.
     pub(super) fn of(token: Token) -> Option<Which> {
         let number = u32::try_from(token & u64::from(u32::MAX)).ok()?;
-        let instance = usize::try_from(token >> 32 & 0xff_ffff).ok()?;
+        let instance = u32::try_from(token >> 32 & 0xff_ffff).ok()?;
         let id = RunId { instance, number };
         match token >> 56 {
             0 => Some(Which::Notify(id)),

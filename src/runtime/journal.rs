@@ -6,13 +6,15 @@ use crate::config::{Config, Origin};
 use crate::report::LastWord;
 use crate::shell::is_shell;
 use crate::signal::Signal;
-use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
+use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, KillReason, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
 use crate::sys::procfs::{self, Process};
 use crate::sys::signal_set::SignalSet;
 use crate::sys::spawn::SpawnFailure;
 use crate::sys::{Errno, Pid};
 use log::Level;
+use log::kv::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,21 +25,30 @@ pub(super) struct Journal<'a> {
     unwritten: bool,
     /// Why guard ends, where that is more than how the last run ended.
     pub(super) cause: Option<String>,
-    /// What ended last; empty while nothing has since the last start.
-    last: String,
-    /// Which run guard ends that has not ended yet, and why.
-    pub(super) failing: Option<(RunId, Failure)>,
+    /// How many instances there are.
+    instances: u32,
+    /// What is known of each instance that has had a run, by its number.
+    of_instances: BTreeMap<u32, InstanceRecord>,
     /// The pre-stop hook got a signal from guard.
     pub(super) hook_told: bool,
-    /// Why the last health check failed.
-    pub(super) check: String,
     /// Signals that nobody could take since the last start.
     dropped: SignalSet,
 }
 
+/// What the journal remembers of an instance.
+#[derive(Default)]
+struct InstanceRecord {
+    /// How the last run ended; empty while none has since the last start.
+    last: String,
+    /// Which run guard ends that has not ended yet, and why.
+    failing: Option<(RunId, Failure)>,
+    /// Why the last health check failed.
+    check: String,
+}
+
 impl<'a> Journal<'a> {
     /// Opens the termination log.
-    pub(super) fn new(config: &'a Config) -> Journal<'a> {
+    pub(super) fn new(config: &'a Config, instances: u32) -> Journal<'a> {
         let last_word = LastWord::open(config.termination_log.as_deref()).unwrap_or_else(|error| {
             log::warn!(error:% = error; "termination-log");
             LastWord::none()
@@ -47,10 +58,9 @@ impl<'a> Journal<'a> {
             last_word,
             unwritten: false,
             cause: None,
-            last: "nothing was started".to_owned(),
-            failing: None,
+            instances,
+            of_instances: BTreeMap::new(),
             hook_told: false,
-            check: String::new(),
             dropped: SignalSet::EMPTY,
         }
     }
@@ -79,6 +89,30 @@ impl<'a> Journal<'a> {
         }
     }
 
+    /// A run's instance, as log lines have it: only where there are several.
+    pub(super) fn instance(&self, run: RunId) -> Value<'static> {
+        if self.instances > 1 { Value::from(run.instance) } else { Value::null() }
+    }
+
+    fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {
+        self.of_instances.entry(run.instance).or_default()
+    }
+
+    /// guard ends a run for this.
+    pub(super) fn note_failure(&mut self, run: RunId, failure: Failure) {
+        self.of_instance(run).failing = Some((run, failure));
+    }
+
+    /// Why the last health check of the run's instance failed; empty if none has since the last that passed.
+    pub(super) fn check(&self, run: RunId) -> &str {
+        self.of_instances.get(&run.instance).map_or("", |record| &record.check)
+    }
+
+    /// A health check has passed.
+    pub(super) fn check_passed(&mut self, run: RunId) {
+        self.of_instance(run).check.clear();
+    }
+
     pub(super) fn stop_timeout(&self) -> String {
         self.config.stop.timeout.map_or("none".to_owned(), show)
     }
@@ -96,9 +130,11 @@ impl<'a> Journal<'a> {
 
     /// The main process of a run has begun.
     pub(super) fn spawned(&mut self, run: RunId, pid: Pid) {
-        self.last.clear();
+        let record = self.of_instance(run);
+        record.last.clear();
+        record.check.clear();
         self.dropped = SignalSet::EMPTY;
-        log::debug!(run = run.number, pid; "spawn");
+        log::debug!(instance = self.instance(run), run = run.number, pid; "spawn");
     }
 
     /// Nobody lives who could take this signal. Somebody may send it again and again, so that is said once.
@@ -114,25 +150,27 @@ impl<'a> Journal<'a> {
     pub(super) fn exit(&mut self, run: RunId, pid: Pid, ending: Ending, uptime: Duration, usage: &Usage) {
         let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
         let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
-        let failing = self.failing.take_if(|(failing, _)| *failing == run);
+        let instance = self.instance(run);
+        let failing = self.of_instance(run).failing.take_if(|(failing, _)| *failing == run);
         let failing = failing.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
-        let run = run.number;
+        let id = run;
+        let run = id.number;
         let uptime = format!("{}s", show_seconds(uptime));
         let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
         let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
         match ending {
             Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) | Ending::Failed(_, code) => log::log!(
-                level, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
+                level, instance, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
             ),
             Ending::Signaled(signal) => log::log!(
-                level, run, pid, signal:%, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
+                level, instance, run, pid, signal:%, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
             ),
             Ending::OutOfMemory => log::log!(
-                level, run, pid, signal:% = Signal::KILL, cause = "oom", uptime:%, max_rss:%, cpu_user:% = user,
+                level, instance, run, pid, signal:% = Signal::KILL, cause = "oom", uptime:%, max_rss:%, cpu_user:% = user,
                 cpu_sys:% = system; "exit"
             ),
         }
-        self.last = format!("run {run} {} after {uptime}{failing}", told(ending));
+        self.of_instance(id).last = format!("run {run} {} after {uptime}{failing}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
             self.write_down(&self.reason());
@@ -146,8 +184,8 @@ impl<'a> Journal<'a> {
             [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        self.last = format!("{command}: {problem}");
-        log::error!(run = run.number, command:%, code, error:% = problem; "spawn-failed");
+        log::error!(instance = self.instance(run), run = run.number, command:%, code, error:% = problem; "spawn-failed");
+        self.of_instance(run).last = format!("{command}: {problem}");
         self.write_down(&self.reason());
         SpawnError { code, transient }
     }
@@ -182,24 +220,29 @@ impl<'a> Journal<'a> {
     /// A signal was sent to a run or to a leftover of one. That it is gone already (ESRCH) is normal.
     pub(super) fn signalled(&self, run: RunId, signal: Signal, result: Result<(), Errno>) {
         match result {
-            Ok(()) | Err(Errno::ESRCH) => log::debug!(run = run.number, signal:%; "signal"),
-            Err(errno) => log::warn!(run = run.number, signal:%, error = errno.desc(); "signal-refused"),
+            Ok(()) | Err(Errno::ESRCH) => {
+                log::debug!(instance = self.instance(run), run = run.number, signal:%; "signal")
+            }
+            Err(errno) => {
+                log::warn!(instance = self.instance(run), run = run.number, signal:%, error = errno.desc(); "signal-refused")
+            }
         }
     }
 
     /// Leftovers are about to get a signal.
     pub(super) fn sweep(&self, run: RunId, signal: Signal, processes: &[&Process]) {
         if !processes.is_empty() {
-            let (run, count, names) = (run.number, processes.len(), leftovers::names(processes));
-            log::warn!(run, count, processes:% = names, signal:%; "leftovers");
+            let (count, names) = (processes.len(), leftovers::names(processes));
+            log::warn!(instance = self.instance(run), run = run.number, count, processes:% = names, signal:%; "leftovers");
         }
     }
 
     /// Leftovers have got the stop signal with their group, and get time alone.
     pub(super) fn leftovers_told(&self, run: RunId, processes: &[&Process]) {
         if !processes.is_empty() {
-            let (run, count, names) = (run.number, processes.len(), leftovers::names(processes));
-            log::info!(run, count, processes:% = names, msg = "they have got the stop signal, and still run"; "leftovers");
+            let (count, names) = (processes.len(), leftovers::names(processes));
+            let msg = "they have got the stop signal, and still run";
+            log::info!(instance = self.instance(run), run = run.number, count, processes:% = names, msg; "leftovers");
         }
     }
 
@@ -231,7 +274,7 @@ impl<'a> Journal<'a> {
 
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.
     pub(super) fn check_failed(&mut self, run: RunId, status: Status, killed: bool, said: String) {
-        self.check = match status {
+        let check = match status {
             _ if killed => {
                 format!("took longer than GUARD_HEALTH_TIMEOUT={}{}", show(self.config.health.timeout), quoted(&said))
             }
@@ -240,17 +283,18 @@ impl<'a> Journal<'a> {
             Status::Exited(code) => format!("exited with code {code}{}", quoted(&said)),
             Status::Signaled(signal) => format!("died of {signal}{}", quoted(&said)),
         };
-        log::debug!(run = run.number, error:% = self.check; "check");
+        log::debug!(instance = self.instance(run), run = run.number, error:% = check; "check");
+        self.of_instance(run).check = check;
     }
 
     /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
     pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
         let (_, _, problem) = self.explain(failure, found);
         let problem = format!("cannot be started: {problem}");
-        if self.check != problem {
+        if self.check(run) != problem {
             let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);
-            log::warn!(run = run.number, command:%, error:% = problem; "check-not-started");
-            self.check = problem;
+            log::warn!(instance = self.instance(run), run = run.number, command:%, error:% = problem; "check-not-started");
+            self.of_instance(run).check = problem;
         }
     }
 
@@ -273,9 +317,32 @@ impl<'a> Journal<'a> {
         log::info!(code, reason:% = self.reason(); "end");
     }
 
+    /// Why guard ends, and how the last run of each instance ended.
     pub(super) fn reason(&self) -> String {
-        let parts = self.cause.iter().chain([&self.last]).map(String::as_str).filter(|part| !part.is_empty());
-        parts.collect::<Vec<_>>().join("; ")
+        let nothing = self.of_instances.is_empty().then(|| "nothing was started".to_owned());
+        let ended = self.of_instances.iter().filter(|(_, record)| !record.last.is_empty());
+        let last = ended.map(|(number, InstanceRecord { last, .. })| match self.instances {
+            ..=1 => last.clone(),
+            2.. => format!("instance {number}: {last}"),
+        });
+        let parts: Vec<String> = self.cause.clone().into_iter().chain(nothing).chain(last).collect();
+        parts.join("; ")
+    }
+
+    /// SIGKILL is about to go to everything, for this reason.
+    pub(super) fn note_kill(&mut self, reason: KillReason) {
+        if let Some(why) = self.why_killed(reason) {
+            self.cause = Some(format!("killed after {why}"));
+        }
+    }
+
+    /// What everything is killed after; `None` where every run has ended in time.
+    pub(super) fn why_killed(&self, reason: KillReason) -> Option<String> {
+        match reason {
+            KillReason::AllEnded => None,
+            KillReason::StopTimeout => Some(self.limit()),
+            KillReason::Interrupted => Some("a second SIGINT".to_owned()),
+        }
     }
 }
 

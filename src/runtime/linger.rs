@@ -4,16 +4,16 @@
 //! ends with PID 1, and with it what a slow client has not taken yet. The kernel does not tell when it is done.
 
 use super::Runtime;
-use crate::supervisor::Unsent;
+use crate::supervisor::UnsentData;
 use crate::sys::connections::{self, Connection, unsent};
 use std::collections::HashSet;
 
 impl Runtime<'_> {
     /// Looks for closed connections that still send. Those that come after the first look do not count.
-    pub(super) fn look(&mut self) -> Unsent {
+    pub(super) fn look(&mut self) -> UnsentData {
         // Who is not PID 1 is not the one that the network waits for, and the host's waits for nobody.
         if !self.init || connections::is_of_the_host() {
-            return Unsent::default();
+            return UnsentData::default();
         }
         let left = match self.unsent.take() {
             None => unsent(),
@@ -21,7 +21,7 @@ impl Runtime<'_> {
         };
         let (connections, bytes) = (left.len(), left.iter().map(|connection| connection.bytes).sum());
         self.unsent = Some(left);
-        Unsent { connections, bytes }
+        UnsentData { connections, bytes }
     }
 }
 

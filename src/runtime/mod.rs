@@ -113,28 +113,28 @@ struct Runtime<'a> {
 impl<'a> Runtime<'a> {
     fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
+        let settings = Settings {
+            restart: config.restart.clone(),
+            stop: config.stop.clone(),
+            ready: config.ready,
+            watchdog: config.watchdog,
+            health: config.health_check.is_some().then_some(config.health),
+            node_ipc: config.node_ipc,
+            signal_map: config.signal_map.clone(),
+            scope: config.signal_scope,
+            pre_stop: !config.pre_stop.is_empty(),
+            instances: 1,
+            init,
+            terminal: terminal.is_some(),
+            shell: terminal.is_some()
+                && config.restart.policy != RestartPolicy::Always
+                && config.runs_interactive_shell(),
+            job_control: !init && terminal.is_some() && has_job_control(),
+            seed: seed(),
+        };
         Runtime {
             config,
             clock: Clock::start(),
-            supervisor: Supervisor::new(Settings {
-                restart: config.restart.clone(),
-                stop: config.stop.clone(),
-                ready: config.ready,
-                watchdog: config.watchdog,
-                health: config.health_check.is_some().then_some(config.health),
-                node_ipc: config.node_ipc,
-                signal_map: config.signal_map.clone(),
-                scope: config.signal_scope,
-                pre_stop: !config.pre_stop.is_empty(),
-                instances: 1,
-                init,
-                terminal: terminal.is_some(),
-                shell: terminal.is_some()
-                    && config.restart.policy != RestartPolicy::Always
-                    && config.runs_interactive_shell(),
-                job_control: !init && terminal.is_some() && has_job_control(),
-                seed: seed(),
-            }),
             actions: Vec::new(),
             deadline: None,
             poll,
@@ -144,7 +144,8 @@ impl<'a> Runtime<'a> {
             wait_failed: false,
             open_control_at: None,
             children: Children::default(),
-            journal: Journal::new(config),
+            journal: Journal::new(config, settings.instances),
+            supervisor: Supervisor::new(settings),
             control: None,
             waiting: Vec::new(),
             refused: 0,

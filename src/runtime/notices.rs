@@ -4,7 +4,7 @@ use super::journal::Journal;
 use super::leftovers;
 use crate::config::Readiness;
 use crate::config::duration::show;
-use crate::supervisor::{Failure, Notice, Unsent};
+use crate::supervisor::{Failure, InPlace, Notice, RunId, UnsentData};
 use log::kv::Value;
 
 impl Journal<'_> {
@@ -15,28 +15,41 @@ impl Journal<'_> {
                 let window = show(self.config.restart.window);
                 let limit = limit.map_or(Value::from("unlimited"), Value::from);
                 let last = ending;
-                log::warn!(run = run.number + 1, last:%, count, limit, window:%, delay:% = show(delay); "restart");
+                log::warn!(instance = self.instance(run), run = run.number + 1, last:%, count, limit, window:%, delay:% = show(delay); "restart");
             }
-            Notice::RestartRequested { run } => log::info!(run = run.number, msg = "asked for"; "restart-in-place"),
+            Notice::RestartRequested { run } => {
+                log::info!(instance = self.instance(run), run = run.number, msg = "asked for"; "restart-in-place")
+            }
             Notice::NotForwarded { signal } => self.dropped(signal),
-            Notice::Restarted { run } => {
-                log::info!(run = run.number, msg = "the run that was asked for is ready"; "restarted")
+            Notice::Concluded { request: InPlace::Restart, outcome: Ok(run) } => {
+                let msg = "the run that was asked for is ready";
+                log::info!(instance = self.instance(run), run = run.number, msg; "restarted");
             }
-            Notice::RestartFailed { why } => log::warn!(why; "restart-failed"),
-            Notice::Ready { run } => log::info!(run = run.number; "ready"),
+            Notice::Concluded { request: InPlace::Restart, outcome: Err(why) } => log::warn!(why; "restart-failed"),
+            Notice::Concluded { request: InPlace::Reload, outcome: Ok(run) } => {
+                let msg = "the new run is ready, and the old one is over";
+                log::info!(instance = self.instance(run), run = run.number, msg; "reloaded");
+            }
+            Notice::Concluded { request: InPlace::Reload, outcome: Err(why) } => log::error!(why; "reload-failed"),
+            Notice::Ready { run } => log::info!(instance = self.instance(run), run = run.number; "ready"),
             Notice::Failing { run, failure } => {
-                self.failing = Some((run, failure));
-                log::error!(run = run.number, cause:% = failure, msg:% = self.why_failing(failure); "failing");
+                self.note_failure(run, failure);
+                let msg = self.why_failing(run, failure);
+                log::error!(instance = self.instance(run), run = run.number, cause:% = failure, msg:%; "failing");
             }
             Notice::CheckFailed { run, count, limit } => {
-                log::warn!(run = run.number, count, limit, error:% = self.check; "check-failed");
+                log::warn!(instance = self.instance(run), run = run.number, count, limit, error:% = self.check(run); "check-failed");
             }
-            Notice::Recovered { run } => log::info!(run = run.number; "check-passed"),
-            Notice::Stopping { run } => log::info!(run = run.number, msg = "the app says that it stops"; "stopping"),
+            Notice::Recovered { run } => log::info!(instance = self.instance(run), run = run.number; "check-passed"),
+            Notice::Stopping { run } => {
+                log::info!(instance = self.instance(run), run = run.number, msg = "the app says that it stops"; "stopping")
+            }
             Notice::Ignored { what, why } => log::info!(what, why; "ignored"),
-            Notice::Reloading { old, new } => log::info!(old = old.number, new = new.number; "reload"),
-            Notice::ReloadFailed { old, new } => {
-                log::error!(old = old.number, new = new.number, msg = "the old run stays"; "reload-failed");
+            Notice::ReloadQueued => {
+                log::info!(what = "reload", msg = "one is under way; another follows it"; "queued");
+            }
+            Notice::Reloading { old, new } => {
+                log::info!(instance = self.instance(new), old = old.number, new = new.number; "reload");
             }
             Notice::Draining { signal, delay } => {
                 let stop_timeout = self.stop_timeout();
@@ -49,58 +62,62 @@ impl Journal<'_> {
                     None => log::info!(delay:%, stop_timeout:%; "drain"),
                 }
             }
-            Notice::Unheard { run, signal } => {
-                log::info!(run = run.number, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
+            Notice::ShutdownUndelivered { run, signal } => {
+                log::info!(instance = self.instance(run), run = run.number, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
             }
-            Notice::Unheeded { run, signal } => log::warn!(
-                run = run.number,
+            Notice::ShutdownIgnored { run, signal } => log::warn!(
+                instance = self.instance(run), run = run.number,
                 signal:%,
                 msg = "the app does not heed Node's channel, or npm start keeps it from the app";
                 "stop-signal"
             ),
-            Notice::StopSignal { run, signal } => log::info!(run = run.number, signal:%; "stop-signal"),
+            Notice::StopSignal { run, signal } => {
+                log::info!(instance = self.instance(run), run = run.number, signal:%; "stop-signal")
+            }
             Notice::StoppedAtTerminal { run, ending } => {
-                log::info!(run = run.number, last:% = ending; "stopped-at-terminal");
+                log::info!(instance = self.instance(run), run = run.number, last:% = ending; "stopped-at-terminal");
             }
             Notice::Background { run } => log::warn!(
-                run = run.number,
+                instance = self.instance(run), run = run.number,
                 msg = "the main process exited 0 and left others running: it has probably gone to the background; \
                        start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
                 "background"
             ),
-            Notice::KillRun { run, failure } => {
-                let limit = match (failure, self.config.stop.timeout) {
-                    (Some(Failure::Watchdog), _) => "5s after SIGABRT".to_owned(),
-                    (_, Some(_)) => format!("after {}", self.limit()),
-                    (_, None) => {
+            Notice::KillRun { run, aborted } => {
+                let limit = match (aborted, self.config.stop.timeout) {
+                    (true, _) => "5s after SIGABRT".to_owned(),
+                    (false, Some(_)) => format!("after {}", self.limit()),
+                    (false, None) => {
                         let timeout = show(self.config.stop.restart_timeout);
                         format!("after {timeout}, since GUARD_STOP_TIMEOUT is none")
                     }
                 };
-                log::error!(run = run.number, msg:% = format!("still running {limit}: SIGKILL"); "kill");
+                log::error!(instance = self.instance(run), run = run.number, msg:% = format!("still running {limit}: SIGKILL"); "kill");
             }
-            Notice::KillLeftovers { run } => log::warn!(run = run.number, msg = "leftovers still run: SIGKILL"; "kill"),
+            Notice::KillLeftovers { run } => {
+                log::warn!(instance = self.instance(run), run = run.number, msg = "leftovers still run: SIGKILL"; "kill")
+            }
             Notice::Unkillable { run } => {
-                log::error!(run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
+                log::error!(instance = self.instance(run), run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
             }
             Notice::Abandoned { run, count } => {
-                log::error!(run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
+                log::error!(instance = self.instance(run), run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
             }
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
-            Notice::KillEverything { interrupted } => {
+            Notice::KillEverything { reason } => {
+                let Some(why) = self.why_killed(reason) else { return };
                 let left = leftovers::all().unwrap_or_default();
                 let (count, names) = (left.len(), leftovers::names(&left.iter().collect::<Vec<_>>()));
-                let why = if interrupted { "a second SIGINT".to_owned() } else { self.limit() };
                 self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
                 let msg = format!("still running after {why}: SIGKILL");
                 log::error!(count, processes:% = names, msg:%; "kill");
             }
             Notice::Over { code } => self.over(code),
-            Notice::Lingering { unsent: Unsent { connections, bytes } } => log::info!(
+            Notice::Lingering { unsent: UnsentData { connections, bytes } } => log::info!(
                 connections, bytes, msg = "closed by the app, and still sending: waiting for them";
                 "lingering"
             ),
-            Notice::Unsent { unsent: Unsent { connections, bytes } } => log::warn!(
+            Notice::Unsent { unsent: UnsentData { connections, bytes } } => log::warn!(
                 connections, bytes,
                 msg = "closed by the app, and not taken by the other side: lost with the container's network";
                 "unsent"
@@ -109,20 +126,20 @@ impl Journal<'_> {
                 let window = show(window);
                 let restarts = if limit == 1 { "restart" } else { "restarts" };
                 self.cause = Some(format!("gave up after {limit} {restarts} in {window}"));
-                log::error!(run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
+                log::error!(instance = self.instance(run), run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
-                log::info!(run = run.number, last:% = ending, why; "not-restarted");
+                log::info!(instance = self.instance(run), run = run.number, last:% = ending, why; "not-restarted");
             }
         }
     }
 
     /// Why guard ends a run, and what set the limit.
-    fn why_failing(&self, failure: Failure) -> String {
+    fn why_failing(&self, run: RunId, failure: Failure) -> String {
         let config = self.config;
         match failure {
             Failure::NotReady => {
-                let check = if config.ready.when == Readiness::Health { self.check.as_str() } else { "" };
+                let check = if config.ready.when == Readiness::Health { self.check(run) } else { "" };
                 let last = if check.is_empty() { "" } else { "; the last check: " };
                 format!("not ready within GUARD_READY_TIMEOUT={}{last}{check}", show(config.ready.timeout))
             }

@@ -7,7 +7,7 @@ use crate::report::{
     self,
     status::{self, GuardStatus, InstanceStatus},
 };
-use crate::supervisor::{Event, Notice};
+use crate::supervisor::{Event, InPlace, Outcome};
 use crate::sys::{process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(super) struct Waiting {
     client: Client,
     /// Readable when the client has ended; `None` where the kernel cannot tell.
     process: Option<OwnedFd>,
+    /// The client waits for the reload that follows the one under way.
+    is_queued: bool,
 }
 
 impl Runtime<'_> {
@@ -41,7 +43,7 @@ impl Runtime<'_> {
             Request::Health => Reply::Yes("alive".to_owned()),
             Request::Status => Reply::Text(status::table(&self.status())),
             Request::StatusJson => Reply::Text(status::json(&self.status())),
-            Request::Stop | Request::Restart => return self.begin(request, client),
+            Request::Stop | Request::Restart | Request::Reload => return self.begin(request, client),
         };
         self.reply(&client, &reply);
     }
@@ -57,34 +59,44 @@ impl Runtime<'_> {
             return self.reply(&client, &Reply::Yes(format!("stopped: {}", self.journal.reason())));
         }
         let stop = &self.config.stop;
-        let (within, what, event) = if request == Request::Stop {
-            self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
-            (stop.timeout, "stop", Event::StopRequested)
-        } else {
-            let ready = self.config.ready.timeout;
-            (Some(stop.restart_timeout.saturating_add(ready)), "restart", Event::RestartRequested)
+        // The runs of one instance after the other in a reload, at once in a restart.
+        let replace = stop.restart_timeout.saturating_add(self.config.ready.timeout).saturating_add(SLACK);
+        let instances = u32::try_from(self.supervisor.instances().count()).unwrap_or(u32::MAX);
+        let is_queued = request == Request::Reload && self.supervisor.is_reloading();
+        let (within, what, event) = match request {
+            Request::Stop => {
+                self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
+                (stop.timeout.map(|timeout| timeout.saturating_add(SLACK)), "stop", Event::StopRequested)
+            }
+            Request::Restart => (Some(replace), "restart", Event::RestartRequested),
+            Request::Reload => {
+                let reloads = instances.saturating_mul(if is_queued { 2 } else { 1 });
+                (Some(replace.saturating_mul(reloads)), "reload", Event::ReloadRequested)
+            }
+            Request::Ping | Request::Ready | Request::Health | Request::Status | Request::StatusJson => return,
         };
-        let within = within.map(|time| time.saturating_add(SLACK));
         self.reply(&client, &Reply::Wait(within, String::new()));
         let process = process::watch_process(client.pid).ok();
         log::info!(request = what, pid = client.pid; "asked");
-        self.waiting.push(Waiting { request, client, process });
+        self.waiting.push(Waiting { request, client, process, is_queued });
         self.dispatch(event);
     }
 
-    /// Tells those who wait for a restart what became of it.
-    pub(super) fn tell_of_restart(&mut self, notice: Notice) {
-        let reply = if let Notice::Restarted { run } = notice {
-            Reply::Yes(format!("restarted: run {} is ready", run.number))
-        } else if let Notice::RestartFailed { why } = notice {
-            Reply::No(format!("not restarted: {why}"))
-        } else {
-            return;
+    /// Tells the clients that wait for this what became of it. The next reload is then the one that others wait for.
+    pub(super) fn conclude(&mut self, request: InPlace, outcome: Outcome) {
+        let (request, done) = match request {
+            InPlace::Restart => (Request::Restart, "restarted"),
+            InPlace::Reload => (Request::Reload, "reloaded"),
         };
-        let (told, rest) = self.waiting.drain(..).partition(|waiting| waiting.request == Request::Restart);
+        let reply = match outcome {
+            Ok(run) => Reply::Yes(format!("{done}: run {} is ready", run.number)),
+            Err(why) => Reply::No(format!("not {done}: {why}")),
+        };
+        let is_answered = |waiting: &Waiting| waiting.request == request && !waiting.is_queued;
+        let (answered, mut rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_answered);
+        rest.iter_mut().filter(|waiting| waiting.request == request).for_each(|waiting| waiting.is_queued = false);
         self.waiting = rest;
-        let told: Vec<Waiting> = told;
-        told.iter().for_each(|waiting| self.reply(&waiting.client, &reply));
+        answered.iter().for_each(|waiting| self.reply(&waiting.client, &reply));
     }
 
     /// Everything is about to be killed, those who wait for the stop among them: they are told, and get a moment.
@@ -118,11 +130,11 @@ impl Runtime<'_> {
 
     fn status(&self) -> GuardStatus {
         let now = self.clock.now();
-        let instances = self.supervisor.instances().enumerate().map(|(index, instance)| {
+        let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
             let tree = instance.run.and_then(|id| super::leftovers::tree(id, &self.children)).unwrap_or_default();
             InstanceStatus {
-                index,
+                number: instance.number,
                 run: instance.run.map(|id| id.number),
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
                 state: instance.state,

@@ -1,8 +1,10 @@
-//! What the supervisor wants done. The runtime does each in order, decides nothing, and answers with events.
+//! What the supervisor wants done. The runtime does each action in order, decides nothing, and answers with events.
+//!
+//! Nothing that the program does depends on a [`Notice`]: notices are for people.
 
+use super::event::UnsentData;
 use super::exit_code::{Ending, Failure};
-use super::linger::Unsent;
-use super::state::RunId;
+use super::run_id::RunId;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -23,8 +25,10 @@ pub enum Action {
     Suspend,
     /// Signal the leftovers of a run whose main process has ended. Answered by `Leftovers`.
     Sweep(RunId, Signal),
-    /// The drain has begun (or is over): the drain file exists exactly in between.
-    Draining(bool),
+    /// The run is over: nothing of it is left, or only what SIGKILL does not end.
+    Forget(RunId),
+    /// Create the drain file, or remove it: it exists exactly while guard drains.
+    SetDrainFile(bool),
     /// Start the pre-stop hook, and tell it which signal came and how much time is left. Answered by `HookEnded` in the
     /// end.
     StartHook { signal: Option<Signal>, left: Option<Duration> },
@@ -32,36 +36,59 @@ pub enum Action {
     SignalHook(Signal),
     /// Tell the app over Node's channel that it will be stopped.
     SayDrain(RunId),
-    /// Tell the app over Node's channel to stop. Answered by `Unheard` where that cannot be.
+    /// Tell the app over Node's channel to stop. Answered by `ShutdownUndelivered` where that cannot be.
     SayShutdown(RunId),
     /// Start a health check. Answered by `Checked` in the end.
     StartCheck(RunId),
     /// SIGKILL to the health check and its group.
     KillCheck(RunId),
+    /// Tell everybody who has asked for this what became of it: the new run that is ready, or why there is none.
+    Conclude { request: InPlace, outcome: Outcome },
     /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.
-    KillEverything,
+    KillEverything(KillReason),
     /// Tell the user.
     Report(Notice),
-    /// Look which closed connections still have something to send. Answered at once by `Unsent`.
-    Look,
+    /// Count what closed connections still have to send. Answered at once by `UnsentCounted`.
+    CountUnsent,
     /// guard's work is done; it exits with this code.
     Exit { code: u8 },
 }
 
-/// A decision that is worth a line in the log.
+/// What can be asked for while guard goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InPlace {
+    /// Stop the old run, then start the new one.
+    Restart,
+    /// Start the new run, then stop the old one.
+    Reload,
+}
+
+/// The new run that is ready, the last one where there are several; or why there is none.
+pub type Outcome = Result<RunId, &'static str>;
+
+/// Why everything gets SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KillReason {
+    /// Every run has ended, and guard is about to exit.
+    AllEnded,
+    /// The stop timeout has passed.
+    StopTimeout,
+    /// A second SIGINT came from the terminal.
+    Interrupted,
+}
+
+/// A decision that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// The run ended and another follows after the delay. `count` restarts of `limit` are used up, this one included.
     Restarting { run: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
     /// A restart that somebody asked for begins.
     RestartRequested { run: RunId },
-    /// The run that was asked for is ready.
-    Restarted { run: RunId },
-    /// The restart that was asked for came to nothing.
-    RestartFailed { why: &'static str },
+    /// What became of a restart or a reload.
+    Concluded { request: InPlace, outcome: Outcome },
     /// The run can take work, which took more than its start.
     Ready { run: RunId },
-    /// guard ends the run.
+    /// guard ends the run, since it has failed.
     Failing { run: RunId, failure: Failure },
     /// A health check failed; `count` of `limit` in a row.
     CheckFailed { run: RunId, count: u32, limit: u32 },
@@ -71,42 +98,43 @@ pub enum Notice {
     Stopping { run: RunId },
     /// A signal came while no main process lived.
     NotForwarded { signal: Signal },
-    /// An operator's restart or reload found nothing that it could be done to.
+    /// Something of what an operator asks for is not done.
     Ignored { what: &'static str, why: &'static str },
-    /// The new run is ready, the old one will be stopped.
+    /// A reload was asked for while one runs: another follows.
+    ReloadQueued,
+    /// The new run is ready; the old one is about to be stopped.
     Reloading { old: RunId, new: RunId },
-    /// The new run could not be started; the old one stays.
-    ReloadFailed { old: RunId, new: RunId },
-    /// guard ends: a stop request, or the end of an instance that takes the others along.
+    /// guard's end begins: a stop request, or the end of an instance that takes the others along.
     Draining { signal: Option<Signal>, delay: Duration },
-    /// The app was told.
+    /// The app has got its stop signal.
     StopSignal { run: RunId, signal: Signal },
-    /// The app cannot be told over Node's channel, and gets its stop signal.
-    Unheard { run: RunId, signal: Signal },
-    /// The app was told over Node's channel, is still there, and gets its stop signal.
-    Unheeded { run: RunId, signal: Signal },
+    /// The app cannot be told over Node's channel, and has got its stop signal.
+    ShutdownUndelivered { run: RunId, signal: Signal },
+    /// The app was told over Node's channel, is still there, and has got its stop signal.
+    ShutdownIgnored { run: RunId, signal: Signal },
     /// Somebody at the terminal ended the app: by Ctrl-C or Ctrl-\, or by leaving a shell.
     StoppedAtTerminal { run: RunId, ending: Ending },
-    /// The main process exited 0 and left others running, as one does that daemonises itself.
+    /// The main process exited 0 and left others running, as a program does that goes to the background.
     Background { run: RunId },
-    /// The stop timeout passed, or the watchdog's, and the main process lives.
-    KillRun { run: RunId, failure: Option<Failure> },
-    /// Leftovers got their time, and live.
+    /// The main process was still there when its time was over, and has got SIGKILL. It had got SIGABRT where `aborted`,
+    /// else the stop signal.
+    KillRun { run: RunId, aborted: bool },
+    /// Leftovers were still there when their time was over, and have got SIGKILL.
     KillLeftovers { run: RunId },
     /// The main process survived even SIGKILL; the run goes on.
     Unkillable { run: RunId },
-    /// Leftovers survived even SIGKILL; guard goes on without them.
+    /// So many leftovers survived even SIGKILL; guard goes on without them.
     Abandoned { run: RunId, count: usize },
-    /// The pre-stop hook took more than half of the stop timeout.
+    /// The pre-stop hook took more than half of the stop timeout, and has got SIGKILL.
     KillHook,
-    /// The stop timeout passed, or a second Ctrl-C came: SIGKILL to everything.
-    KillEverything { interrupted: bool },
+    /// Everything has got SIGKILL before all runs had ended.
+    KillEverything { reason: KillReason },
     /// Every run has ended, and guard will exit with this code.
     Over { code: u8 },
     /// guard waits for connections.
-    Lingering { unsent: Unsent },
+    Lingering { unsent: UnsentData },
     /// guard does not wait for them any longer.
-    Unsent { unsent: Unsent },
+    Unsent { unsent: UnsentData },
     /// The restart limit is reached.
     GiveUp { run: RunId, ending: Ending, limit: u32, window: Duration },
     /// The run ended and none follows.

@@ -1,8 +1,8 @@
-//! What can happen to the supervisor. A door or the shell turns facts of the world into these; nothing else reaches the core.
+//! What can happen to the supervisor. The doors and the runtime turn what happens in the world into events; nothing else
+//! reaches the core.
 
-use super::exit_code::Ending;
-use super::linger::Unsent;
-use super::state::RunId;
+use super::exit_code::{Ending, SpawnError};
+use super::run_id::RunId;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -20,47 +20,49 @@ pub enum Event {
     /// How many leftovers of a run live: answers [`Action::Sweep`](super::Action::Sweep), and comes again after each
     /// reap until it says none.
     Leftovers(RunId, usize),
-    /// The main process was stopped by its terminal (TSTP, TTIN or TTOU).
+    /// The terminal has stopped the main process (TSTP, TTIN or TTOU).
     Suspended(RunId),
-    /// The pre-stop hook has ended, however it did.
+    /// The pre-stop hook has ended, however it did. Answers [`Action::StartHook`](super::Action::StartHook) in the end.
     HookEnded,
     /// guard received a signal.
     Signal(Signal),
     /// An operator asks guard to end.
     StopRequested,
-    /// An operator asks for a restart in place.
+    /// An operator asks for a restart in place. [`Action::Conclude`](super::Action::Conclude) answers in the end.
     RestartRequested,
+    /// An operator asks for a reload. [`Action::Conclude`](super::Action::Conclude) answers in the end.
+    ReloadRequested,
     /// The app says that it can take work.
     SaidReady(RunId),
     /// The app says that it has begun to end.
     SaidStopping(RunId),
     /// The app says that it is alive.
     WatchdogPing(RunId),
-    /// The app says that it is not.
+    /// The app says that it is not well.
     WatchdogTriggered(RunId),
-    /// The app wants to be heard from this often; zero is not at all.
+    /// The app wants to send WATCHDOG=1 this often from now on; zero switches the watchdog off.
     WatchdogPeriod(RunId, Duration),
     /// The app needs this much time from now on.
     TimeoutExtended(RunId, Duration),
-    /// Answers [`Action::SayShutdown`](super::Action::SayShutdown) where nobody can hear it.
-    Unheard(RunId),
-    /// A health check has ended, and has passed or not; one that was killed has not.
+    /// Answers [`Action::SayShutdown`](super::Action::SayShutdown) where Node's channel is closed or full.
+    ShutdownUndelivered(RunId),
+    /// A health check has ended, and has passed or not. A check that guard has killed has not passed. Answers
+    /// [`Action::StartCheck`](super::Action::StartCheck) in the end.
     Checked(RunId, bool),
     /// guard was kept from running for this long at most, and the app most likely with it.
     Overslept(Duration),
-    /// No child is left to reap.
+    /// No child is left to reap. Answers [`Action::KillEverything`](super::Action::KillEverything) in the end.
     NothingLeft,
-    /// What closed connections have not sent: answers [`Action::Look`](super::Action::Look), before any other event.
-    Unsent(Unsent),
+    /// What closed connections have not sent: answers [`Action::CountUnsent`](super::Action::CountUnsent), before any
+    /// other event.
+    UnsentCounted(UnsentData),
     /// The next deadline may have passed. Always safe to send.
     Timeout,
 }
 
-/// Why there is no process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SpawnError {
-    /// What guard exits with if this is not mended: 125, 126 or 127.
-    pub code: u8,
-    /// It may well be different next time (EAGAIN, ENOMEM, ETXTBSY, …), so even a first run is tried again.
-    pub transient: bool,
+/// What closed connections still have to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UnsentData {
+    pub connections: usize,
+    pub bytes: u64,
 }

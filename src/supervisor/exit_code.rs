@@ -1,6 +1,8 @@
 //! How a run ended, and what guard exits with for it.
+//!
+//! docs/exit-codes.md tells users the same.
 
-use super::event::SpawnError;
+use crate::config::RestartSettings;
 use crate::config::codes::CodeSet;
 use crate::signal::Signal;
 use std::fmt;
@@ -29,8 +31,17 @@ pub enum Ending {
     Failed(Failure, u8),
 }
 
-/// Why guard itself ends a run as a failure.
+/// Why there is no process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpawnError {
+    /// What guard exits with if this is not mended: 125, 126 or 127.
+    pub code: u8,
+    /// It may well be different next time (EAGAIN, ENOMEM, ETXTBSY, …), so even a first run is tried again.
+    pub transient: bool,
+}
+
+/// Why guard itself ends a run as a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Failure {
     /// It was not ready in time.
     NotReady,
@@ -48,7 +59,7 @@ impl Ending {
             Ending::NotSpawned(error) => error.code,
             Ending::Signaled(signal) => of_signal(signal),
             Ending::OutOfMemory => KILLED,
-            // However it ended, it is a failure.
+            // However the app ended, guard ended it as a failure.
             Ending::Failed(_, code) => code.max(1),
         }
     }
@@ -57,19 +68,29 @@ impl Ending {
     pub fn is_in(self, codes: &CodeSet) -> bool {
         match self {
             Ending::OutOfMemory => codes.oom || codes.contains(KILLED),
-            // What may pass is not what a list of hopeless codes means.
+            // The list is for what no restart can mend.
             Ending::NotSpawned(error) => !error.transient && codes.contains(error.code),
-            // The code is guard's doing, and says nothing of the app.
+            // guard's own signal made the code, so it says nothing of the app.
             Ending::Failed(..) => false,
             Ending::Exited(_) | Ending::Signaled(_) => codes.contains(self.code()),
         }
     }
 
-    /// Ended by Ctrl-C, Ctrl-\ or the end of the terminal, or saying so as shells and many a runtime do.
+    /// Ctrl-C, Ctrl-\ or the end of the terminal ended it, or it exits with 128 + n for them, as shells and runtimes do.
     pub(super) fn by_terminal(self) -> bool {
         let signals = [Signal::INT, Signal::QUIT, Signal::HUP];
         !matches!(self, Ending::Failed(..)) && signals.map(of_signal).contains(&self.code())
     }
+}
+
+/// What a run that ended like this contributes to guard's own exit code: 0 for a success.
+pub(super) fn contribution(ending: Ending, settings: &RestartSettings) -> u8 {
+    let success = match ending {
+        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) => false,
+        Ending::Exited(0) => true,
+        Ending::Exited(_) | Ending::Signaled(_) => ending.is_in(&settings.success_codes),
+    };
+    if success { 0 } else { ending.code() }
 }
 
 /// 128 + n.

@@ -1,7 +1,10 @@
 //! Health checks: when the next one is due, and how many have failed in a row.
+//!
+//! Checks of a run never overlap, and end when the run ceases to serve.
 
 use super::exit_code::Failure;
-use super::state::{RunId, Timestamp};
+use super::run_id::RunId;
+use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::config::{HealthSettings, Readiness};
 use std::time::Duration;
@@ -9,20 +12,21 @@ use std::time::Duration;
 /// Before the first check of a run, which needs a moment to listen.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The health checks of a run that serves: one at a time.
+/// The health checks of a run that serves. [`Supervisor::check_timer_elapsed`] starts a check, and kills one that takes too
+/// long; [`Supervisor::check_ended`] takes the outcome of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Checks {
-    check: Check,
+    phase: CheckPhase,
     /// Failures in a row that count.
     failures: u32,
     /// Until then failures do not count; `None` since the first success.
     lenient_until: Option<Timestamp>,
-    /// Before the next check: in the start period it grows from a short one, lest a fast app waits for a slow interval.
+    /// Before the next check. In the start period it grows from a short one, so that a fast app is ready early.
     pause: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Check {
+enum CheckPhase {
     Due(Timestamp),
     Running { kill_at: Timestamp },
     Killed,
@@ -33,35 +37,35 @@ impl Checks {
         let lenient = !settings.start_period.is_zero();
         let pause = if lenient { FIRST_PAUSE.min(settings.interval) } else { settings.interval };
         let lenient_until = lenient.then(|| now.after(settings.start_period));
-        Checks { check: Check::Due(now.after(pause)), failures: 0, lenient_until, pause }
+        Checks { phase: CheckPhase::Due(now.after(pause)), failures: 0, lenient_until, pause }
     }
 
     /// When a check starts, or is killed.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        match self.check {
-            Check::Due(at) | Check::Running { kill_at: at } => Some(at),
-            Check::Killed => None,
+        match self.phase {
+            CheckPhase::Due(at) | CheckPhase::Running { kill_at: at } => Some(at),
+            CheckPhase::Killed => None,
         }
     }
 
     /// A check is under way, killed or not.
     pub(super) fn is_running(&self) -> bool {
-        match self.check {
-            Check::Due(_) => false,
-            Check::Running { .. } | Check::Killed => true,
+        match self.phase {
+            CheckPhase::Due(_) => false,
+            CheckPhase::Running { .. } | CheckPhase::Killed => true,
         }
     }
 
     pub(super) fn postpone(&mut self, delay: Duration) {
-        match &mut self.check {
-            Check::Due(at) | Check::Running { kill_at: at } => *at = at.after(delay),
-            Check::Killed => {}
+        match &mut self.phase {
+            CheckPhase::Due(at) | CheckPhase::Running { kill_at: at } => *at = at.after(delay),
+            CheckPhase::Killed => {}
         }
         self.lenient_until = self.lenient_until.map(|at| at.after(delay));
     }
 
     /// Takes an outcome, and returns whether it counts as a failure.
-    fn ended(&mut self, now: Timestamp, passed: bool, settings: HealthSettings) -> bool {
+    fn take_outcome(&mut self, now: Timestamp, passed: bool, settings: HealthSettings) -> bool {
         let lenient = self.lenient_until.is_some_and(|until| now < until);
         if passed {
             self.failures = 0;
@@ -70,19 +74,19 @@ impl Checks {
             self.failures += 1;
         }
         self.pause = if lenient && !passed { (self.pause * 2).min(settings.interval) } else { settings.interval };
-        self.check = Check::Due(now.after(self.pause));
+        self.phase = CheckPhase::Due(now.after(self.pause));
         !passed && !lenient
     }
 }
 
 impl Supervisor {
-    /// A check has ended. One that ends after its run has ceased to serve means nothing.
-    pub(super) fn checked(&mut self, now: Timestamp, id: RunId, passed: bool) {
+    /// A check has ended. Its outcome means nothing if the run has ceased to serve.
+    pub(super) fn check_ended(&mut self, now: Timestamp, id: RunId, passed: bool) {
         let (Some(settings), when) = (self.settings.health, self.settings.ready.when) else { return };
         let Some(run) = self.run_mut(id) else { return };
         let Some(checks) = run.checks.as_mut().filter(|checks| checks.is_running()) else { return };
         let before = checks.failures;
-        let counts = checks.ended(now, passed, settings);
+        let counts = checks.take_outcome(now, passed, settings);
         let (count, limit) = (checks.failures, settings.retries);
         if counts {
             self.report(Notice::CheckFailed { run: id, count, limit });
@@ -90,26 +94,26 @@ impl Supervisor {
             self.report(Notice::Recovered { run: id });
         }
         if count >= limit {
-            self.fail(now, id, Failure::Health);
+            self.run_failed(now, id, Failure::Health);
         } else if passed && when == Readiness::Health {
-            self.ready(now, id);
+            self.run_ready(now, id);
         }
     }
 
-    /// Starts the check that is due, or ends the one that takes too long.
-    pub(super) fn check_timeout(&mut self, now: Timestamp, id: RunId) {
+    /// Starts the check that is due, or kills the one that takes too long.
+    pub(super) fn check_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
         let Some(settings) = self.settings.health else { return };
         let Some(checks) = self.run_mut(id).and_then(|run| run.checks.as_mut()) else { return };
-        match checks.check {
-            Check::Due(at) if at <= now => {
-                checks.check = Check::Running { kill_at: now.after(settings.timeout) };
+        match checks.phase {
+            CheckPhase::Due(at) if at <= now => {
+                checks.phase = CheckPhase::Running { kill_at: now.after(settings.timeout) };
                 self.actions.push(Action::StartCheck(id));
             }
-            Check::Running { kill_at } if kill_at <= now => {
-                checks.check = Check::Killed;
+            CheckPhase::Running { kill_at } if kill_at <= now => {
+                checks.phase = CheckPhase::Killed;
                 self.actions.push(Action::KillCheck(id));
             }
-            Check::Due(_) | Check::Running { .. } | Check::Killed => {}
+            CheckPhase::Due(_) | CheckPhase::Running { .. } | CheckPhase::Killed => {}
         }
     }
 
@@ -128,9 +132,9 @@ impl Supervisor {
 impl Checks {
     /// Moves all times.
     pub(super) fn shift(&mut self, shift: &impl Fn(Timestamp) -> Timestamp) {
-        match &mut self.check {
-            Check::Due(at) | Check::Running { kill_at: at } => *at = shift(*at),
-            Check::Killed => {}
+        match &mut self.phase {
+            CheckPhase::Due(at) | CheckPhase::Running { kill_at: at } => *at = shift(*at),
+            CheckPhase::Killed => {}
         }
         self.lenient_until = self.lenient_until.map(shift);
     }

@@ -1,40 +1,51 @@
 //! The pure core: what to do next, and when.
 //!
-//! It makes no system call, reads no clock and logs nothing, so it can be driven with simulated time and explored
-//! exhaustively. [`Supervisor::handle`] takes one event and returns what is to be done about it;
-//! [`Supervisor::next_deadline`] says when it wants to be called though nothing has happened.
+//! It makes no system call, reads no clock and logs nothing, so tests drive it with simulated time and explore it
+//! exhaustively.
 //!
-//! guard itself is in one [`Mode`], each run in one [`RunState`]; docs/design.md has both tables. Who wins where two
-//! things meet: a stop request over everything; an operator's restart over the backoff; what happened over what was
-//! planned, since a run that has ended is never signalled again. A deadline never moves later. A spawn is always the
-//! last action of a call, and its answer is the next event, so nothing can come between.
+//! guard itself is in one [`Mode`], each run in one [`RunState`]; docs/design.md has both as tables. Who wins where two
+//! things meet:
+//!
+//! - A stop request wins over everything. No run starts after it, and no run gets its stop signal twice.
+//! - What an operator asks for wins over what runs do by themselves: a restart ends a backoff, and turns the end of a run
+//!   that is already ending, a failed one included, into a restart that does not count. A reload does the same.
+//! - Of two operators the first wins: a restart during a reload is refused for the instance that is being replaced, and
+//!   a reload during a restart waits for the restart's new run. A reload during a reload is followed by one more.
+//! - What happened wins over what was planned: a run that has ended is never signalled again.
+//! - A deadline that ends in SIGKILL never moves later.
+//!
+//! A spawn is always the last action of a call, and its answer is the next event, so nothing can come between.
 
 mod action;
-mod end_of_run;
 mod event;
 mod exit_code;
 mod health;
+mod hook;
+mod in_place;
 mod linger;
+mod policy;
 mod readiness;
-mod reload;
-mod restart;
+mod run_id;
+mod shutdown;
 mod signals;
 mod state;
 mod status;
 mod stop;
+mod timestamp;
 
-pub use action::{Action, Notice};
-pub use event::{Event, SpawnError};
-pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR};
-pub use linger::Unsent;
-pub use state::{RunId, Timestamp};
+pub use action::{Action, InPlace, KillReason, Notice, Outcome};
+pub use event::{Event, UnsentData};
+pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, SpawnError};
+pub use run_id::RunId;
+pub use timestamp::Timestamp;
 
 use crate::config::{HealthSettings, Readiness, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
 use crate::signal::Signal;
 use health::Checks;
-use restart::{History, Jitter};
-use state::{End, Instance, Mode, Run, RunState, Slot, earlier};
+use policy::Jitter;
+use state::{Hook, Instance, Mode, Reload, Run, RunState, Slot};
 use std::time::Duration;
+use timestamp::{earlier, is_due};
 
 /// How long leftovers have between SIGTERM and SIGKILL, where no stop deadline is nearer.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,7 +68,7 @@ pub struct Settings {
     /// There is a pre-stop hook.
     pub pre_stop: bool,
     /// Copies of the app, at least 1.
-    pub instances: usize,
+    pub instances: u32,
     /// guard is PID 1 of its namespace.
     pub init: bool,
     /// stdin is a terminal.
@@ -71,56 +82,45 @@ pub struct Settings {
 }
 
 /// The state machine. Equal states react alike to equal events.
+///
+/// Its owner calls [`Supervisor::handle`] with [`Event::Start`] first, then with each event as it happens, does the actions
+/// in order, and gives the answers back as events. Whenever [`Supervisor::next_deadline`] has passed, the owner sends
+/// [`Event::Timeout`]. [`Action::Exit`] is the last action.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Supervisor {
     settings: Settings,
     mode: Mode,
+    /// In the order of their numbers.
     instances: Vec<Instance>,
     hook: Option<Hook>,
-    /// The instance from which a reload goes on.
-    reload: Option<usize>,
-    /// Signals from before the first run, for which they are kept.
+    reload: Option<Reload>,
+    /// A reload was asked for while one runs: another follows.
+    reload_again: bool,
+    /// Signals from before the first run, which gets them.
     early: Vec<Signal>,
     /// A SIGINT has come.
     interrupted: bool,
     /// The restart limit was reached.
     gave_up: bool,
-    /// What the drain file says.
-    draining: bool,
+    /// The drain file is there.
+    drain_file: bool,
     jitter: Jitter,
     actions: Vec<Action>,
-}
-
-/// A pre-stop hook that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Hook {
-    kill_at: Option<Timestamp>,
-    /// No run waits for it any more, and it was told so.
-    told: bool,
-    /// Another one is wanted when it has ended.
-    again: bool,
 }
 
 impl Supervisor {
     /// A supervisor that has not begun: a stop request before [`Event::Start`] means that nothing is ever spawned.
     pub fn new(settings: Settings) -> Supervisor {
-        let instance = Instance {
-            slot: Slot::Waiting { until: None },
-            retiring: None,
-            runs: 0,
-            history: History::default(),
-            last: None,
-            awaited: false,
-        };
         Supervisor {
             mode: Mode::Serving,
-            instances: vec![instance; settings.instances],
+            instances: (0..settings.instances).map(Instance::new).collect(),
             hook: None,
             reload: None,
+            reload_again: false,
             early: Vec::new(),
             interrupted: false,
             gave_up: false,
-            draining: false,
+            drain_file: false,
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
             settings,
@@ -130,7 +130,7 @@ impl Supervisor {
     /// Takes one event and puts what is to be done about it into `actions`, which is empty, in this order.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         std::mem::swap(&mut self.actions, actions);
-        // What has come together with the end of a run is heard before another one follows.
+        // What comes together with the end of a run is heard before another run follows.
         let may_spawn = matches!(event, Event::Start | Event::Timeout | Event::Spawned(_) | Event::SpawnFailed(..));
         self.take(now, event);
         self.settle(now);
@@ -145,52 +145,56 @@ impl Supervisor {
             Event::Start => self.start(now),
             Event::Spawned(id) => self.spawned(now, id),
             Event::SpawnFailed(id, error) => self.spawn_failed(now, id, error),
-            Event::Exited(id, ending) => self.exited(now, id, ending),
-            Event::Leftovers(id, count) => self.leftovers(now, id, count),
-            Event::Suspended(id) => self.suspended(id),
+            Event::Exited(id, ending) => self.main_exited(now, id, ending),
+            Event::Leftovers(id, count) => self.leftovers_counted(now, id, count),
+            Event::Suspended(id) => self.main_suspended(id),
             Event::HookEnded => self.hook_ended(now),
-            Event::Signal(signal) => self.signal(now, signal),
+            Event::Signal(signal) => self.signal_received(now, signal),
             Event::StopRequested => self.stop_requested(now, None),
             Event::RestartRequested => self.restart_requested(now),
+            Event::ReloadRequested => self.reload_requested(now),
             Event::SaidReady(id) => self.said_ready(now, id),
             Event::SaidStopping(id) => self.said_stopping(now, id),
-            Event::WatchdogPing(id) => self.watchdog_ping(now, id),
-            Event::WatchdogTriggered(id) => self.fail(now, id, Failure::Watchdog),
-            Event::WatchdogPeriod(id, period) => self.watchdog_period(now, id, period),
+            Event::WatchdogPing(id) => self.watchdog_pinged(now, id),
+            Event::WatchdogTriggered(id) => self.run_failed(now, id, Failure::Watchdog),
+            Event::WatchdogPeriod(id, period) => self.watchdog_period_changed(now, id, period),
             Event::TimeoutExtended(id, time) => self.timeout_extended(now, id, time),
-            Event::Unheard(id) => self.send_after_all(id, |run, signal| Notice::Unheard { run, signal }),
-            Event::Checked(id, passed) => self.checked(now, id, passed),
+            Event::ShutdownUndelivered(id) => self.shutdown_undelivered(id),
+            Event::Checked(id, passed) => self.check_ended(now, id, passed),
             Event::Overslept(delay) => self.overslept(delay),
-            Event::NothingLeft => self.nothing_left(now),
-            Event::Unsent(unsent) => self.unsent(now, unsent),
-            Event::Timeout => self.timeout(now),
+            Event::NothingLeft => self.everything_reaped(now),
+            Event::UnsentCounted(unsent) => self.unsent_counted(now, unsent),
+            Event::Timeout => self.timers_elapsed(now),
         }
     }
 
     /// When [`Event::Timeout`] is due; `None` while only an event can change anything.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let own = match self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => end.kill_at,
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.kill_at,
             Mode::Killing { give_up_at, .. } => return Some(give_up_at),
-            Mode::Lingering(linger) => return Some(linger.look_at),
+            Mode::Lingering(linger) => return Some(linger.count_at),
             Mode::Done => return None,
             Mode::Serving => None,
         };
         let hook = self.hook.and_then(|hook| hook.kill_at);
-        let waiting = self.instances.iter().filter_map(|instance| match instance.slot {
-            Slot::Waiting { until } => until,
+        let spawns = self.instances.iter().filter_map(|instance| match instance.slot {
+            Slot::Waiting { spawn_at } => spawn_at,
             Slot::Live(_) | Slot::Finished { .. } => None,
         });
-        let runs = self.instances.iter().flat_map(Instance::runs);
-        let deadlines = runs.filter_map(|run| run.deadline(self.hook.is_some()));
-        earlier(earlier(own, hook), waiting.chain(deadlines).min())
+        let runs = self.runs().filter_map(|run| run.deadline(self.hook.is_some()));
+        earlier(earlier(own, hook), spawns.chain(runs).min())
     }
 
     fn start(&mut self, now: Timestamp) {
-        if self.mode == Mode::Serving {
-            for instance in &mut self.instances {
-                instance.slot = Slot::Waiting { until: Some(now) };
+        match self.mode {
+            Mode::Serving => {
+                for instance in &mut self.instances {
+                    instance.slot = Slot::Waiting { spawn_at: Some(now) };
+                }
             }
+            // A stop request came before.
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
         }
     }
 
@@ -201,68 +205,83 @@ impl Supervisor {
         run.state = RunState::Starting { ready_by: (!at_once).then(|| now.after(ready.timeout)) };
         run.checks = health.map(|health| Checks::begin(now, health));
         if at_once {
-            self.ready(now, id);
+            self.run_ready(now, id);
         }
     }
 
     fn spawn_failed(&mut self, now: Timestamp, id: RunId, error: SpawnError) {
-        if self.restore(id) {
+        let ending = Ending::NotSpawned(error);
+        if self.restore_old_run(id) {
             return;
         }
-        let ending = Ending::NotSpawned(error);
         if id.number == 1 && !error.transient {
             self.finish(now, id, ending, error.code);
         } else {
-            self.follow(now, id, ending);
+            self.apply_policy(now, id, ending);
         }
     }
 
-    fn timeout(&mut self, now: Timestamp) {
+    /// Each deadline that has passed has its own function.
+    fn timers_elapsed(&mut self, now: Timestamp) {
         match self.mode {
-            Mode::Draining(End { kill_at: Some(at), .. }) | Mode::Sweeping(End { kill_at: Some(at), .. })
-                if at <= now =>
-            {
-                return self.kill_everything(now, false);
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) if is_due(shutdown.kill_at, now) => {
+                return self.kill_everything(now, KillReason::StopTimeout);
             }
-            Mode::Killing { give_up_at, .. } if give_up_at <= now => return self.nothing_left(now),
-            Mode::Lingering(linger) if linger.look_at <= now => return self.actions.push(Action::Look),
-            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
             Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => {}
+            Mode::Killing { give_up_at, .. } if give_up_at <= now => return self.everything_reaped(now),
+            Mode::Lingering(linger) if linger.count_at <= now => return self.actions.push(Action::CountUnsent),
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
         }
-        if let Some(hook) = self.hook.as_mut().filter(|hook| hook.kill_at.is_some_and(|at| at <= now)) {
-            hook.kill_at = None;
-            self.report(Notice::KillHook);
-            self.actions.push(Action::SignalHook(Signal::KILL));
+        if is_due(self.hook.and_then(|hook| hook.kill_at), now) {
+            self.hook_timeout_elapsed();
         }
-        let due: Vec<RunId> =
-            self.runs().filter(|run| run.deadline(true).is_some_and(|at| at <= now)).map(|run| run.id).collect();
+        let due = self.runs().filter(|run| is_due(run.deadline(true), now)).map(|run| run.id);
+        let due: Vec<RunId> = due.collect();
         for id in due {
-            self.run_timeout(now, id);
+            self.run_timer_elapsed(now, id);
+        }
+    }
+
+    /// A deadline of a run has passed, other than its drain delay: [`Supervisor::drain_delay_elapsed`].
+    fn run_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
+        let Some(run) = self.run_mut(id) else { return };
+        match run.state {
+            RunState::Starting { ready_by } if is_due(ready_by, now) => self.run_failed(now, id, Failure::NotReady),
+            RunState::Ready { ping_by } if is_due(ping_by, now) => self.run_failed(now, id, Failure::Watchdog),
+            RunState::Starting { .. } | RunState::Ready { .. } => self.check_timer_elapsed(now, id),
+            RunState::Stopping { kill_at, fallback: Some(_) } if !is_due(kill_at, now) => self.shutdown_ignored(id),
+            RunState::Draining { .. } | RunState::Stopping { .. } => self.stop_timeout_elapsed(now, id, false),
+            RunState::Aborting { .. } => self.stop_timeout_elapsed(now, id, true),
+            RunState::Killing { .. } => self.kill_timeout_elapsed(now, id),
+            RunState::Sweeping { ending, .. } => self.sweep_timeout_elapsed(now, id, ending),
+            RunState::Clearing { ending, left, .. } => self.clear_timeout_elapsed(now, id, ending, left),
+            RunState::Spawning => {}
         }
     }
 
     /// What follows from the state alone, whatever event led to it.
     fn settle(&mut self, now: Timestamp) {
-        if matches!(self.mode, Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done) {
-            return;
+        match self.mode {
+            Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => {}
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
         }
-        self.deliver_early(now);
-        self.announce();
-        self.tell(now);
+        self.deliver_early_signals(now);
+        self.begin_queued_reload(now);
+        self.announce_drains();
+        self.drain_delay_elapsed(now);
         self.end_checks();
         self.release_hook();
-        self.proceed(now);
-        self.mark_drain();
+        self.advance_shutdown(now);
+        self.update_drain_file();
     }
 
     /// Starts the first run that is due. The others' turn comes with the answer.
     fn spawn_next(&mut self, now: Timestamp) {
-        for (index, instance) in self.instances.iter_mut().enumerate() {
-            let due = |until: Option<Timestamp>| until.is_some_and(|until| until <= now);
+        for instance in &mut self.instances {
             match &instance.slot {
-                Slot::Waiting { until } if due(*until) => {
+                Slot::Waiting { spawn_at } if is_due(*spawn_at, now) => {
                     instance.runs += 1;
-                    let id = RunId { instance: index, number: instance.runs };
+                    let id = RunId { instance: instance.number, number: instance.runs };
                     instance.slot = Slot::Live(Run::new(id, self.settings.watchdog));
                     let (restarts, last) = (instance.history.restarts, instance.last);
                     self.actions.push(Action::Spawn { run: id, restarts, last });
@@ -282,13 +301,21 @@ impl Supervisor {
         self.instances.iter().flat_map(Instance::runs)
     }
 
-    fn run_mut(&mut self, id: RunId) -> Option<&mut Run> {
-        self.instances.get_mut(id.instance)?.runs_mut().find(|run| run.id == id)
+    fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
+        self.instances.iter_mut().flat_map(Instance::runs_mut)
     }
 
     /// The runs whose main process lives.
     fn living(&self) -> impl Iterator<Item = RunId> {
         self.instances.iter().flat_map(Instance::living).map(|run| run.id)
+    }
+
+    fn instance_mut(&mut self, number: u32) -> Option<&mut Instance> {
+        self.instances.iter_mut().find(|instance| instance.number == number)
+    }
+
+    fn run_mut(&mut self, id: RunId) -> Option<&mut Run> {
+        self.instance_mut(id.instance)?.runs_mut().find(|run| run.id == id)
     }
 }
 

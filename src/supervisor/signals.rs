@@ -1,12 +1,14 @@
-//! What a signal at guard means, and job control.
+//! What a signal that guard receives means, and job control.
 
-use super::state::{Instance, RunId, RunState, Slot, Timestamp};
+use super::run_id::RunId;
+use super::state::{Instance, RunState, Slot};
+use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::config::{Meaning, Scope};
 use crate::signal::Signal;
 
 impl Supervisor {
-    pub(super) fn suspended(&mut self, id: RunId) {
+    pub(super) fn main_suspended(&mut self, id: RunId) {
         // Without a shell above nobody could ever continue it.
         if self.settings.job_control {
             self.actions.push(Action::Suspend);
@@ -14,7 +16,7 @@ impl Supervisor {
         self.actions.push(Action::Thaw(id));
     }
 
-    pub(super) fn signal(&mut self, now: Timestamp, signal: Signal) {
+    pub(super) fn signal_received(&mut self, now: Timestamp, signal: Signal) {
         let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
         let meaning = mapped.map(|(_, meaning)| *meaning);
         let suspends = suspends(signal);
@@ -45,11 +47,11 @@ impl Supervisor {
         })
     }
 
-    /// Gives the signals from before the first run to it, now that it lives.
-    pub(super) fn deliver_early(&mut self, now: Timestamp) {
+    /// The first run lives, and gets the signals that came before it.
+    pub(super) fn deliver_early_signals(&mut self, now: Timestamp) {
         if self.begun() && self.living().next().is_some() {
             for signal in std::mem::take(&mut self.early) {
-                self.signal(now, signal);
+                self.signal_received(now, signal);
             }
         }
     }
@@ -58,7 +60,7 @@ impl Supervisor {
         [Some(Signal::TERM), Some(Signal::INT), self.settings.stop.signal].contains(&Some(signal))
     }
 
-    pub(super) fn forward(&mut self, signal: Signal) {
+    fn forward(&mut self, signal: Signal) {
         let before = self.actions.len();
         let living = self.instances.iter().flat_map(Instance::living);
         self.actions.extend(living.map(|run| Action::Signal(run.id, signal)));

@@ -1,56 +1,28 @@
 //! The state of the supervisor: guard's own mode, its instances, and their runs.
 //!
-//! A deadline lives in the state that it belongs to, so leaving the state drops it.
+//! A run goes forward through its states, from Spawning to Clearing, and may skip some of them. One step goes back: a
+//! run that survives SIGKILL in a restart in place is Ready again. A deadline lives in the state that it belongs to, so leaving the state drops it. A deadline that ends in SIGKILL
+//! never moves later.
 
+use super::event::UnsentData;
 use super::exit_code::{Ending, Failure};
 use super::health::Checks;
-use super::linger::Linger;
-use super::restart::History;
+use super::policy::History;
+use super::run_id::RunId;
+use super::timestamp::{Timestamp, earlier};
 use crate::signal::Signal;
-use std::fmt;
 use std::time::Duration;
-
-/// Time since guard began, on the monotonic clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Timestamp(pub Duration);
-
-impl Timestamp {
-    /// This much later.
-    pub fn after(self, delay: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(delay))
-    }
-
-    /// The time from `earlier` to this, zero if it is not earlier.
-    pub fn since(self, earlier: Timestamp) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-/// One life of the app in an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunId {
-    /// The slot, from 0.
-    pub instance: usize,
-    /// From 1 in each instance.
-    pub number: u32,
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.instance, self.number)
-    }
-}
 
 /// guard's own life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// The app is kept running.
+pub(super) enum Mode {
+    /// guard keeps the app running.
     Serving,
     /// guard ends, and a main process still lives.
-    Draining(End),
+    Draining(Shutdown),
     /// guard ends, every main process has ended, and leftovers or the pre-stop hook have what is left of the time.
-    Sweeping(End),
-    /// SIGKILL went to everything; waiting for the kernel to hand over the bodies, until a last deadline.
+    Sweeping(Shutdown),
+    /// SIGKILL went to everything. guard waits until the kernel has handed over what it killed, until a last deadline.
     Killing {
         code: u8,
         give_up_at: Timestamp,
@@ -63,57 +35,74 @@ pub enum Mode {
     Done,
 }
 
-/// The end of guard, once it has begun.
+/// guard's end, from its beginning to SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct End {
+pub(super) struct Shutdown {
     /// When SIGKILL goes to everything; `None` leaves it to the orchestrator.
     pub(super) kill_at: Option<Timestamp>,
     /// How long connections have in the end.
     pub(super) linger_until: Timestamp,
-    /// The stop request's, for the hook to know.
+    /// The stop request's signal, for the hook to know.
     pub(super) signal: Option<Signal>,
     /// What guard exits with where that was settled when the end began.
     pub(super) code: Option<u8>,
 }
 
-/// A slot that holds one running copy of the app, and for the time of a reload the one that it replaces.
+/// Waiting for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Linger {
+    pub(super) code: u8,
+    /// guard waits no longer in any case.
+    pub(super) until: Timestamp,
+    /// guard waits no longer if the other sides take nothing until then.
+    pub(super) give_up_at: Timestamp,
+    pub(super) count_at: Timestamp,
+    /// Before the count after the next.
+    pub(super) pause: Duration,
+    /// At the last count.
+    pub(super) left: Option<UnsentData>,
+}
+
+/// A slot that holds one running copy of the app. During a reload it also holds the run that is about to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Instance {
+    /// As in [`RunId`].
+    pub(super) number: u32,
     pub(super) slot: Slot,
+    /// The old run in a reload.
     pub(super) retiring: Option<Run>,
     /// The number of the newest run.
     pub(super) runs: u32,
     pub(super) history: History,
+    /// How the last run ended.
     pub(super) last: Option<Ending>,
     /// Somebody asked for a restart, and its run is not ready yet.
-    pub(super) awaited: bool,
+    pub(super) restarting: bool,
 }
 
-/// What an instance is at.
+/// What an instance holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot {
-    /// Between two runs, until the backoff is over; before guard has begun, without an end.
+    /// No run, until the backoff is over; before [`Event::Start`](super::Event::Start) there is no time for the next one.
     Waiting {
-        until: Option<Timestamp>,
+        spawn_at: Option<Timestamp>,
     },
     Live(Run),
-    /// No further run, and what the last one is worth to guard's exit code.
+    /// No further run, and what the last one contributes to guard's exit code.
     Finished {
         code: u8,
     },
 }
 
-/// A run, from its spawn until its leftovers are gone.
+/// A run, from its spawn until nothing is left of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Run {
     pub(super) id: RunId,
     pub(super) state: RunState,
-    /// Since when it can take work.
+    /// Since when it can take work; `None` again when it has failed, since a run that fails is never stable.
     pub(super) ready_since: Option<Timestamp>,
-    /// Somebody asked for its end: the next run follows at once and does not count.
-    pub(super) asked: bool,
-    /// Why guard ends it, where that is a failure of its own.
-    pub(super) failure: Option<Failure>,
+    /// Why it ends; `None` while nobody wants it to end, and where its main process ends of itself without a word.
+    pub(super) cause: Option<Cause>,
     /// How often it must send WATCHDOG=1 once it is ready.
     pub(super) watchdog: Option<Duration>,
     /// Its health checks, while it serves.
@@ -122,47 +111,83 @@ pub(super) struct Run {
     pub(super) announced: bool,
 }
 
+/// Why a run ends.
+///
+/// Where a second cause comes, the greater one in this order is what counts. What somebody asks for wins over what the run
+/// does by itself: a run that fails its health checks, and is restarted by an operator while it stops, is followed at once
+/// by the next, and that restart does not count against the limit. guard's own end wins over everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// The app says that it stops (STOPPING=1). The restart policy decides what follows, as after a crash.
+    Itself,
+    /// guard ends it as a failure. The restart policy decides what follows.
+    Failed(Failure),
+    /// The new run of a reload takes its place.
+    Reload,
+    /// A restart in place. The next run follows at once.
+    Restart,
+    /// guard ends. No run follows.
+    Stop,
+}
+
 /// Where a run is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RunState {
-    /// Being spawned.
+pub(super) enum RunState {
+    /// The spawn was asked for, and its answer comes next.
     Spawning,
-    /// Lives, and is not ready yet.
+    /// The main process lives, and is not ready yet.
     Starting { ready_by: Option<Timestamp> },
-    /// Can take work, and must send WATCHDOG=1 until then.
-    Ready { watchdog: Option<Timestamp> },
-    /// Still serves, until the drain delay and the pre-stop hook are over.
+    /// It can take work, and must send WATCHDOG=1 by then.
+    Ready { ping_by: Option<Timestamp> },
+    /// It still serves, until the drain delay and the pre-stop hook are over.
     Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
-    /// Was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
-    Stopping { kill_at: Option<Timestamp>, signal: Option<(Timestamp, Signal)> },
-    /// Has got SIGKILL, in a restart in place.
-    Killing { give_up_at: Timestamp },
-    /// The main process has ended; its leftovers have got SIGTERM.
-    Sweeping { ending: Ending, kill_at: Option<Timestamp>, told: bool },
+    /// It was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
+    Stopping { kill_at: Option<Timestamp>, fallback: Option<(Timestamp, Signal)> },
+    /// Its watchdog has failed: it has got SIGABRT, and may be writing a core file.
+    Aborting { kill_at: Timestamp },
+    /// It has got SIGKILL while guard goes on. Without a deadline guard has given up on it: not even SIGKILL ends it.
+    Killing { give_up_at: Option<Timestamp> },
+    /// The main process has ended; its leftovers have got SIGTERM. `counted` once guard knows that there are some.
+    Sweeping { ending: Ending, kill_at: Option<Timestamp>, counted: bool },
     /// The leftovers have got SIGKILL.
     Clearing { ending: Ending, give_up_at: Timestamp, left: usize },
+}
+
+/// A pre-stop hook that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Hook {
+    pub(super) kill_at: Option<Timestamp>,
+    /// No run waits for it any more, and it has got SIGTERM.
+    pub(super) released: bool,
+    /// Another one starts when it has ended.
+    pub(super) again: bool,
+}
+
+/// A reload that is under way. It replaces the runs of one instance after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Reload {
+    /// The instance whose turn it is.
+    pub(super) instance: u32,
+    /// The new run of that instance, once it is ready.
+    pub(super) replaced_by: Option<RunId>,
 }
 
 impl Run {
     /// A run that is being spawned.
     pub(super) fn new(id: RunId, watchdog: Option<Duration>) -> Run {
-        Run {
-            id,
-            state: RunState::Spawning,
-            ready_since: None,
-            asked: false,
-            failure: None,
-            watchdog,
-            checks: None,
-            announced: false,
-        }
+        Run { id, state: RunState::Spawning, ready_since: None, cause: None, watchdog, checks: None, announced: false }
+    }
+
+    /// Notes why the run ends; see [`Cause`] for what counts where there is a cause already.
+    pub(super) fn end_for(&mut self, cause: Cause) {
+        self.cause = self.cause.max(Some(cause));
     }
 
     /// Whether the main process lives, so that it may be signalled.
     pub(super) fn main_lives(&self) -> bool {
         match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } | RunState::Draining { .. } => true,
-            RunState::Stopping { .. } | RunState::Killing { .. } => true,
+            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => true,
             RunState::Spawning | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
     }
@@ -172,13 +197,14 @@ impl Run {
         match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => true,
             RunState::Spawning | RunState::Draining { .. } | RunState::Stopping { .. } => false,
-            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
+            RunState::Aborting { .. } | RunState::Killing { .. } => false,
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
     }
 
-    /// Can take work from now on.
+    /// The state of a run that can take work from now on, with its next WATCHDOG=1 a whole period away.
     pub(super) fn ready_state(&self, now: Timestamp) -> RunState {
-        RunState::Ready { watchdog: self.watchdog.map(|period| now.after(period)) }
+        RunState::Ready { ping_by: self.watchdog.map(|period| now.after(period)) }
     }
 
     /// Whether it can take work.
@@ -186,34 +212,53 @@ impl Run {
         matches!(self.state, RunState::Ready { .. })
     }
 
+    /// Whether the stop signal waits for the drain delay and the hook.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.state, RunState::Draining { .. })
+    }
+
     /// When this run needs attention though nothing happens to it.
     pub(super) fn deadline(&self, hook_runs: bool) -> Option<Timestamp> {
         match self.state {
             RunState::Spawning => None,
-            RunState::Starting { ready_by: at } | RunState::Ready { watchdog: at } => {
+            RunState::Starting { ready_by: at } | RunState::Ready { ping_by: at } => {
                 earlier(at, self.checks.as_ref().and_then(Checks::deadline))
             }
             RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
-            RunState::Stopping { kill_at, signal } => earlier(signal.map(|(at, _)| at), kill_at),
+            RunState::Stopping { kill_at, fallback } => earlier(fallback.map(|(at, _)| at), kill_at),
+            RunState::Aborting { kill_at } => Some(kill_at),
             RunState::Sweeping { kill_at, .. } => kill_at,
-            RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => Some(give_up_at),
+            RunState::Killing { give_up_at } => give_up_at,
+            RunState::Clearing { give_up_at, .. } => Some(give_up_at),
         }
     }
 }
 
 impl Instance {
-    /// The current run and the retiring one.
-    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
-        let current = match &self.slot {
-            Slot::Live(run) => Some(run),
-            Slot::Waiting { .. } | Slot::Finished { .. } => None,
-        };
-        current.into_iter().chain(&self.retiring)
+    /// An instance that has had no run yet.
+    pub(super) fn new(number: u32) -> Instance {
+        Instance {
+            number,
+            slot: Slot::Waiting { spawn_at: None },
+            retiring: None,
+            runs: 0,
+            history: History::default(),
+            last: None,
+            restarting: false,
+        }
     }
 
-    /// The runs whose main process lives.
-    pub(super) fn living(&self) -> impl Iterator<Item = &Run> {
-        self.runs().filter(|run| run.main_lives())
+    /// The current run, which is the new one in a reload.
+    pub(super) fn current(&self) -> Option<&Run> {
+        match &self.slot {
+            Slot::Live(run) => Some(run),
+            Slot::Waiting { .. } | Slot::Finished { .. } => None,
+        }
+    }
+
+    /// The current run and the retiring one.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.current().into_iter().chain(&self.retiring)
     }
 
     pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
@@ -223,12 +268,14 @@ impl Instance {
         };
         current.into_iter().chain(&mut self.retiring)
     }
-}
 
-/// The earlier of two deadlines, `None` being never.
-pub(super) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    /// The runs whose main process lives.
+    pub(super) fn living(&self) -> impl Iterator<Item = &Run> {
+        self.runs().filter(|run| run.main_lives())
+    }
+
+    /// The old run of a reload, where nothing has asked for its end yet.
+    pub(super) fn serves_while_replaced(&self) -> bool {
+        self.retiring.as_ref().is_some_and(Run::serves)
     }
 }

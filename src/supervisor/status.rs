@@ -1,16 +1,20 @@
-//! What can be told of guard at any time, without changing anything.
+//! What can be told of guard at any time. Nothing here changes the state.
 
 use super::Supervisor;
 use super::exit_code::Ending;
-use super::state::{Instance, Mode, RunId, RunState, Slot, Timestamp};
+use super::run_id::RunId;
+use super::state::{Instance, Mode, Run, RunState, Slot};
+use super::timestamp::Timestamp;
 use crate::config::Readiness;
 
-/// What there is to tell of an instance.
+/// What can be told of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceStatus {
+    /// As in [`RunId`].
+    pub number: u32,
     /// The current run, between two runs none.
     pub run: Option<RunId>,
-    /// What it is at, in one word.
+    /// In one word.
     pub state: &'static str,
     /// When the next run starts, in a backoff.
     pub until: Option<Timestamp>,
@@ -29,8 +33,13 @@ impl Supervisor {
                 return Err("guard is stopping");
             }
         }
-        let unready = |instance: &&Instance| !instance.runs().any(|run| run.is_ready());
+        let unready = |instance: &&Instance| !instance.runs().any(Run::is_ready);
         self.instances.iter().find(unready).map_or(Ok(()), |instance| Err(instance.reason(self.settings.ready.when)))
+    }
+
+    /// A reload is under way, so that another one would be queued.
+    pub fn is_reloading(&self) -> bool {
+        self.reload.is_some()
     }
 
     /// guard's end has begun.
@@ -38,10 +47,10 @@ impl Supervisor {
         self.mode != Mode::Serving
     }
 
-    /// The run was told to stop, or stops by itself.
+    /// The run was asked to stop, or stops by itself.
     pub fn is_stopping(&self, id: RunId) -> bool {
         self.runs().filter(|run| run.id == id).any(|run| match run.state {
-            RunState::Stopping { .. } | RunState::Killing { .. } => true,
+            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => true,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => false,
             RunState::Draining { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         })
@@ -55,16 +64,13 @@ impl Supervisor {
     /// Each instance in turn.
     pub fn instances(&self) -> impl Iterator<Item = InstanceStatus> {
         self.instances.iter().map(|instance| {
-            let run = match &instance.slot {
-                Slot::Live(run) => Some(run.id),
-                Slot::Waiting { .. } | Slot::Finished { .. } => None,
-            };
             let until = match instance.slot {
-                Slot::Waiting { until } => until,
+                Slot::Waiting { spawn_at } => spawn_at,
                 Slot::Live(_) | Slot::Finished { .. } => None,
             };
             let (restarts, last) = (instance.history.restarts, instance.last);
-            InstanceStatus { run, state: instance.word(), until, restarts, last }
+            let run = instance.current().map(|run| run.id);
+            InstanceStatus { number: instance.number, run, state: instance.word(), until, restarts, last }
         })
     }
 }
@@ -78,7 +84,7 @@ impl Instance {
                 RunState::Spawning | RunState::Starting { .. } => "starting",
                 RunState::Ready { .. } => "ready",
                 RunState::Draining { .. } => "draining",
-                RunState::Stopping { .. } | RunState::Killing { .. } => "stopping",
+                RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => "stopping",
                 RunState::Sweeping { .. } | RunState::Clearing { .. } => "sweeping",
             },
         }
@@ -96,9 +102,8 @@ impl Instance {
                     Readiness::Health => "no health check has passed yet",
                 },
                 RunState::Ready { .. } => "ready",
-                RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Killing { .. } => {
-                    "the app is stopping"
-                }
+                RunState::Draining { .. } | RunState::Stopping { .. } => "the app is stopping",
+                RunState::Aborting { .. } | RunState::Killing { .. } => "the app is stopping",
                 RunState::Sweeping { .. } | RunState::Clearing { .. } => "the app is between two runs",
             },
         }

@@ -1,282 +1,326 @@
-//! How runs are stopped: at the end of guard, and for a restart in place.
+//! The end of one run: how it is asked to stop, how its main process ends, how its leftovers are swept, and what follows.
+//!
+//! The steps are: drain, stop signal, SIGKILL to the main process; then SIGTERM and SIGKILL to leftovers. An app that ends
+//! earlier skips what is left of them. Where the run ends because guard ends, shutdown.rs has the deadline instead.
 
-use super::exit_code::{KILLED, of_signal};
-use super::linger::Linger;
-use super::restart::worth;
-use super::state::{End, Instance, Mode, Run, RunState, Slot, Timestamp, earlier};
-use super::{Action, Hook, LAST_DEADLINE, Notice, Supervisor};
+use super::exit_code::{Ending, Failure, contribution};
+use super::policy::Verdict;
+use super::run_id::RunId;
+use super::state::{Cause, Mode, Run, RunState, Slot};
+use super::timestamp::{Timestamp, earlier};
+use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
 use crate::signal::Signal;
 use std::time::Duration;
 
+/// Between SIGABRT, which may write a core file, and SIGKILL.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Run {
+    /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
+    pub(super) fn drain(&mut self, now: Timestamp, signal: Signal, delay: Duration, kill_at: Option<Timestamp>) {
+        self.state = match self.state {
+            RunState::Starting { .. } | RunState::Ready { .. } => {
+                RunState::Draining { signal, until: now.after(delay), kill_at }
+            }
+            RunState::Draining { until, kill_at: own, .. } => {
+                RunState::Draining { signal, until: until.min(now.after(delay)), kill_at: earlier(own, kill_at) }
+            }
+            RunState::Stopping { kill_at: own, fallback } => {
+                let kill_at = earlier(own, kill_at);
+                // At half of what is left at most, as if the app had been told now.
+                let half = kill_at.map(|at| now.after(at.since(now) / 2));
+                let fallback = fallback.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
+                RunState::Stopping { kill_at, fallback }
+            }
+            RunState::Aborting { kill_at: own } => {
+                RunState::Aborting { kill_at: kill_at.map_or(own, |at| own.min(at)) }
+            }
+            RunState::Sweeping { ending, kill_at: own, counted } => {
+                RunState::Sweeping { ending, kill_at: earlier(own, kill_at), counted }
+            }
+            state @ (RunState::Spawning | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
+        };
+    }
+}
+
 impl Supervisor {
-    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>) {
-        let again = self.interrupted;
-        self.interrupted |= signal == Some(Signal::INT);
-        match self.mode {
-            Mode::Serving => self.end(now, signal, None),
-            // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
-            Mode::Draining(_) | Mode::Sweeping(_) => {
-                if signal == Some(Signal::INT) && again && self.settings.terminal {
-                    self.kill_everything(now, true);
-                }
+    /// The app says that it has begun to end. It is given the time of a restart in place, and no second signal.
+    pub(super) fn said_stopping(&mut self, now: Timestamp, id: RunId) {
+        let timeout = self.settings.stop.restart_timeout;
+        let Some(run) = self.run_mut(id) else { return };
+        let kill_at = match run.state {
+            RunState::Starting { .. } | RunState::Ready { .. } => Some(now.after(timeout)),
+            RunState::Draining { kill_at, .. } => kill_at,
+            RunState::Stopping { kill_at, .. } => {
+                // It does what Node's channel has told it, and needs no signal.
+                run.state = RunState::Stopping { kill_at, fallback: None };
+                return;
             }
-            // The app is gone, and whoever still presses Ctrl-C wants out.
-            Mode::Lingering(_) if signal == Some(Signal::INT) && self.settings.terminal => self.leave(),
-            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
+            RunState::Spawning | RunState::Aborting { .. } | RunState::Killing { .. } => return,
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
+        };
+        run.end_for(Cause::Itself);
+        run.state = RunState::Stopping { kill_at, fallback: None };
+        self.report(Notice::Stopping { run: id });
+    }
+
+    /// Ends a run that has failed though its main process lives. It serves nobody, so there is nothing to drain.
+    pub(super) fn run_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
+        let (signal, timeout) = (self.settings.stop.signal.unwrap_or(Signal::TERM), self.settings.stop.restart_timeout);
+        let Some(run) = self.run_mut(id).filter(|run| run.serves()) else { return };
+        run.end_for(Cause::Failed(failure));
+        run.ready_since = None;
+        self.report(Notice::Failing { run: id, failure });
+        match failure {
+            Failure::NotReady | Failure::Health => self.stop_main(now, id, signal, Some(now.after(timeout))),
+            Failure::Watchdog => {
+                self.set_state(id, RunState::Aborting { kill_at: now.after(ABORT_TIMEOUT) });
+                self.actions.extend([Action::Signal(id, Signal::ABRT), Action::Signal(id, Signal::CONT)]);
+            }
         }
     }
 
-    /// guard's end begins: every run is drained within one stop timeout, and none follows.
-    pub(super) fn end(&mut self, now: Timestamp, signal: Option<Signal>, code: Option<u8>) {
-        let stop = &self.settings.stop;
-        let (timeout, delay) = (stop.timeout, stop.drain_delay);
-        let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
-        let kill_at = timeout.map(|timeout| now.after(timeout));
-        let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
-        self.mode = Mode::Draining(End { kill_at, linger_until, signal, code });
-        self.reload = None;
-        self.restart_failed("guard is stopping");
-        for instance in &mut self.instances {
-            // The new run of a reload was not yet started: the old one is the last.
-            if let Slot::Waiting { .. } = instance.slot
-                && let Some(run) = instance.retiring.take_if(|run| run.serves())
-            {
-                instance.slot = Slot::Live(run);
-            }
-            if let Slot::Waiting { .. } = instance.slot {
-                let code = match instance.last {
-                    Some(ending) => worth(ending, &self.settings.restart),
-                    // Nothing was ever started: the end of guard is all there is to tell.
-                    None => signal.map_or(1, of_signal),
-                };
-                instance.slot = Slot::Finished { code };
-            }
-            for run in instance.runs_mut() {
-                drain(run, now, stop_signal, delay, kill_at);
-            }
-        }
-        if code.is_none() || self.living().next().is_some() {
-            self.report(Notice::Draining { signal, delay });
-        }
-        self.mark_drain();
-        self.start_hook(now, timeout);
-    }
-
-    /// An operator's restart: each instance's run is drained and stopped within a stop timeout of its own.
-    pub(super) fn restart_requested(&mut self, now: Timestamp) {
-        if self.mode != Mode::Serving {
-            return self.report(Notice::RestartFailed { why: "guard is stopping" });
-        }
-        let stop = &self.settings.stop;
-        let (timeout, delay) = (stop.restart_timeout, stop.drain_delay);
-        let signal = stop.signal.unwrap_or(Signal::TERM);
-        let mut notices = Vec::new();
-        for instance in &mut self.instances {
-            if instance.retiring.as_ref().is_some_and(Run::serves) {
-                notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
-                continue;
-            }
-            instance.awaited = true;
-            match &mut instance.slot {
-                Slot::Live(run) if run.serves() => {
-                    run.asked = true;
-                    drain(run, now, signal, delay, Some(now.after(timeout)));
-                    notices.push(Notice::RestartRequested { run: run.id });
-                }
-                Slot::Waiting { until: Some(until) } => {
-                    *until = now;
-                    notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
-                }
-                // It ends already: the next run follows as one that was asked for.
-                Slot::Live(run) if !run.asked => {
-                    run.asked = true;
-                    notices.push(Notice::RestartRequested { run: run.id });
-                }
-                Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
-                Slot::Waiting { until: None } | Slot::Finished { .. } => instance.awaited = false,
-            }
-        }
-        notices.into_iter().for_each(|notice| self.report(notice));
-        if !self.instances.iter().any(|instance| instance.awaited) {
-            self.report(Notice::RestartFailed { why: "a reload is under way" });
-        }
-        self.mark_drain();
-        self.start_hook(now, Some(timeout));
-    }
-
-    /// Starts the pre-stop hook if a run is there to wait for it. A hook that runs already serves this drain too.
-    fn start_hook(&mut self, now: Timestamp, timeout: Option<Duration>) {
-        if !self.settings.pre_stop || !self.is_hook_awaited() {
+    /// Tells the runs whose drain has begun, where they can hear it.
+    pub(super) fn announce_drains(&mut self) {
+        if !self.settings.node_ipc {
             return;
         }
-        let kill_at = timeout.map(|timeout| now.after(timeout / 2));
-        match &mut self.hook {
-            // It is on its way out, for a run that has ended. This drain gets one of its own.
-            Some(hook) if hook.told => {
-                *hook = Hook { kill_at, told: true, again: true };
-                self.actions.push(Action::SignalHook(Signal::KILL));
-            }
-            Some(hook) => hook.kill_at = earlier(hook.kill_at, kill_at),
-            None => {
-                self.hook = Some(Hook { kill_at, told: false, again: false });
-                self.tell_hook(now);
-            }
+        let Supervisor { instances, actions, .. } = self;
+        let runs = instances.iter_mut().flat_map(|instance| instance.runs_mut());
+        for run in runs.filter(|run| run.is_draining() && !run.announced) {
+            run.announced = true;
+            actions.push(Action::SayDrain(run.id));
         }
     }
 
-    /// A run waits for the hook before it is told.
-    fn is_hook_awaited(&self) -> bool {
-        self.runs().any(|run| matches!(run.state, RunState::Draining { .. }))
-    }
-
-    pub(super) fn hook_ended(&mut self, now: Timestamp) {
-        let waits = self.is_hook_awaited();
-        self.hook = match self.hook {
-            Some(hook) if hook.again && waits => {
-                self.tell_hook(now);
-                Some(Hook { told: false, again: false, ..hook })
-            }
-            Some(_) | None => None,
-        };
-    }
-
-    fn tell_hook(&mut self, now: Timestamp) {
-        let signal = match self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => end.signal,
-            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => None,
-        };
-        let kill_at = |run: &Run| match run.state {
-            RunState::Draining { kill_at, .. } => kill_at,
-            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Stopping { .. } | RunState::Killing { .. } => None,
-            RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
-        };
-        let left = self.runs().filter_map(kill_at).min().map(|at| at.since(now));
-        self.actions.push(Action::StartHook { signal, left });
-    }
-
-    /// Sends the stop signal to every run whose drain delay is over and that waits for no hook.
-    pub(super) fn tell(&mut self, now: Timestamp) {
+    /// Stops every run whose drain delay is over and that waits for no hook.
+    pub(super) fn drain_delay_elapsed(&mut self, now: Timestamp) {
         if self.hook.is_some() {
             return;
         }
         let due = |run: &Run| match run.state {
-            RunState::Draining { signal, until, kill_at } if until <= now => Some((run.id, signal, kill_at)),
-            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } | RunState::Draining { .. } => None,
-            RunState::Stopping { .. } | RunState::Killing { .. } => None,
+            RunState::Draining { signal, until, kill_at } => (until <= now).then_some((run.id, signal, kill_at)),
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
+            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
         };
         let due: Vec<_> = self.runs().filter_map(due).collect();
         for (id, signal, kill_at) in due {
-            self.ask(now, id, signal, kill_at);
+            self.stop_main(now, id, signal, kill_at);
         }
     }
 
-    /// A hook that no run waits for any more has lost its purpose: it is a leftover like others.
-    pub(super) fn release_hook(&mut self) {
-        let waits = self.is_hook_awaited();
-        if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.told && !waits) {
-            hook.told = true;
-            self.actions.push(Action::SignalHook(Signal::TERM));
+    /// Asks a run to stop: by its signal, or over Node's channel first, and after half of what is left by the signal.
+    fn stop_main(&mut self, now: Timestamp, id: RunId, signal: Signal, kill_at: Option<Timestamp>) {
+        if self.settings.node_ipc {
+            let left = kill_at.map_or(self.settings.stop.restart_timeout, |at| at.since(now));
+            self.set_state(id, RunState::Stopping { kill_at, fallback: Some((now.after(left / 2), signal)) });
+            // A stopped process would not read the message.
+            self.actions.extend([Action::SayShutdown(id), Action::Signal(id, Signal::CONT)]);
+        } else {
+            self.set_state(id, RunState::Stopping { kill_at, fallback: None });
+            self.send_stop_signal(id, signal);
+            self.report(Notice::StopSignal { run: id, signal });
         }
     }
 
-    /// Moves guard's own end along: from Draining to Sweeping to the last blow.
-    pub(super) fn proceed(&mut self, now: Timestamp) {
-        if let Mode::Draining(end) = self.mode
-            && self.living().next().is_none()
-        {
-            self.mode = Mode::Sweeping(end);
-        }
-        let over = self.instances.iter().all(|instance| match instance.slot {
-            Slot::Finished { .. } => instance.retiring.is_none(),
-            Slot::Waiting { .. } | Slot::Live(_) => false,
-        });
-        if over && self.hook.is_none() {
-            let code = self.code();
-            self.last_blow(now, code, self.linger_until(now, code));
+    /// Node's channel is closed or full: the signal follows at once.
+    pub(super) fn shutdown_undelivered(&mut self, id: RunId) {
+        if let Some(signal) = self.send_fallback(id) {
+            self.report(Notice::ShutdownUndelivered { run: id, signal });
         }
     }
 
-    /// The stop timeout passed, or a person at the terminal has had enough.
-    pub(super) fn kill_everything(&mut self, now: Timestamp, interrupted: bool) {
-        let mains = self.living().count();
-        let code = match (self.mode, mains) {
-            (Mode::Draining(End { code: Some(code), .. }), _) => code,
-            (_, 0) => self.code(),
-            (_, _) => KILLED,
+    /// The app has got the message and is still there after half of the time: the signal follows.
+    pub(super) fn shutdown_ignored(&mut self, id: RunId) {
+        if let Some(signal) = self.send_fallback(id) {
+            self.report(Notice::ShutdownIgnored { run: id, signal });
+        }
+    }
+
+    fn send_fallback(&mut self, id: RunId) -> Option<Signal> {
+        let RunState::Stopping { fallback, .. } = &mut self.run_mut(id)?.state else { return None };
+        let (_, signal) = fallback.take()?;
+        self.send_stop_signal(id, signal);
+        Some(signal)
+    }
+
+    fn send_stop_signal(&mut self, id: RunId, signal: Signal) {
+        // A stopped process would not see the signal.
+        self.actions.extend([Action::Stop(id, signal), Action::Signal(id, Signal::CONT)]);
+    }
+
+    /// The main process is still there when its time is over.
+    pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId, aborted: bool) {
+        self.set_state(id, RunState::Killing { give_up_at: Some(now.after(LAST_DEADLINE)) });
+        self.actions.push(Action::Signal(id, Signal::KILL));
+        self.report(Notice::KillRun { run: id, aborted });
+    }
+
+    /// Not even SIGKILL ends the main process. It cannot be replaced, so what somebody asked for has failed: the current
+    /// run goes on, and an old run stays beside the new one.
+    pub(super) fn kill_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
+        let serving = self.mode == Mode::Serving;
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        let is_current = instance.current().is_some_and(|run| run.id == id);
+        let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
+        if is_current && serving {
+            run.state = run.ready_state(now);
+            run.cause = None;
+            run.ready_since.get_or_insert(now);
+        } else {
+            run.state = RunState::Killing { give_up_at: None };
+        }
+        self.report(Notice::Unkillable { run: id });
+        self.in_place_failed(id.instance, "SIGKILL does not end the old run");
+    }
+
+    pub(super) fn main_exited(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        let (mode, terminal, shell) = (self.mode, self.settings.terminal, self.settings.shell);
+        let stable_after = self.settings.restart.stable_after;
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
+        let failure = match run.cause {
+            Some(Cause::Failed(failure)) => Some(failure),
+            Some(Cause::Itself | Cause::Reload | Cause::Restart | Cause::Stop) | None => None,
         };
-        self.report(Notice::KillEverything { interrupted });
-        // Whoever's time is over waits for no connection either.
-        self.last_blow(now, code, now);
-    }
-
-    fn last_blow(&mut self, now: Timestamp, code: u8, linger_until: Timestamp) {
-        self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
-        self.actions.push(Action::KillEverything);
-    }
-
-    /// Everything is reaped, or will not be in time.
-    pub(super) fn nothing_left(&mut self, now: Timestamp) {
-        if let Mode::Killing { code, linger_until, .. } = self.mode {
-            self.begin_linger(now, code, linger_until);
-        }
-    }
-
-    /// What guard exits with as things are: the code that was settled, or the first instance's that is no success.
-    fn code(&self) -> u8 {
-        let settled = match self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => end.code,
-            Mode::Killing { code, .. } | Mode::Lingering(Linger { code, .. }) => Some(code),
-            Mode::Serving | Mode::Done => None,
+        let kill_at = match run.state {
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
+            RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => kill_at,
+            // The time for a core file is no stop deadline.
+            RunState::Aborting { .. } => None,
+            RunState::Killing { .. } if failure == Some(Failure::Watchdog) => None,
+            RunState::Killing { .. } => Some(now),
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
-        let codes = self.instances.iter().map(|instance| match &instance.slot {
-            Slot::Finished { code } => *code,
-            Slot::Live(Run {
-                state: RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. }, ..
-            }) => worth(*ending, &self.settings.restart),
-            Slot::Live(_) | Slot::Waiting { .. } => 0,
-        });
-        settled.unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
+        let ending = failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
+        let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
+        let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
+        let stopped_at_terminal = mode == Mode::Serving && typed && by_itself;
+        let kill_at = match mode {
+            // guard's own end begins, and leaves more time.
+            Mode::Serving if stopped_at_terminal => kill_at,
+            Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => earlier(kill_at, shutdown.kill_at),
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => kill_at,
+        };
+        let is_stable = run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
+        run.state = RunState::Sweeping { ending, kill_at, counted: false };
+        if is_stable {
+            instance.history.stable();
+        }
+        if stopped_at_terminal {
+            self.report(Notice::StoppedAtTerminal { run: id, ending });
+            self.begin_shutdown(now, None, None);
+        }
+        match mode {
+            Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => self.actions.push(Action::Sweep(id, Signal::TERM)),
+            // Everything has got SIGKILL.
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
+        }
     }
 
-    /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.
-    pub(super) fn mark_drain(&mut self) {
-        let restarting = |instance: &Instance| match &instance.slot {
-            Slot::Live(run) => run.asked,
-            Slot::Waiting { .. } | Slot::Finished { .. } => false,
-        };
-        let draining = match self.mode {
-            Mode::Serving => self.instances.iter().any(restarting),
-            Mode::Draining(_) | Mode::Sweeping(_) => true,
-            Mode::Killing { .. } | Mode::Lingering(_) => self.draining,
-            Mode::Done => false,
-        };
-        if std::mem::replace(&mut self.draining, draining) != draining {
-            self.actions.push(Action::Draining(draining));
+    pub(super) fn leftovers_counted(&mut self, now: Timestamp, id: RunId, count: usize) {
+        let serving = self.mode == Mode::Serving;
+        let Some(run) = self.run_mut(id) else { return };
+        let cause = run.cause;
+        match &mut run.state {
+            RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. } if count == 0 => {
+                let ending = *ending;
+                self.run_over(now, id, ending);
+            }
+            RunState::Sweeping { ending, counted, .. } => {
+                let is_background = *ending == Ending::Exited(0) && serving && cause.is_none();
+                if !std::mem::replace(counted, true) && is_background {
+                    self.report(Notice::Background { run: id });
+                }
+            }
+            RunState::Clearing { left, .. } => *left = count,
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
+            RunState::Draining { .. } | RunState::Stopping { .. } => {}
+            RunState::Aborting { .. } | RunState::Killing { .. } => {}
         }
     }
-}
 
-/// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
-pub(super) fn drain(run: &mut Run, now: Timestamp, signal: Signal, delay: Duration, kill_at: Option<Timestamp>) {
-    run.state = match run.state {
-        RunState::Starting { .. } | RunState::Ready { .. } => {
-            RunState::Draining { signal, until: now.after(delay), kill_at }
+    /// Leftovers are still there when their time is over.
+    pub(super) fn sweep_timeout_elapsed(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        self.set_state(id, RunState::Clearing { ending, give_up_at: now.after(LAST_DEADLINE), left: 0 });
+        self.actions.push(Action::Sweep(id, Signal::KILL));
+        self.report(Notice::KillLeftovers { run: id });
+    }
+
+    /// Not even SIGKILL ends the leftovers: guard goes on without them.
+    pub(super) fn clear_timeout_elapsed(&mut self, now: Timestamp, id: RunId, ending: Ending, left: usize) {
+        self.report(Notice::Abandoned { run: id, count: left });
+        self.run_over(now, id, ending);
+    }
+
+    /// Nothing is left of a run: decides what follows.
+    fn run_over(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        self.actions.push(Action::Forget(id));
+        let mode = self.mode;
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        if instance.retiring.take_if(|run| run.id == id).is_some() {
+            return self.advance_reload(now);
         }
-        RunState::Draining { until, kill_at: own, .. } => {
-            RunState::Draining { signal, until: until.min(now.after(delay)), kill_at: earlier(own, kill_at) }
+        let cause = instance.current().and_then(|run| run.cause);
+        match (mode, cause) {
+            (Mode::Serving, _) if self.restore_old_run(id) => {}
+            (Mode::Serving, Some(Cause::Reload | Cause::Restart)) => {
+                if let Some(instance) = self.instance_mut(id.instance) {
+                    instance.last = Some(ending);
+                    instance.slot = Slot::Waiting { spawn_at: Some(now) };
+                }
+            }
+            (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Stop) | None) => {
+                self.apply_policy(now, id, ending);
+            }
+            (Mode::Draining(_) | Mode::Sweeping(_), _) => self.finish_instance(id, ending, None),
+            (Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done, _) => self.finish_instance(id, ending, None),
         }
-        RunState::Stopping { kill_at: own, signal } => {
-            let kill_at = earlier(own, kill_at);
-            // Still after half of what is left at most.
-            let half = kill_at.map(|at| now.after(at.since(now) / 2));
-            let signal = signal.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
-            RunState::Stopping { kill_at, signal }
+    }
+
+    /// What follows a run whose end nobody asked for.
+    pub(super) fn apply_policy(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        self.new_run_failed(id.instance);
+        let Supervisor { instances, settings, jitter, .. } = self;
+        let Some(instance) = instances.iter_mut().find(|instance| instance.number == id.instance) else { return };
+        let (limit, window) = (settings.restart.max, settings.restart.window);
+        match instance.history.decide(now, ending, &settings.restart, jitter) {
+            Verdict::Restart { count, delay } => {
+                instance.last = Some(ending);
+                instance.slot = Slot::Waiting { spawn_at: Some(now.after(delay)) };
+                self.report(Notice::Restarting { run: id, ending, count, limit, delay });
+            }
+            Verdict::GiveUp { limit } => {
+                self.gave_up = true;
+                let code = contribution(ending, &self.settings.restart).max(1);
+                self.report(Notice::GiveUp { run: id, ending, limit, window });
+                self.finish(now, id, ending, code);
+            }
+            Verdict::Finish { code, why } => {
+                self.finish_instance(id, ending, Some(code));
+                self.report(Notice::NotRestarted { run: id, ending, why });
+            }
+            Verdict::Abort { code, why } => {
+                self.report(Notice::NotRestarted { run: id, ending, why });
+                self.finish(now, id, ending, code);
+            }
         }
-        RunState::Sweeping { ending, kill_at: own, told } => {
-            RunState::Sweeping { ending, kill_at: earlier(own, kill_at), told }
+    }
+
+    /// No run follows in this instance. `code` is what it contributes to guard's own, where that is not the run's.
+    pub(super) fn finish_instance(&mut self, id: RunId, ending: Ending, code: Option<u8>) {
+        let code = code.unwrap_or_else(|| contribution(ending, &self.settings.restart));
+        if let Some(instance) = self.instance_mut(id.instance) {
+            instance.last = Some(ending);
+            instance.slot = Slot::Finished { code };
         }
-        state @ (RunState::Spawning | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
-    };
+    }
+
+    fn set_state(&mut self, id: RunId, state: RunState) {
+        if let Some(run) = self.run_mut(id) {
+            run.state = state;
+        }
+    }
 }

@@ -63,6 +63,7 @@ impl Options {
             ClientCommand::Status => Request::Status,
             ClientCommand::Stop => Request::Stop,
             ClientCommand::Restart => Request::Restart,
+            ClientCommand::Reload => Request::Reload,
         }
     }
 }
@@ -74,6 +75,7 @@ fn usage(command: ClientCommand) -> String {
         ClientCommand::Status => "status [--json]",
         ClientCommand::Stop => "stop",
         ClientCommand::Restart => "restart",
+        ClientCommand::Reload => "reload",
     };
     format!("usage: guard {command} [--timeout DURATION] [--pid N]")
 }

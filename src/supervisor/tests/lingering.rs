@@ -28,14 +28,14 @@ fn ended(settings: Settings, asked: bool, code: u8, connections: usize) -> World
     world
 }
 
-/// How long guard stays, where each look but the first finds one connection less as long as there is more than `stuck`.
+/// How long guard stays, where each count but the first finds one connection less as long as there is more than `stuck`.
 fn stay(world: &mut World, stuck: usize) -> Duration {
     let begun = world.now;
-    world.step(Step::Look(world.connections));
+    world.step(Step::Count(world.connections));
     while world.exit.is_none() {
-        let look = world.wait().contains(&Action::Look);
-        assert!(look, "nothing else is waited for");
-        world.step(Step::Look(world.connections.saturating_sub(1).max(stuck)));
+        let counts = world.wait().contains(&Action::CountUnsent);
+        assert!(counts, "nothing else is waited for");
+        world.step(Step::Count(world.connections.saturating_sub(1).max(stuck)));
     }
     world.now.since(begun)
 }
@@ -46,7 +46,7 @@ fn without_connections_guard_exits_at_once() {
     world.step(Step::Signal(STOP));
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::None));
     let actions = world.step(Step::Reaped);
-    assert!(actions.contains(&Action::Look) && actions.ends_with(&[Action::Exit { code: 0 }]), "{actions:?}");
+    assert!(actions.contains(&Action::CountUnsent) && actions.ends_with(&[Action::Exit { code: 0 }]), "{actions:?}");
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn a_failure_keeps_the_orchestrator_waiting_for_two_seconds_and_a_finished_job_f
 #[test]
 fn whoever_waits_too_long_is_told_of_it() {
     let mut world = ended(plain(), true, 0, 1);
-    world.step(Step::Look(1));
+    world.step(Step::Count(1));
     let mut actions = Vec::new();
     while world.exit.is_none() {
         world.wait();
-        actions.extend(world.step(Step::Look(1)));
+        actions.extend(world.step(Step::Count(1)));
     }
     let count = |wanted: fn(&Notice) -> bool| {
         actions.iter().filter(|action| matches!(action, Action::Report(notice) if wanted(notice))).count()
@@ -103,7 +103,7 @@ fn whoever_waits_too_long_is_told_of_it() {
 fn at_a_terminal_ctrl_c_ends_it_and_before_it_too() {
     for terminal in [true, false] {
         let mut world = ended(Settings { terminal, ..plain() }, true, 0, 1);
-        world.step(Step::Look(1));
+        world.step(Step::Count(1));
         let left = world.step(Step::Signal(Signal::INT)).contains(&Action::Exit { code: 0 });
         assert_eq!(left, terminal);
     }
@@ -112,5 +112,5 @@ fn at_a_terminal_ctrl_c_ends_it_and_before_it_too() {
     world.step(Step::Signal(Signal::INT));
     world.step(Step::Signal(Signal::INT));
     world.step(Step::Reaped);
-    assert!(world.step(Step::Look(1)).contains(&Action::Exit { code: 137 }), "whoever has had enough");
+    assert!(world.step(Step::Count(1)).contains(&Action::Exit { code: 137 }), "whoever has had enough");
 }

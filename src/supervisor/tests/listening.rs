@@ -1,13 +1,13 @@
 //! Single paths through what the app says of itself, what its health checks say, and what an operator asks.
 
-use super::super::{Action, Ending, Failure, Notice, Settings};
+use super::super::{Action, Ending, Failure, KillReason, Notice, Settings};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
 use crate::config::{HealthSettings, Readiness};
 use crate::signal::Signal;
 use std::time::Duration;
 
 /// READY=1 is waited for, for one unit; a stop takes four.
-fn notify() -> Settings {
+pub(super) fn notify() -> Settings {
     let mut settings = settings();
     settings.pre_stop = false;
     settings.stop.drain_delay = Duration::ZERO;
@@ -16,7 +16,7 @@ fn notify() -> Settings {
     settings
 }
 
-fn health(retries: u32, start_period: Duration) -> Settings {
+pub(super) fn health(retries: u32, start_period: Duration) -> Settings {
     let mut settings = notify();
     settings.ready.when = Readiness::Health;
     settings.ready.timeout = UNIT * 100;
@@ -24,7 +24,9 @@ fn health(retries: u32, start_period: Duration) -> Settings {
     settings
 }
 
-fn says(words: Words) -> Step {
+const TIMEOUT: Action = Action::KillEverything(KillReason::StopTimeout);
+
+pub(super) fn says(words: Words) -> Step {
     Step::Says(run(1), words)
 }
 
@@ -138,7 +140,7 @@ fn an_app_that_says_it_stops_gets_no_second_signal_and_a_deadline() {
     let stopping = world.now;
     let actions = world.step(Step::Signal(STOP));
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
-    assert!(world.wait().contains(&Action::KillEverything));
+    assert!(world.wait().contains(&TIMEOUT));
     assert_eq!(world.now, stopping.after(UNIT * 4));
 }
 
@@ -247,63 +249,13 @@ fn who_says_that_it_stops_has_heeded_the_message() {
     let mut world = World::serving(Settings { node_ipc: true, ..notify() });
     world.step(Step::Signal(STOP));
     assert_eq!(world.step(says(Words::Stopping)), []);
-    assert!(world.wait().contains(&Action::KillEverything), "and gets no signal before the last one");
+    assert!(world.wait().contains(&TIMEOUT), "and gets no signal before the last one");
 }
 
 #[test]
 fn a_closed_channel_means_the_signal_at_once() {
     let mut world = World::serving(Settings { node_ipc: true, ..notify() });
     world.step(Step::Signal(STOP));
-    assert!(world.step(Step::Unheard(run(1))).contains(&Action::Stop(run(1), STOP)));
-    assert_eq!(world.step(Step::Unheard(run(1))), [], "once");
-}
-
-#[test]
-fn an_operator_hears_when_the_new_run_is_ready() {
-    let mut world = World::serving(notify());
-    world.step(says(Words::Ready));
-    world.step(Step::AskRestart);
-    world.step(exit(1, Ending::Exited(0)));
-    assert!(!reports(&world.step(Step::Spawn(Ok(()))), Notice::Restarted { run: run(2) }));
-    let actions = world.step(Step::Says(run(2), Words::Ready));
-    assert!(reports(&actions, Notice::Restarted { run: run(2) }));
-}
-
-#[test]
-fn an_operator_hears_when_the_new_run_fails_and_when_guard_stops() {
-    let failed = |actions: &[Action]| {
-        actions.iter().any(|action| matches!(action, Action::Report(Notice::RestartFailed { .. })))
-    };
-    for stop in [false, true] {
-        let mut world = World::serving(notify());
-        world.step(Step::AskRestart);
-        world.step(exit(1, Ending::Exited(0)));
-        world.step(Step::Spawn(Ok(())));
-        let actions = if stop { world.step(Step::AskStop) } else { world.step(exit(2, Ending::Exited(1))) };
-        assert!(failed(&actions), "{actions:?}");
-    }
-    let mut world = World::serving(notify());
-    world.step(Step::AskStop);
-    assert!(failed(&world.step(Step::AskRestart)), "guard is stopping");
-}
-
-#[test]
-fn a_reload_waits_until_the_new_run_is_ready_and_keeps_the_old_one_if_it_never_is() {
-    for ready in [true, false] {
-        let mut world = World::serving(notify());
-        world.step(says(Words::Ready));
-        world.step(Step::Signal(signal("USR2")));
-        let actions = world.step(Step::Spawn(Ok(())));
-        assert!(!actions.contains(&Action::Stop(run(1), STOP)), "the new run is not ready yet");
-        assert_eq!(world.supervisor.readiness(), Ok(()), "the old one still serves");
-        if ready {
-            let actions = world.step(Step::Says(run(2), Words::Ready));
-            assert!(actions.contains(&Action::Stop(run(1), STOP)));
-        } else {
-            assert!(world.wait().contains(&Action::Stop(run(2), STOP)));
-            let actions = world.step(exit(2, Ending::Exited(0)));
-            assert!(reports(&actions, Notice::ReloadFailed { old: run(1), new: run(2) }));
-            assert_eq!(world.supervisor.readiness(), Ok(()));
-        }
-    }
+    assert!(world.step(Step::Undelivered(run(1))).contains(&Action::Stop(run(1), STOP)));
+    assert_eq!(world.step(Step::Undelivered(run(1))), [], "once");
 }

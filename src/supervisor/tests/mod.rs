@@ -1,8 +1,10 @@
 //! The core under simulated time: single scenarios, random sequences, and a walk over every state that can be reached.
 
+mod in_place;
 mod lingering;
 mod listening;
 mod random;
 mod scenarios;
+mod stopping;
 mod walk;
 mod world;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 prop_compose! {
     fn any_settings()(
-        instances in 1..4_usize,
+        instances in 1..4_u32,
         policy in prop::sample::select(vec![RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::Never]),
         max in prop::option::of(1..5_u32),
         window in 0..20_u32,

@@ -1,6 +1,6 @@
 //! Single paths through the contract, each a sentence of it.
 
-use super::super::{Action, Ending, Notice, RunId, Settings, SpawnError};
+use super::super::{Action, Ending, KillReason, Notice, RunId, Settings, SpawnError};
 use super::world::{Leftovers, STOP, Step, UNIT, World, run, settings, signal};
 use crate::config::codes::CodeSet;
 use crate::config::{Meaning, RestartPolicy};
@@ -8,18 +8,18 @@ use crate::signal::Signal;
 use std::time::Duration;
 
 /// No drain delay and no hook: a stop request is the stop signal.
-fn plain() -> Settings {
+pub(super) fn plain() -> Settings {
     let mut settings = settings();
     settings.pre_stop = false;
     settings.stop.drain_delay = Duration::ZERO;
     settings
 }
 
-fn exit(number: u32, code: u8) -> Step {
+pub(super) fn exit(number: u32, code: u8) -> Step {
     Step::Exit(run(number), Ending::Exited(code), Leftovers::None)
 }
 
-fn delay_of(actions: &[Action]) -> Duration {
+pub(super) fn delay_of(actions: &[Action]) -> Duration {
     for action in actions {
         if let Action::Report(Notice::Restarting { delay, .. }) = action {
             return *delay;
@@ -28,7 +28,7 @@ fn delay_of(actions: &[Action]) -> Duration {
     panic!("no restart: {actions:?}")
 }
 
-fn spawns(actions: &[Action], number: u32) -> bool {
+pub(super) fn spawns(actions: &[Action], number: u32) -> bool {
     actions.iter().any(|action| matches!(action, Action::Spawn { run, .. } if *run == self::run(number)))
 }
 
@@ -66,19 +66,6 @@ fn no_delay_doubled_is_none() {
         assert_eq!(delay_of(&world.step(exit(number, 1))), Duration::ZERO);
         world.step(Step::Spawn(Ok(())));
     }
-}
-
-#[test]
-fn a_stop_before_the_new_run_of_a_reload_leaves_the_old_ones_code() {
-    let mut settings = plain();
-    settings.signal_map = vec![(signal("HUP"), Meaning::Reload)];
-    let mut world = World::serving(settings);
-    world.prompt = false;
-    world.step(Step::Signal(signal("HUP")));
-    assert!(world.step(Step::Signal(STOP)).contains(&Action::Stop(run(1), STOP)));
-    world.step(exit(1, 7));
-    world.step(Step::Reaped);
-    assert_eq!(world.exit, Some(7));
 }
 
 #[test]
@@ -183,7 +170,7 @@ fn a_second_sigint_kills_at_a_terminal_only() {
         let mut world = World::serving(Settings { terminal, ..plain() });
         world.step(Step::Signal(Signal::INT));
         let actions = world.step(Step::Signal(Signal::INT));
-        assert_eq!(actions.contains(&Action::KillEverything), terminal);
+        assert_eq!(actions.contains(&Action::KillEverything(KillReason::Interrupted)), terminal);
     }
 }
 
@@ -192,7 +179,7 @@ fn a_deaf_app_is_killed_at_the_stop_timeout() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     let asked = world.now;
-    while !world.wait().contains(&Action::KillEverything) {}
+    while !world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)) {}
     assert_eq!(world.now.since(asked), UNIT * 4);
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(137));
@@ -213,7 +200,7 @@ fn a_killed_leftover_changes_no_code() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
-    while !world.wait().contains(&Action::KillEverything) {}
+    while !world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)) {}
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(0));
 }
@@ -244,7 +231,7 @@ fn a_stop_in_the_backoff_exits_at_once_with_the_last_code() {
     world.step(exit(1, 1));
     world.step(Step::Spawn(Ok(())));
     world.step(exit(2, 5));
-    assert!(world.step(Step::Signal(STOP)).contains(&Action::KillEverything));
+    assert!(world.step(Step::Signal(STOP)).contains(&Action::KillEverything(KillReason::AllEnded)));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(5));
 }
@@ -288,46 +275,6 @@ fn a_spawn_error_ends_guard_only_at_the_first_run_and_only_if_it_will_stay() {
 }
 
 #[test]
-fn a_restart_that_was_asked_for_does_not_count() {
-    let mut world = World::serving(plain());
-    for number in 1..=5 {
-        world.step(Step::Signal(signal("USR1")));
-        let actions = world.step(exit(number, 1));
-        assert!(spawns(&actions, number + 1), "{actions:?}");
-        world.step(Step::Spawn(Ok(())));
-    }
-}
-
-#[test]
-fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
-    let mut settings = plain();
-    settings.stop.timeout = None;
-    let mut world = World::serving(settings);
-    world.step(Step::Signal(signal("USR1")));
-    let asked = world.now;
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
-    assert_eq!(world.now.since(asked), UNIT * 4);
-}
-
-#[test]
-fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
-    let mut world = World::serving(plain());
-    world.step(Step::Signal(signal("USR1")));
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
-    let actions = world.wait();
-    assert!(actions.contains(&Action::Draining(false)), "{actions:?}");
-    assert!(spawns(&world.step(exit(1, 1)), 2), "its end is a crash like any other");
-}
-
-#[test]
-fn a_restart_that_is_asked_for_while_leftovers_are_swept_does_not_count() {
-    let mut world = World::serving(plain());
-    world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
-    world.step(Step::Signal(signal("USR1")));
-    assert!(spawns(&world.step(Step::Clear(run(1))), 2), "even after a success");
-}
-
-#[test]
 fn a_drain_does_not_make_do_with_a_hook_on_its_way_out() {
     let mut world = World::serving(Settings { pre_stop: true, ..plain() });
     world.step(Step::Signal(signal("USR1")));
@@ -348,36 +295,6 @@ fn a_stop_during_a_restart_in_place_does_not_tell_the_app_twice() {
     world.step(exit(1, 0));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(0));
-}
-
-#[test]
-fn a_reload_stops_the_old_run_when_the_new_one_is_ready() {
-    let mut world = World::serving(plain());
-    assert!(spawns(&world.step(Step::Signal(signal("USR2"))), 2));
-    let actions = world.step(Step::Spawn(Ok(())));
-    assert!(actions.contains(&Action::Stop(run(1), STOP)), "{actions:?}");
-    world.step(exit(1, 1));
-    assert_eq!(world.mains, [run(2)]);
-}
-
-#[test]
-fn a_reload_whose_new_run_fails_keeps_the_old_one() {
-    let mut world = World::serving(plain());
-    world.step(Step::Signal(signal("USR2")));
-    world.step(Step::Spawn(Err(SpawnError { code: 127, transient: false })));
-    assert_eq!(world.mains, [run(1)]);
-    assert!(spawns(&world.step(exit(1, 1)), 3), "and it is restarted like any other");
-}
-
-#[test]
-fn a_reload_goes_from_instance_to_instance() {
-    let mut world = World::serving(Settings { instances: 2, ..plain() });
-    let of = |instance, number| RunId { instance, number };
-    world.step(Step::Signal(signal("USR2")));
-    world.step(Step::Spawn(Ok(())));
-    assert_eq!(world.mains, [of(0, 1), of(1, 1), of(0, 2)]);
-    let actions = world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
-    assert!(actions.contains(&Action::Spawn { run: of(1, 2), restarts: 0, last: None }), "{actions:?}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! A simulated world around the supervisor. It owns the time, plays the processes, and checks after each step what must
-//! hold always; docs/design.md lists the same invariants by number.
+//! hold always; docs/design.md lists the same invariants by number. It takes its facts from events and actions, never from
+//! notices, which are for people.
 
-use super::super::state::{End, Instance, Mode, Run, RunState, Slot};
+use super::super::policy::Jitter;
+use super::super::state::{Instance, Mode, Run, RunState, Slot};
 use super::super::{
-    Action, Ending, Event, Failure, LAST_DEADLINE, Notice, RunId, Settings, SpawnError, Supervisor, Timestamp, Unsent,
+    Action, Ending, Event, InPlace, LAST_DEADLINE, RunId, Settings, SpawnError, Supervisor, Timestamp, UnsentData,
 };
 use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
 use crate::signal::Signal;
@@ -30,18 +32,19 @@ pub(super) enum Step {
     /// An operator asks over the control socket.
     AskStop,
     AskRestart,
+    AskReload,
     /// The app says something.
     Says(RunId, Words),
     /// A health check ends, and has passed or not.
     CheckEnds(RunId, bool),
-    /// Nobody reads what guard says on Node's channel.
-    Unheard(RunId),
+    /// Node's channel is closed or full.
+    Undelivered(RunId),
     /// guard and the app stand still for two units.
     Freeze,
     /// Everything that SIGKILL went to is reaped.
     Reaped,
     /// So many connections still have something to send, of so many bytes in all.
-    Look(usize),
+    Count(usize),
     /// Time goes on by one unit, or to the next deadline if that is sooner.
     Advance,
 }
@@ -86,21 +89,27 @@ pub(super) struct World {
     /// Health checks that run, and whether they were killed.
     checks: BTreeMap<RunId, bool>,
     drain_file: bool,
-    /// Runs that got their stop signal.
+    /// Runs that need no stop signal any more: they have got it, or have said that they stop.
     told: Vec<RunId>,
-    /// Runs that were told over Node's channel.
+    /// Runs that were told over Node's channel to stop, and may get one signal besides.
+    shut_down: Vec<RunId>,
+    /// Runs that were told anything over Node's channel.
     announced: Vec<RunId>,
+    /// Runs that have got SIGKILL and live.
+    unkillable: Vec<RunId>,
     /// Somebody waits for the outcome of a restart.
-    awaiting: bool,
-    /// When restarts that nobody asked for were decided.
-    restarts: Vec<Timestamp>,
+    awaiting_restart: bool,
+    /// So many outcomes of reloads are waited for: of the one under way, and of the one after it.
+    awaiting_reloads: usize,
+    /// When restarts that nobody asked for were decided, and in which instance.
+    restarts: Vec<(u32, Timestamp)>,
     /// When guard's end began.
     end: Option<Timestamp>,
     killed: bool,
     /// Connections that may be left in the end.
     pub(super) connections: usize,
     /// guard wants to know how many are.
-    looking: bool,
+    counting: bool,
     pub(super) exit: Option<u8>,
 }
 
@@ -159,13 +168,16 @@ impl World {
             checks: BTreeMap::new(),
             drain_file: false,
             told: Vec::new(),
+            shut_down: Vec::new(),
             announced: Vec::new(),
-            awaiting: false,
+            unkillable: Vec::new(),
+            awaiting_restart: false,
+            awaiting_reloads: 0,
             restarts: Vec::new(),
             end: None,
             killed: false,
             connections: 0,
-            looking: false,
+            counting: false,
             exit: None,
         }
     }
@@ -189,8 +201,8 @@ impl World {
             let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient }));
             return vec![Step::Spawn(Ok(())), failure(false), failure(true)];
         }
-        if self.looking {
-            return (0..=self.connections).map(Step::Look).collect();
+        if self.counting {
+            return (0..=self.connections).map(Step::Count).collect();
         }
         // Where the app is listened to there is enough to walk; signals have walks of their own.
         let talks = self.supervisor.settings.ready.when != Readiness::Exec;
@@ -238,6 +250,9 @@ impl World {
         let mut words = Vec::new();
         if settings.ready.when != Readiness::Exec {
             steps.extend([Step::AskStop, Step::AskRestart]);
+            if settings.signal_map.iter().any(|(_, meaning)| *meaning == Meaning::Reload) {
+                steps.push(Step::AskReload);
+            }
             // A stop deadline that is slept through is simply late.
             if self.end.is_none() {
                 steps.push(Step::Freeze);
@@ -252,7 +267,7 @@ impl World {
         for &run in &self.mains {
             steps.extend(words.iter().map(|words| Step::Says(run, *words)));
             if self.announced.contains(&run) {
-                steps.push(Step::Unheard(run));
+                steps.push(Step::Undelivered(run));
             }
         }
         for (&run, &killed) in &self.checks {
@@ -311,6 +326,7 @@ impl World {
             Step::Suspend(run) => Event::Suspended(run),
             Step::AskStop => Event::StopRequested,
             Step::AskRestart => Event::RestartRequested,
+            Step::AskReload => Event::ReloadRequested,
             Step::Says(run, Words::Ready) => Event::SaidReady(run),
             Step::Says(run, Words::Stopping) => Event::SaidStopping(run),
             Step::Says(run, Words::Alive) => Event::WatchdogPing(run),
@@ -321,9 +337,9 @@ impl World {
                 self.checks.remove(&run);
                 Event::Checked(run, passed)
             }
-            Step::Unheard(run) => {
+            Step::Undelivered(run) => {
                 self.announced.retain(|announced| *announced != run);
-                Event::Unheard(run)
+                Event::ShutdownUndelivered(run)
             }
             Step::Freeze => {
                 self.now = self.now.after(UNIT * 2);
@@ -334,10 +350,10 @@ impl World {
                 self.leftovers.clear();
                 Event::NothingLeft
             }
-            Step::Look(connections) => {
-                assert!(std::mem::take(&mut self.looking), "a look was asked for");
+            Step::Count(connections) => {
+                assert!(std::mem::take(&mut self.counting), "a count was asked for");
                 self.connections = connections;
-                Event::Unsent(unsent(connections))
+                Event::UnsentCounted(unsent(connections))
             }
             Step::Advance => {
                 let soon = self.now.after(UNIT);
@@ -378,7 +394,20 @@ impl World {
 
     fn give(&mut self, event: Event) -> Vec<Action> {
         let ends_a_run = matches!(event, Event::Exited(..) | Event::Leftovers(..));
+        let early = self.supervisor.early.clone();
+        let restarts = |supervisor: &Supervisor| supervisor.instances().map(|instance| instance.restarts).collect();
+        let before: Vec<u32> = restarts(&self.supervisor);
         let actions = self.handle(event);
+        for (number, (before, after)) in (0..).zip(before.into_iter().zip(restarts(&self.supervisor))) {
+            self.restarts.extend((after > before).then_some((number, self.now)));
+        }
+        if self.supervisor.is_ending() {
+            self.end.get_or_insert(self.now);
+        }
+        // A signal from before the first run is kept for it.
+        if self.supervisor.early.len() <= early.len() {
+            self.note_event(event);
+        }
         let mut answers = VecDeque::new();
         for (index, action) in actions.iter().enumerate() {
             assert!(self.exit.is_none(), "nothing follows the exit: {action:?}");
@@ -391,8 +420,34 @@ impl World {
                     let same = |other: &&RunId| other.instance == run.instance;
                     assert!(self.mains.iter().filter(same).count() <= 1, "at most one run beside a new one");
                 }
-                Action::Signal(run, _) | Action::Stop(run, _) | Action::Freeze(run) | Action::Thaw(run) => {
+                Action::Signal(run, signal) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                    if signal == Signal::KILL {
+                        self.unkillable.push(run);
+                    }
+                }
+                Action::Freeze(run) | Action::Thaw(run) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                }
+                Action::Stop(run, _) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                    if self.supervisor.settings.node_ipc {
+                        let count = self.shut_down.len();
+                        self.shut_down.retain(|other| *other != run);
+                        assert_eq!(self.shut_down.len() + 1, count, "the signal comes once, after the message");
+                    } else {
+                        self.stop(run);
+                    }
+                }
+                Action::Forget(run) => {
+                    assert!(!self.mains.contains(&run), "what lives is not forgotten");
+                    self.leftovers.remove(&run);
+                }
+                Action::Conclude { request: InPlace::Restart, .. } => self.awaiting_restart = false,
+                Action::Conclude { request: InPlace::Reload, .. } => {
+                    let asked = self.awaiting_reloads > 0 || !early.is_empty();
+                    assert!(asked, "an outcome is of something that was asked for");
+                    self.awaiting_reloads = self.awaiting_reloads.saturating_sub(1);
                 }
                 Action::Sweep(run, signal) => {
                     if signal == Signal::KILL && self.leftovers.get(&run) == Some(&Leftovers::Mortal) {
@@ -400,7 +455,7 @@ impl World {
                     }
                     answers.push_back(Event::Leftovers(run, usize::from(self.leftovers.contains_key(&run))));
                 }
-                Action::Draining(drains) => {
+                Action::SetDrainFile(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
                 }
                 Action::StartHook { .. } => assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time"),
@@ -409,7 +464,8 @@ impl World {
                     assert!(self.mains.contains(&run), "nobody is told who has ended: {action:?}");
                     self.announced.push(run);
                     if let Action::SayShutdown(run) = *action {
-                        self.tell_to_stop(run);
+                        self.stop(run);
+                        self.shut_down.push(run);
                     }
                 }
                 Action::StartCheck(run) => {
@@ -420,10 +476,10 @@ impl World {
                     let killed = self.checks.insert(run, true);
                     assert!(killed.is_some(), "2: no signal to a check that has ended");
                 }
-                Action::KillEverything => self.killed = true,
-                Action::Report(notice) => self.note(notice),
-                Action::Look if self.connections == 0 => answers.push_back(Event::Unsent(unsent(0))),
-                Action::Look => self.looking = true,
+                Action::KillEverything(_) => self.killed = true,
+                Action::Report(_) => {}
+                Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
+                Action::CountUnsent => self.counting = true,
                 Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
@@ -431,6 +487,11 @@ impl World {
                 }
                 Action::Suspend => {}
             }
+        }
+        // What signals from before the first run have asked for, now that they were delivered.
+        if !early.is_empty() && self.supervisor.early.is_empty() {
+            self.awaiting_restart |= self.awaits_restart();
+            self.awaiting_reloads = self.awaiting_reloads.max(self.awaits_reloads());
         }
         answers.append(&mut self.answers);
         self.answers = answers;
@@ -443,53 +504,53 @@ impl World {
         all
     }
 
-    fn tell_to_stop(&mut self, run: RunId) {
-        assert!(!self.told.contains(&run), "no run is told to stop twice");
-        self.told.push(run);
+    /// What an event means to the world.
+    fn note_event(&mut self, event: Event) {
+        let meaning = match event {
+            Event::Signal(signal) => {
+                let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
+                self.supervisor.settings.signal_map.iter().find_map(mapped)
+            }
+            Event::RestartRequested => Some(Meaning::Restart),
+            Event::ReloadRequested => Some(Meaning::Reload),
+            Event::SaidStopping(run) => {
+                if !self.told.contains(&run) && !self.unkillable.contains(&run) {
+                    self.told.push(run);
+                }
+                self.shut_down.retain(|other| *other != run);
+                None
+            }
+            Event::Start | Event::Timeout | Event::Overslept(_) | Event::Spawned(_) | Event::SpawnFailed(..) => None,
+            Event::Exited(..) | Event::Leftovers(..) | Event::Suspended(_) | Event::HookEnded => None,
+            Event::StopRequested | Event::SaidReady(_) | Event::TimeoutExtended(..) => None,
+            Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
+            Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
+        };
+        match meaning {
+            Some(Meaning::Restart) => self.awaiting_restart = true,
+            Some(Meaning::Reload) => self.awaiting_reloads = (self.awaiting_reloads + 1).min(2),
+            Some(Meaning::Stop | Meaning::Ignore | Meaning::Forward(_)) | None => {}
+        }
     }
 
-    fn note(&mut self, notice: Notice) {
-        match notice {
-            Notice::RestartRequested { .. } => self.awaiting = true,
-            Notice::Restarted { .. } | Notice::RestartFailed { .. } => self.awaiting = false,
-            Notice::StopSignal { run, .. } => self.tell_to_stop(run),
-            // Whoever asks again after that has failed means it.
-            Notice::Unkillable { run } => {
-                self.told.retain(|told| *told != run);
-                self.announced.retain(|announced| *announced != run);
-            }
-            Notice::Restarting { .. } => self.restarts.push(self.now),
-            Notice::Draining { .. } | Notice::StoppedAtTerminal { .. } => {
-                self.end.get_or_insert(self.now);
-            }
-            Notice::Abandoned { run, .. } => {
-                self.leftovers.remove(&run);
-            }
-            Notice::Unheard { run, .. } | Notice::Unheeded { run, .. } => {
-                assert!(self.told.contains(&run), "the signal comes after the message");
-            }
-            Notice::Stopping { run } => {
-                assert!(!self.told.contains(&run), "whoever was told need not say that it stops");
-                self.told.push(run);
-            }
-            Notice::Ready { .. }
-            | Notice::Failing { .. }
-            | Notice::CheckFailed { .. }
-            | Notice::Recovered { .. }
-            | Notice::NotForwarded { .. }
-            | Notice::Ignored { .. }
-            | Notice::Reloading { .. }
-            | Notice::ReloadFailed { .. }
-            | Notice::Background { .. }
-            | Notice::KillRun { .. }
-            | Notice::KillLeftovers { .. }
-            | Notice::KillHook
-            | Notice::KillEverything { .. }
-            | Notice::Over { .. }
-            | Notice::Lingering { .. }
-            | Notice::Unsent { .. }
-            | Notice::GiveUp { .. }
-            | Notice::NotRestarted { .. } => {}
+    /// The supervisor has a restart under way.
+    fn awaits_restart(&self) -> bool {
+        self.supervisor.instances.iter().any(|instance| instance.restarting)
+    }
+
+    /// So many reloads are under way, or follow.
+    fn awaits_reloads(&self) -> usize {
+        usize::from(self.supervisor.reload.is_some()) + usize::from(self.supervisor.reload_again)
+    }
+
+    fn stop(&mut self, run: RunId) {
+        let count = self.unkillable.len();
+        self.unkillable.retain(|other| *other != run);
+        // A run that has survived SIGKILL may be asked again.
+        let again = self.unkillable.len() < count;
+        assert!(again || !self.told.contains(&run), "no run is asked to stop twice");
+        if !self.told.contains(&run) {
+            self.told.push(run);
         }
     }
 
@@ -504,9 +565,10 @@ impl World {
             );
             assert!(deadline.is_some_and(|deadline| deadline <= latest), "3: the end is in sight");
         }
-        let awaited = self.supervisor.instances.iter().any(|instance| instance.awaited);
-        assert!(!self.awaiting || awaited, "9: whoever asks for a restart hears what became of it");
-        assert!(self.exit.is_none() || !self.awaiting, "9: whoever asks for a restart hears what became of it");
+        assert_eq!(self.awaiting_restart, self.awaits_restart(), "9: everybody hears what became of a restart");
+        assert_eq!(self.awaiting_reloads, self.awaits_reloads(), "9: everybody hears what became of a reload");
+        let awaited = self.awaiting_restart || self.awaiting_reloads > 0;
+        assert!(self.exit.is_none() || !awaited, "9: everybody hears before guard exits");
         for (old, new) in kill_times(before).into_iter().filter_map(|(whose, old)| {
             let new = kill_times(&self.supervisor).get(&whose).copied()?;
             Some((old, new))
@@ -517,8 +579,9 @@ impl World {
         for instance in 0..settings.instances {
             let max = settings.restart.max.unwrap_or(u32::MAX);
             let in_window = |at: &&Timestamp| self.now.since(**at) < settings.restart.window;
-            let count = self.restarts.iter().filter(in_window).count();
-            let allowed = usize::try_from(max).unwrap_or(usize::MAX).saturating_mul(settings.instances);
+            let own = self.restarts.iter().filter(|(number, _)| *number == instance).map(|(_, at)| at);
+            let count = own.filter(in_window).count();
+            let allowed = usize::try_from(max).unwrap_or(usize::MAX);
             assert!(count <= allowed, "5: never more restarts in a window than allowed (instance {instance})");
         }
         // Without a stop timeout the orchestrator is the one to end what does not end by itself.
@@ -550,8 +613,8 @@ impl World {
         };
         self.now = NOW;
         self.end = self.end.map(shift);
-        self.restarts.retain(|at| now.since(*at) < settings.restart.window);
-        self.restarts.iter_mut().for_each(|at| *at = shift(*at));
+        self.restarts.retain(|(_, at)| now.since(*at) < settings.restart.window);
+        self.restarts.iter_mut().for_each(|(_, at)| *at = shift(*at));
         self.supervisor.shift(&shift);
         let mut numbers = BTreeMap::new();
         for instance in 0..settings.instances {
@@ -578,11 +641,11 @@ impl World {
         let renumber = |run: RunId| numbers.get(&run).copied();
         self.mains = self.mains.into_iter().filter_map(renumber).collect();
         self.mains.sort_unstable();
-        self.told = self.told.into_iter().filter_map(renumber).collect();
-        self.told.sort_unstable();
-        self.announced = self.announced.into_iter().filter_map(renumber).collect();
-        self.announced.sort_unstable();
-        self.announced.dedup();
+        for runs in [&mut self.told, &mut self.shut_down, &mut self.announced, &mut self.unkillable] {
+            *runs = runs.iter().copied().filter_map(renumber).collect();
+            runs.sort_unstable();
+            runs.dedup();
+        }
         self.checks = self.checks.into_iter().filter_map(|(run, killed)| Some((renumber(run)?, killed))).collect();
         self.spawning = self.spawning.and_then(renumber);
         for answer in &mut self.answers {
@@ -597,43 +660,54 @@ impl World {
 }
 
 /// So many connections, each with one byte to send.
-pub(super) fn unsent(connections: usize) -> Unsent {
-    Unsent { connections, bytes: u64::try_from(connections).expect("a few") }
+pub(super) fn unsent(connections: usize) -> UnsentData {
+    UnsentData { connections, bytes: u64::try_from(connections).expect("a few") }
 }
 
-/// When SIGKILL is due, for guard as a whole and for each run that is being stopped or swept.
-fn kill_times(supervisor: &Supervisor) -> BTreeMap<Option<RunId>, Option<Timestamp>> {
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Guard,
+    Hook,
+    Run(RunId),
+}
+
+/// When SIGKILL is due, for guard as a whole, for the hook, and for each run that is being stopped or swept.
+fn kill_times(supervisor: &Supervisor) -> BTreeMap<Whose, Option<Timestamp>> {
     let own = match supervisor.mode {
-        Mode::Draining(End { kill_at, .. }) | Mode::Sweeping(End { kill_at, .. }) => Some((None, kill_at)),
-        Mode::Lingering(linger) => Some((None, Some(linger.until))),
+        Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => Some((Whose::Guard, shutdown.kill_at)),
+        Mode::Lingering(linger) => Some((Whose::Guard, Some(linger.until))),
         Mode::Serving | Mode::Killing { .. } | Mode::Done => None,
     };
+    // A hook that is on its way out may be followed by another one, and one that was killed has no deadline any more.
+    let hook = supervisor.hook.filter(|hook| !hook.released && hook.kill_at.is_some());
+    let hook = hook.map(|hook| (Whose::Hook, hook.kill_at));
     let runs = supervisor.runs().filter_map(|run| match run.state {
+        RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => Some((Whose::Run(run.id), kill_at)),
+        RunState::Sweeping { kill_at, .. } => Some((Whose::Run(run.id), kill_at)),
         // The time for a core file is its own, and its leftovers have theirs.
-        RunState::Stopping { .. } if run.failure == Some(Failure::Watchdog) => None,
-        RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => Some((Some(run.id), kill_at)),
-        RunState::Sweeping { kill_at, .. } => Some((Some(run.id), kill_at)),
+        RunState::Aborting { .. } => None,
         RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
         RunState::Killing { .. } | RunState::Clearing { .. } => None,
     });
-    own.into_iter().chain(runs).collect()
+    own.into_iter().chain(hook).chain(runs).collect()
 }
 
 impl Supervisor {
     fn shift(&mut self, shift: &impl Fn(Timestamp) -> Timestamp) {
         let each = |at: &mut Option<Timestamp>| *at = at.map(shift);
         match &mut self.mode {
-            Mode::Draining(end) | Mode::Sweeping(end) => {
-                each(&mut end.kill_at);
-                end.linger_until = shift(end.linger_until);
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => {
+                each(&mut shutdown.kill_at);
+                shutdown.linger_until = shift(shutdown.linger_until);
                 // Only a hook is told which signal came.
-                end.signal = end.signal.filter(|_| self.hook.is_some_and(|hook| hook.again));
+                shutdown.signal = shutdown.signal.filter(|_| self.hook.is_some_and(|hook| hook.again));
             }
             Mode::Killing { give_up_at, linger_until, .. } => {
                 (*give_up_at, *linger_until) = (shift(*give_up_at), shift(*linger_until));
             }
             Mode::Lingering(linger) => {
-                for at in [&mut linger.until, &mut linger.give_up_at, &mut linger.look_at] {
+                for at in [&mut linger.until, &mut linger.give_up_at, &mut linger.count_at] {
                     *at = shift(*at);
                 }
             }
@@ -643,8 +717,8 @@ impl Supervisor {
             each(&mut hook.kill_at);
         }
         for instance in &mut self.instances {
-            if let Slot::Waiting { until } = &mut instance.slot {
-                each(until);
+            if let Slot::Waiting { spawn_at } = &mut instance.slot {
+                each(spawn_at);
             }
             instance.history.shift(shift);
             for run in instance.runs_mut() {
@@ -657,26 +731,30 @@ impl Supervisor {
                         *until = shift(*until);
                         each(kill_at);
                     }
-                    RunState::Stopping { kill_at, signal } => {
+                    RunState::Stopping { kill_at, fallback } => {
                         each(kill_at);
-                        if let Some((at, _)) = signal {
+                        if let Some((at, _)) = fallback {
                             *at = shift(*at);
                         }
                     }
-                    RunState::Starting { ready_by: at } | RunState::Ready { watchdog: at } => each(at),
+                    RunState::Starting { ready_by: at } | RunState::Ready { ping_by: at } => each(at),
                     RunState::Sweeping { kill_at, .. } => each(kill_at),
-                    RunState::Killing { give_up_at } | RunState::Clearing { give_up_at, .. } => {
-                        *give_up_at = shift(*give_up_at);
-                    }
+                    RunState::Killing { give_up_at } => each(give_up_at),
+                    RunState::Aborting { kill_at: at } | RunState::Clearing { give_up_at: at, .. } => *at = shift(*at),
                     RunState::Spawning => {}
                 }
             }
         }
-        self.jitter = super::super::restart::Jitter::new(self.settings.seed);
+        self.jitter = Jitter::new(self.settings.seed);
     }
 
     fn renumber(&mut self, renumber: &impl Fn(RunId) -> Option<RunId>) {
         let each = |run: &mut Run| run.id = renumber(run.id).unwrap_or(run.id);
+        if let Some(reload) = &mut self.reload {
+            // It may have ended since then, and is only told.
+            let instance = reload.instance;
+            reload.replaced_by = reload.replaced_by.map(|_| RunId { instance, number: 1 });
+        }
         for instance in &mut self.instances {
             instance.runs_mut().for_each(each);
             // The next number only has to be a new one.

@@ -1,7 +1,9 @@
-//! The restart policy: whether a run that ended is followed by another, how soon, and when it is enough.
+//! The restart policy: whether another run follows one that has ended, how soon, and when guard gives up.
+//!
+//! Each instance has a history of its own, so the limit and the backoff are per instance.
 
-use super::exit_code::Ending;
-use super::state::Timestamp;
+use super::exit_code::{Ending, contribution};
+use super::timestamp::Timestamp;
 use crate::config::{RestartPolicy, RestartSettings};
 use std::time::Duration;
 
@@ -27,25 +29,26 @@ pub(super) enum Verdict {
     },
 }
 
-/// What an instance remembers of its earlier runs.
+/// What an instance remembers of its earlier runs. [`History::stable`] comes when a stable run has ended, then
+/// [`History::decide`] for that run, unless somebody asked for its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct History {
     /// Restarts since the last stable run.
     row: u32,
     remembered: Vec<Restart>,
-    /// All restarts that nobody asked for, for the app to know.
+    /// All restarts that nobody asked for; the app learns them from GUARD_RESTARTS.
     pub(super) restarts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Restart {
     at: Timestamp,
-    /// A run that began after it was stable, so it is forgotten once it leaves the window.
+    /// A run since then was stable, so the restart is forgotten when it leaves the window.
     settled: bool,
 }
 
 impl History {
-    /// A run was stable: the row ends, and every restart so far may be forgotten in time.
+    /// A stable run has ended: the row ends, and every restart so far may be forgotten in time.
     pub(super) fn stable(&mut self) {
         self.row = 0;
         for restart in &mut self.remembered {
@@ -53,7 +56,7 @@ impl History {
         }
     }
 
-    /// Decides what follows a run that nobody asked to end.
+    /// Decides what follows the end of a run that nobody asked for.
     pub(super) fn decide(
         &mut self,
         now: Timestamp,
@@ -61,7 +64,7 @@ impl History {
         settings: &RestartSettings,
         jitter: &mut Jitter,
     ) -> Verdict {
-        let code = worth(ending, settings);
+        let code = contribution(ending, settings);
         if ending.is_in(&settings.no_restart_codes) {
             return Verdict::Abort { code, why: "GUARD_NO_RESTART_CODES names it" };
         }
@@ -88,16 +91,6 @@ impl History {
     }
 }
 
-/// What an ending is worth to guard's own exit code: 0 for a success.
-pub(super) fn worth(ending: Ending, settings: &RestartSettings) -> u8 {
-    let success = match ending {
-        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) => false,
-        Ending::Exited(0) => true,
-        Ending::Exited(_) | Ending::Signaled(_) => ending.is_in(&settings.success_codes),
-    };
-    if success { 0 } else { ending.code() }
-}
-
 /// The full delay before a restart that follows `row` others.
 fn backoff(row: u32, settings: &RestartSettings) -> Duration {
     match row {
@@ -109,7 +102,7 @@ fn backoff(row: u32, settings: &RestartSettings) -> Duration {
     }
 }
 
-/// A source of chance that the core owns: the seed is an input, so that the same events give the same actions.
+/// Randomness that the core owns: the seed is an input, so the same events give the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Jitter(u64);
 

@@ -1,0 +1,79 @@
+//! The pre-stop hook: it runs beside the drain delay, and the stop signal waits for both.
+//!
+//! There is one hook at a time. A drain that begins while a hook runs shares it.
+
+use super::state::{Hook, Mode, Run, RunState};
+use super::timestamp::{Timestamp, earlier};
+use super::{Action, Notice, Supervisor};
+use crate::signal::Signal;
+use std::time::Duration;
+
+impl Supervisor {
+    /// Starts the hook if a run is draining. It is killed at half of `timeout`.
+    pub(super) fn start_hook(&mut self, now: Timestamp, timeout: Option<Duration>) {
+        if !self.settings.pre_stop || !self.is_hook_awaited() {
+            return;
+        }
+        let kill_at = timeout.map(|timeout| now.after(timeout / 2));
+        match &mut self.hook {
+            // It is on its way out, for a run that has ended. This drain gets a hook of its own.
+            Some(hook) if hook.released => {
+                *hook = Hook { kill_at, released: true, again: true };
+                self.actions.push(Action::SignalHook(Signal::KILL));
+            }
+            Some(hook) => hook.kill_at = earlier(hook.kill_at, kill_at),
+            None => {
+                self.hook = Some(Hook { kill_at, released: false, again: false });
+                self.push_hook(now);
+            }
+        }
+    }
+
+    pub(super) fn hook_ended(&mut self, now: Timestamp) {
+        let awaited = self.is_hook_awaited();
+        self.hook = match self.hook {
+            Some(hook) if hook.again && awaited => {
+                self.push_hook(now);
+                Some(Hook { released: false, again: false, ..hook })
+            }
+            Some(_) | None => None,
+        };
+    }
+
+    pub(super) fn hook_timeout_elapsed(&mut self) {
+        if let Some(hook) = &mut self.hook {
+            hook.kill_at = None;
+            self.actions.push(Action::SignalHook(Signal::KILL));
+            self.report(Notice::KillHook);
+        }
+    }
+
+    /// A hook that no run waits for any more has lost its purpose: it gets SIGTERM, as leftovers do.
+    pub(super) fn release_hook(&mut self) {
+        let awaited = self.is_hook_awaited();
+        if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.released && !awaited) {
+            hook.released = true;
+            self.actions.push(Action::SignalHook(Signal::TERM));
+        }
+    }
+
+    /// A run waits for the hook before it gets its stop signal.
+    fn is_hook_awaited(&self) -> bool {
+        self.runs().any(Run::is_draining)
+    }
+
+    fn push_hook(&mut self, now: Timestamp) {
+        let signal = match self.mode {
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.signal,
+            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => None,
+        };
+        let kill_at = |run: &Run| match run.state {
+            RunState::Draining { kill_at, .. } => kill_at,
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
+            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => None,
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
+        };
+        let left = self.runs().filter_map(kill_at).min().map(|at| at.since(now));
+        self.actions.push(Action::StartHook { signal, left });
+    }
+}

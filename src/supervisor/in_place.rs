@@ -1,0 +1,223 @@
+//! What operators ask for while guard goes on: restart and reload.
+//!
+//! A restart stops the current run of each instance, and the next one follows at once. It is concluded when the new runs
+//! of all of them are ready.
+//!
+//! A reload replaces the runs of one instance after the other: the new run starts beside the old one, the old one is
+//! stopped when the new one is ready, and the next instance has its turn when the old one is over. Where no run serves,
+//! the run that comes next is the new one. A reload that is asked for meanwhile follows this one. If a new run fails
+//! before it is ready, the reload has failed: the old run stays, and the instances that are left keep theirs.
+//!
+//! Every request ends in one [`Action::Conclude`]; requests that are served together share it.
+
+use super::action::{InPlace, Outcome};
+use super::run_id::RunId;
+use super::state::{Cause, Mode, Reload, Slot};
+use super::timestamp::Timestamp;
+use super::{Action, Notice, Supervisor};
+use crate::signal::Signal;
+use std::time::Duration;
+
+const STOPPING: Outcome = Err("guard is stopping");
+
+const NO_RUN: &str = "there is no run, and none will follow";
+
+impl Supervisor {
+    /// A restart in place: each instance's run is drained and stopped within a stop timeout of its own.
+    pub(super) fn restart_requested(&mut self, now: Timestamp) {
+        match self.mode {
+            Mode::Serving => {}
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
+                return self.conclude(InPlace::Restart, STOPPING);
+            }
+        }
+        let stop = &self.settings.stop;
+        let (timeout, delay) = (stop.restart_timeout, stop.drain_delay);
+        let signal = stop.signal.unwrap_or(Signal::TERM);
+        let mut notices = Vec::new();
+        for instance in &mut self.instances {
+            if instance.serves_while_replaced() {
+                notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
+                continue;
+            }
+            match &mut instance.slot {
+                Slot::Live(run) if run.serves() => {
+                    run.end_for(Cause::Restart);
+                    run.drain(now, signal, delay, Some(now.after(timeout)));
+                    notices.push(Notice::RestartRequested { run: run.id });
+                }
+                Slot::Waiting { spawn_at: Some(at) } => {
+                    *at = now;
+                    notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
+                }
+                // It ends already: the next run follows as if this restart had ended it.
+                Slot::Live(run) if run.cause < Some(Cause::Restart) => {
+                    run.end_for(Cause::Restart);
+                    notices.push(Notice::RestartRequested { run: run.id });
+                }
+                Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
+                Slot::Waiting { spawn_at: None } | Slot::Finished { .. } => continue,
+            }
+            instance.restarting = true;
+        }
+        for notice in notices {
+            self.report(notice);
+        }
+        if !self.instances.iter().any(|instance| instance.restarting) {
+            let reloading = self.instances.iter().any(|instance| instance.serves_while_replaced());
+            let why = if reloading { "a reload is under way" } else { NO_RUN };
+            self.conclude(InPlace::Restart, Err(why));
+        }
+        self.update_drain_file();
+        self.start_hook(now, Some(timeout));
+    }
+
+    pub(super) fn reload_requested(&mut self, now: Timestamp) {
+        match self.mode {
+            Mode::Serving if self.reload.is_some() => {
+                self.reload_again = true;
+                self.report(Notice::ReloadQueued);
+            }
+            Mode::Serving => self.reload_next(now, 0, None),
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
+                self.conclude(InPlace::Reload, STOPPING);
+            }
+        }
+    }
+
+    /// A reload was asked for while another ran, which is concluded now.
+    pub(super) fn begin_queued_reload(&mut self, now: Timestamp) {
+        if self.reload.is_none() && std::mem::take(&mut self.reload_again) {
+            self.reload_requested(now);
+        }
+    }
+
+    /// Goes on with the first instance from this number on that has a run, or will have one. The reload is concluded
+    /// where there is none; `newest` is the run that is ready since then.
+    fn reload_next(&mut self, now: Timestamp, from: u32, newest: Option<RunId>) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.number >= from) {
+            if instance.retiring.is_some() {
+                return self.conclude_reload(Err("an old run has not ended yet"));
+            }
+            match &mut instance.slot {
+                Slot::Live(run) if run.serves() => {
+                    let slot = std::mem::replace(&mut instance.slot, Slot::Waiting { spawn_at: Some(now) });
+                    if let Slot::Live(run) = slot {
+                        instance.retiring = Some(run);
+                    }
+                }
+                Slot::Waiting { spawn_at: Some(at) } => *at = now,
+                Slot::Live(run) => run.end_for(Cause::Reload),
+                Slot::Waiting { spawn_at: None } | Slot::Finished { .. } => continue,
+            }
+            self.reload = Some(Reload { instance: instance.number, replaced_by: None });
+            return;
+        }
+        self.conclude_reload(newest.ok_or(NO_RUN));
+    }
+
+    /// Goes on with the next instance if the new run of this one is ready and the old one is over.
+    pub(super) fn advance_reload(&mut self, now: Timestamp) {
+        let Some(Reload { instance: number, replaced_by: Some(new) }) = self.reload else { return };
+        if self.instance_mut(number).is_none_or(|instance| instance.retiring.is_none()) {
+            self.reload_next(now, number.saturating_add(1), Some(new));
+        }
+    }
+
+    /// A run is ready. If it is the new one of a reload, the old one beside it is stopped: without a drain delay, since
+    /// the new one serves.
+    pub(super) fn new_run_ready(&mut self, now: Timestamp, id: RunId) {
+        let stop = &self.settings.stop;
+        let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout);
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        if instance.current().is_none_or(|run| run.id != id) {
+            return;
+        }
+        if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
+            old.end_for(Cause::Reload);
+            old.drain(now, signal, Duration::ZERO, Some(now.after(timeout)));
+            let old = old.id;
+            self.report(Notice::Reloading { old, new: id });
+        }
+        self.restarted_run_ready(id);
+        if let Some(reload) = self.reload.as_mut().filter(|reload| reload.instance == id.instance) {
+            reload.replaced_by = Some(id);
+        }
+        self.advance_reload(now);
+    }
+
+    /// A restart is concluded when the last of its new runs is ready.
+    fn restarted_run_ready(&mut self, id: RunId) {
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        let was_awaited = std::mem::take(&mut instance.restarting);
+        if was_awaited && !self.instances.iter().any(|instance| instance.restarting) {
+            self.conclude(InPlace::Restart, Ok(id));
+        }
+    }
+
+    /// The new run of a reload has failed before it was ready: the old run stays, and the reload has failed. `false` if
+    /// this run is no such run.
+    pub(super) fn restore_old_run(&mut self, new: RunId) -> bool {
+        let Some(instance) = self.instance_mut(new.instance) else { return false };
+        let Some(old) = instance.retiring.take_if(|run| run.serves()) else { return false };
+        let (id, is_ready) = (old.id, old.is_ready());
+        instance.slot = Slot::Live(old);
+        self.conclude_reload(Err("the new run failed before it was ready; the old run stays"));
+        if is_ready {
+            // A restart may have asked for this run before the reload did.
+            self.restarted_run_ready(id);
+        }
+        true
+    }
+
+    /// A run has ended by itself. If it is a new run that somebody waits for, what they asked for has failed.
+    pub(super) fn new_run_failed(&mut self, number: u32) {
+        let why = "the new run failed before it was ready";
+        if self.instance_mut(number).is_some_and(|instance| instance.restarting) {
+            self.conclude_restart(Err(why));
+        }
+        if self.reload.is_some_and(|reload| reload.instance == number && reload.replaced_by.is_none()) {
+            self.conclude_reload(Err(why));
+        }
+    }
+
+    /// What was asked for cannot be done to this instance.
+    pub(super) fn in_place_failed(&mut self, number: u32, why: &'static str) {
+        if self.instance_mut(number).is_some_and(|instance| instance.restarting) {
+            self.conclude_restart(Err(why));
+        }
+        if self.reload.is_some_and(|reload| reload.instance == number) {
+            self.conclude_reload(Err(why));
+        }
+    }
+
+    /// guard's end begins, and everything that was asked for has failed.
+    pub(super) fn abandon_in_place(&mut self) {
+        if self.instances.iter().any(|instance| instance.restarting) {
+            self.conclude_restart(STOPPING);
+        }
+        if self.reload.is_some() {
+            self.conclude_reload(STOPPING);
+        }
+        if std::mem::take(&mut self.reload_again) {
+            self.conclude(InPlace::Reload, STOPPING);
+        }
+    }
+
+    /// Nobody waits for this restart any more.
+    fn conclude_restart(&mut self, outcome: Outcome) {
+        self.instances.iter_mut().for_each(|instance| instance.restarting = false);
+        self.conclude(InPlace::Restart, outcome);
+    }
+
+    /// The reload is over, and the next one may begin.
+    fn conclude_reload(&mut self, outcome: Outcome) {
+        self.reload = None;
+        self.conclude(InPlace::Reload, outcome);
+    }
+
+    fn conclude(&mut self, request: InPlace, outcome: Outcome) {
+        self.actions.push(Action::Conclude { request, outcome });
+        self.report(Notice::Concluded { request, outcome });
+    }
+}

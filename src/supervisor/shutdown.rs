@@ -1,0 +1,156 @@
+//! guard's own end: from the stop request, over the drain and the sweep, to the last SIGKILL.
+//!
+//! Each run ends as stop.rs has it, within one deadline for all. linger.rs has what follows the last SIGKILL.
+
+use super::action::KillReason;
+use super::exit_code::{Ending, KILLED, contribution, of_signal};
+use super::run_id::RunId;
+use super::state::{Cause, Instance, Linger, Mode, Run, RunState, Shutdown, Slot};
+use super::timestamp::Timestamp;
+use super::{Action, LAST_DEADLINE, Notice, Supervisor};
+use crate::signal::Signal;
+
+impl Supervisor {
+    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>) {
+        let again = self.interrupted;
+        self.interrupted |= signal == Some(Signal::INT);
+        match self.mode {
+            Mode::Serving => self.begin_shutdown(now, signal, None),
+            // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
+            Mode::Draining(_) | Mode::Sweeping(_) => {
+                if signal == Some(Signal::INT) && again && self.settings.terminal {
+                    self.kill_everything(now, KillReason::Interrupted);
+                }
+            }
+            // The app has ended, and a person who still presses Ctrl-C wants the terminal back.
+            Mode::Lingering(_) if signal == Some(Signal::INT) && self.settings.terminal => self.leave(),
+            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
+        }
+    }
+
+    /// An instance is done for good and takes guard along: the other instances are drained first.
+    pub(super) fn finish(&mut self, now: Timestamp, id: RunId, ending: Ending, code: u8) {
+        self.finish_instance(id, ending, Some(code));
+        self.begin_shutdown(now, None, Some(code));
+    }
+
+    /// guard's end begins: every run is drained within one stop timeout, and none follows.
+    pub(super) fn begin_shutdown(&mut self, now: Timestamp, signal: Option<Signal>, code: Option<u8>) {
+        let stop = &self.settings.stop;
+        let (timeout, delay) = (stop.timeout, stop.drain_delay);
+        let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
+        let kill_at = timeout.map(|timeout| now.after(timeout));
+        let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
+        self.mode = Mode::Draining(Shutdown { kill_at, linger_until, signal, code });
+        self.abandon_in_place();
+        for instance in &mut self.instances {
+            // The new run of a reload was not yet started: the old one is the last.
+            if let Slot::Waiting { .. } = instance.slot
+                && let Some(run) = instance.retiring.take_if(|run| run.serves())
+            {
+                instance.slot = Slot::Live(run);
+            }
+            if let Slot::Waiting { .. } = instance.slot {
+                let code = match instance.last {
+                    Some(ending) => contribution(ending, &self.settings.restart),
+                    // Nothing was ever started: the end of guard is all there is to tell.
+                    None => signal.map_or(1, of_signal),
+                };
+                instance.slot = Slot::Finished { code };
+            }
+            for run in instance.runs_mut() {
+                run.end_for(Cause::Stop);
+                run.drain(now, stop_signal, delay, kill_at);
+            }
+        }
+        if code.is_none() || self.living().next().is_some() {
+            self.report(Notice::Draining { signal, delay });
+        }
+        self.update_drain_file();
+        self.start_hook(now, timeout);
+    }
+
+    /// Moves guard's own end along: from Draining to Sweeping to the last SIGKILL.
+    pub(super) fn advance_shutdown(&mut self, now: Timestamp) {
+        if let Mode::Draining(shutdown) = self.mode
+            && self.living().next().is_none()
+        {
+            self.mode = Mode::Sweeping(shutdown);
+        }
+        let is_over = |instance: &Instance| match instance.slot {
+            Slot::Finished { .. } => instance.retiring.is_none(),
+            Slot::Waiting { .. } | Slot::Live(_) => false,
+        };
+        if self.instances.iter().all(is_over) && self.hook.is_none() {
+            let code = self.exit_code();
+            let linger_until = self.linger_until(now, code);
+            self.begin_killing(now, KillReason::AllEnded, code, linger_until);
+        }
+    }
+
+    /// The stop timeout has passed, or a person at the terminal has had enough.
+    pub(super) fn kill_everything(&mut self, now: Timestamp, reason: KillReason) {
+        let settled = match self.mode {
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.code,
+            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => None,
+        };
+        let code = match settled {
+            None if self.living().next().is_some() => KILLED,
+            Some(_) | None => self.exit_code(),
+        };
+        // The time is over for connections too.
+        self.begin_killing(now, reason, code, now);
+        self.report(Notice::KillEverything { reason });
+    }
+
+    fn begin_killing(&mut self, now: Timestamp, reason: KillReason, code: u8, linger_until: Timestamp) {
+        self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
+        self.actions.push(Action::KillEverything(reason));
+    }
+
+    /// Everything is reaped, or will not be in time.
+    pub(super) fn everything_reaped(&mut self, now: Timestamp) {
+        match self.mode {
+            Mode::Killing { code, linger_until, .. } => self.begin_linger(now, code, linger_until),
+            Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) | Mode::Lingering(_) | Mode::Done => {}
+        }
+    }
+
+    /// What guard exits with as things are: the code that was settled, or the first instance's that is no success.
+    fn exit_code(&self) -> u8 {
+        let settled = match self.mode {
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.code,
+            Mode::Killing { code, .. } | Mode::Lingering(Linger { code, .. }) => Some(code),
+            Mode::Serving | Mode::Done => None,
+        };
+        let of_run = |run: &Run| match run.state {
+            RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. } => {
+                contribution(ending, &self.settings.restart)
+            }
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => 0,
+            RunState::Draining { .. } | RunState::Stopping { .. } => 0,
+            RunState::Aborting { .. } | RunState::Killing { .. } => 0,
+        };
+        let codes = self.instances.iter().map(|instance| match &instance.slot {
+            Slot::Finished { code } => *code,
+            Slot::Live(run) => of_run(run),
+            Slot::Waiting { .. } => 0,
+        });
+        settled.unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
+    }
+
+    /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.
+    pub(super) fn update_drain_file(&mut self) {
+        let is_restarting =
+            |instance: &Instance| instance.current().is_some_and(|run| run.cause == Some(Cause::Restart));
+        let wanted = match self.mode {
+            Mode::Serving => self.instances.iter().any(is_restarting),
+            Mode::Draining(_) | Mode::Sweeping(_) => true,
+            Mode::Killing { .. } | Mode::Lingering(_) => self.drain_file,
+            Mode::Done => false,
+        };
+        if std::mem::replace(&mut self.drain_file, wanted) != wanted {
+            self.actions.push(Action::SetDrainFile(wanted));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The end of a run and of guard in detail: the order of what is done, who gets how much time, and what counts.
+
+use super::super::{Action, Ending, Failure, KillReason, Notice, RunId, Settings};
+use super::listening::{health, notify, says};
+use super::scenarios::{delay_of, exit, plain};
+use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
+use crate::signal::Signal;
+use std::time::Duration;
+
+/// The place of the one action that this is true of.
+fn place(actions: &[Action], wanted: impl Fn(&Action) -> bool) -> usize {
+    let mut places = (0..).zip(actions).filter(|(_, action)| wanted(action)).map(|(place, _)| place);
+    let place = places.next().unwrap_or_else(|| panic!("not there: {actions:?}"));
+    assert_eq!(places.next(), None, "twice: {actions:?}");
+    place
+}
+
+fn reported(actions: &[Action], wanted: fn(&Notice) -> bool) -> usize {
+    place(actions, |action| matches!(action, Action::Report(notice) if wanted(notice)))
+}
+
+/// What tells of a kill may take its time, so it comes after.
+#[test]
+fn a_kill_comes_before_what_is_told_of_it() {
+    let mut world = World::serving(plain());
+    world.step(Step::Signal(STOP));
+    let actions = world.wait();
+    let kill = place(&actions, |action| *action == Action::KillEverything(KillReason::StopTimeout));
+    assert!(kill < reported(&actions, |notice| matches!(notice, Notice::KillEverything { .. })));
+
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    let actions = world.wait();
+    let kill = place(&actions, |action| *action == Action::Signal(run(1), Signal::KILL));
+    assert!(kill < reported(&actions, |notice| matches!(notice, Notice::KillRun { aborted: false, .. })));
+
+    let mut world = World::serving(plain());
+    world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Stuck));
+    let actions = world.wait();
+    let kill = place(&actions, |action| *action == Action::Sweep(run(1), Signal::KILL));
+    assert!(kill < reported(&actions, |notice| matches!(notice, Notice::KillLeftovers { .. })));
+
+    let mut world = World::serving(settings());
+    world.step(Step::Signal(STOP));
+    let actions = world.wait();
+    let kill = place(&actions, |action| *action == Action::SignalHook(Signal::KILL));
+    assert!(kill < reported(&actions, |notice| matches!(notice, Notice::KillHook)));
+}
+
+#[test]
+fn a_run_is_forgotten_when_nothing_is_left_of_it() {
+    let mut world = World::serving(plain());
+    world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Mortal));
+    assert!(world.step(Step::Clear(run(1))).contains(&Action::Forget(run(1))));
+    world.step(Step::Spawn(Ok(())));
+    let actions = world.step(Step::Exit(run(2), Ending::Exited(1), Leftovers::Stuck));
+    assert!(!actions.contains(&Action::Forget(run(2))), "{actions:?}");
+    assert!(!world.wait().contains(&Action::Forget(run(2))), "it has got SIGKILL");
+    assert!(world.wait().contains(&Action::Forget(run(2))), "it does not die");
+}
+
+#[test]
+fn a_run_that_fails_is_not_stable_however_long_it_was_ready() {
+    for failure in [None, Some(Failure::Health), Some(Failure::Watchdog)] {
+        let mut settings = Settings { watchdog: Some(UNIT * 10), ..health(1, Duration::ZERO) };
+        settings.restart.backoff_initial = UNIT;
+        let mut world = World::serving(settings);
+        world.step(exit(1, 1));
+        world.step(Step::Spawn(Ok(())));
+        while !world.wait().contains(&Action::StartCheck(run(2))) {}
+        world.step(Step::CheckEnds(run(2), true));
+        // Longer than GUARD_STABLE_AFTER.
+        while !world.wait().contains(&Action::StartCheck(run(2))) {}
+        match failure {
+            None | Some(Failure::NotReady) => world.step(Step::CheckEnds(run(2), true)),
+            Some(Failure::Health) => world.step(Step::CheckEnds(run(2), false)),
+            Some(Failure::Watchdog) => world.step(Step::Says(run(2), Words::Trouble)),
+        };
+        let delay = delay_of(&world.step(exit(2, 1)));
+        assert_eq!(delay.is_zero(), failure.is_none(), "{failure:?}: {delay:?}");
+    }
+}
+
+#[test]
+fn leftovers_of_a_run_that_was_killed_get_no_time_but_those_of_a_core_file_do() {
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::Stuck));
+    assert!(world.step(Step::Advance).contains(&Action::Forget(run(1))), "in the last deadline");
+
+    for killed in [false, true] {
+        let mut world = World::serving(Settings { watchdog: Some(UNIT), ..notify() });
+        world.step(says(Words::Ready));
+        world.step(says(Words::Trouble));
+        while killed && !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+        world.step(Step::Exit(run(1), Ending::Signaled(signal("ABRT")), Leftovers::Mortal));
+        let ended = world.now;
+        assert!(world.wait().contains(&Action::Sweep(run(1), Signal::KILL)));
+        assert_eq!(world.now.since(ended), Duration::from_secs(2), "killed: {killed}");
+    }
+}
+
+#[test]
+fn the_time_for_a_core_file_is_bounded_by_a_stop() {
+    let mut settings = Settings { watchdog: Some(UNIT), ..notify() };
+    settings.stop.timeout = Some(UNIT * 4);
+    let mut world = World::serving(settings);
+    world.step(says(Words::Ready));
+    world.step(says(Words::Trouble));
+    assert_eq!(world.step(says(Words::Stopping)), [], "it has been told more than that");
+    let asked = world.now;
+    let actions = world.step(Step::AskStop);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
+    assert!(world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)));
+    assert_eq!(world.now.since(asked), UNIT * 4);
+}
+
+#[test]
+fn a_restart_takes_no_longer_than_its_timeout_though_a_core_file_is_being_written() {
+    let mut world = World::serving(Settings { watchdog: Some(UNIT), ..notify() });
+    world.step(says(Words::Ready));
+    world.step(says(Words::Trouble));
+    assert_eq!(world.supervisor.next_deadline().map(|at| at.since(world.now)), Some(Duration::from_secs(5)));
+    let actions = world.step(Step::AskRestart);
+    assert!(actions.contains(&Action::Report(Notice::RestartRequested { run: run(1) })), "{actions:?}");
+    assert!(world.supervisor.is_stopping(run(1)));
+    let actions = world.step(exit(1, 0));
+    assert_eq!(actions.last(), Some(&Action::Spawn { run: run(2), restarts: 0, last: Some(Ending::Exited(0)) }));
+}
+
+#[test]
+fn a_later_drain_does_not_give_the_hook_more_time() {
+    let mut settings = settings();
+    settings.stop.restart_timeout = UNIT * 4;
+    settings.stop.timeout = Some(UNIT * 20);
+    let mut world = World::serving(settings);
+    world.step(Step::AskRestart);
+    let asked = world.now;
+    world.step(Step::Advance);
+    world.step(Step::Signal(STOP));
+    assert!(world.wait().contains(&Action::SignalHook(Signal::KILL)));
+    assert_eq!(world.now.since(asked), UNIT * 2);
+}
+
+#[test]
+fn a_stop_hastens_the_signal_that_follows_a_message_on_nodes_channel() {
+    let mut settings = Settings { node_ipc: true, ..notify() };
+    (settings.stop.restart_timeout, settings.stop.timeout) = (UNIT * 20, Some(UNIT * 4));
+    let mut world = World::serving(settings);
+    world.step(says(Words::Ready));
+    world.step(Step::AskRestart);
+    world.step(Step::Signal(STOP));
+    let asked = world.now;
+    assert!(world.wait().contains(&Action::Stop(run(1), STOP)));
+    assert_eq!(world.now.since(asked), UNIT * 2, "half of what is left");
+}
+
+#[test]
+fn more_time_moves_the_signal_after_a_message_and_never_the_deadline() {
+    let mut settings = Settings { node_ipc: true, ..notify() };
+    settings.stop.timeout = Some(UNIT * 3);
+    let mut world = World::serving(settings);
+    world.step(says(Words::Ready));
+    world.step(Step::Signal(STOP));
+    let asked = world.now;
+    world.step(Step::Advance);
+    world.step(says(Words::More));
+    world.step(says(Words::More));
+    let actions = world.wait();
+    assert!(actions.contains(&Action::KillEverything(KillReason::StopTimeout)), "{actions:?}");
+    assert_eq!(world.now.since(asked), UNIT * 3);
+}
+
+#[test]
+fn a_freeze_moves_the_start_period_as_well() {
+    let mut settings = health(1, UNIT * 2);
+    settings.ready.timeout = UNIT * 100;
+    let mut world = World::serving(settings);
+    assert_eq!(world.wait(), [Action::StartCheck(run(1))]);
+    world.step(Step::Freeze);
+    // 2.2 units have passed, of which the freeze took two.
+    assert_eq!(world.step(Step::CheckEnds(run(1), false)), [], "the start period is not over");
+    while !world.wait().contains(&Action::StartCheck(run(1))) {}
+    while world.now.0 < UNIT * 4 {
+        world.step(Step::Advance);
+    }
+    let actions = world.step(Step::CheckEnds(run(1), false));
+    assert!(
+        actions.contains(&Action::Report(Notice::Failing { run: run(1), failure: Failure::Health })),
+        "now it is over: {actions:?}"
+    );
+}
+
+#[test]
+fn the_first_checks_are_close_together_and_then_at_the_interval() {
+    let mut settings = health(3, UNIT * 100);
+    if let Some(health) = &mut settings.health {
+        (health.interval, health.timeout) = (Duration::from_millis(700), UNIT);
+    }
+    let mut world = World::serving(settings);
+    let mut pauses = Vec::new();
+    for passes in [false, false, false, false, true, false] {
+        let before = world.now;
+        while !world.wait().contains(&Action::StartCheck(run(1))) {}
+        pauses.push(world.now.since(before).as_millis());
+        world.step(Step::CheckEnds(run(1), passes));
+    }
+    assert_eq!(pauses, [100, 200, 400, 700, 700, 700]);
+}
+
+#[test]
+fn a_success_ends_the_close_checks() {
+    let mut settings = health(3, UNIT * 100);
+    if let Some(health) = &mut settings.health {
+        health.interval = UNIT * 4;
+    }
+    let mut world = World::serving(settings);
+    world.wait();
+    world.step(Step::CheckEnds(run(1), true));
+    assert_eq!(world.supervisor.next_deadline().map(|at| at.since(world.now)), Some(UNIT * 4));
+}
+
+#[test]
+fn without_a_start_period_the_first_check_waits_for_the_interval() {
+    let world = World::serving(health(1, Duration::ZERO));
+    assert_eq!(world.supervisor.next_deadline(), Some(world.now.after(UNIT * 2)));
+}
+
+#[test]
+fn an_app_that_says_it_stops_is_not_in_the_background() {
+    for says_so in [false, true] {
+        let mut world = World::serving(notify());
+        if says_so {
+            world.step(says(Words::Stopping));
+        }
+        let actions = world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
+        assert_eq!(actions.contains(&Action::Report(Notice::Background { run: run(1) })), !says_so);
+    }
+}
+
+#[test]
+fn an_instance_counts_its_own_restarts() {
+    let mut settings = Settings { instances: 2, ..plain() };
+    settings.restart.max = Some(1);
+    let mut world = World::serving(settings);
+    for instance in 0..2 {
+        let run = RunId { instance, number: 1 };
+        let actions = world.step(Step::Exit(run, Ending::Exited(1), Leftovers::None));
+        assert_eq!(delay_of(&actions), Duration::ZERO);
+        world.step(Step::Spawn(Ok(())));
+    }
+    let actions = world.step(Step::Exit(RunId { instance: 1, number: 2 }, Ending::Exited(1), Leftovers::None));
+    let gave_up = |action: &Action| matches!(action, Action::Report(Notice::GiveUp { run, .. }) if run.instance == 1);
+    assert!(actions.iter().any(gave_up), "{actions:?}");
+}
