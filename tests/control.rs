@@ -1,4 +1,4 @@
-//! What an operator asks for: `guard stop` and `guard restart`, which wait for their outcome.
+//! What an operator asks for: `guard stop`, `guard restart` and `guard reload`, which wait for their outcome.
 
 mod common;
 #[path = "common/operator.rs"]
@@ -38,6 +38,53 @@ fn a_restart_is_answered_when_the_new_run_is_ready_and_does_not_count() {
         }
         let lines = guard.lines_until("env GUARD_RUN=4");
         assert!(lines.iter().all(|line| !line.starts_with("env GUARD_RESTARTS=") || line.ends_with("=0")), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_reload_is_answered_when_the_old_run_is_over_and_does_not_count() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_MAX_RESTARTS", "1").env("GUARD_READY", "notify");
+        let mut guard = setup.fixture("notify READY=1 serve").start();
+        guard.event("ready");
+        for number in 2..5 {
+            guard.ask(&["reload"]).yes(&format!("reloaded: run {number} is ready"));
+            let status = guard.ask(&["status", "--json"]).out;
+            assert!(status.contains(&format!(r#""run":{number},"#)) && status.contains(r#""restarts":0"#), "{status}");
+        }
+        let old: Vec<_> = (1..4).map(|_| guard.event("exit").get("run").expect("a run").to_owned()).collect();
+        assert_eq!(old, ["1", "2", "3"]);
+    }
+}
+
+#[test]
+fn a_reload_whose_new_run_fails_is_answered_with_no_and_the_old_run_stays() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_READY", "notify");
+        let mut guard = setup.fixture("before-run 2 notify READY=1 before-run 2 serve exit 1").start();
+        guard.event("ready");
+        guard.ask(&["reload"]).no("not reloaded: the new run failed before it was ready; the old run stays");
+        guard.ask(&["ready"]).yes("ready");
+    }
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_another_follows_it() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_READY", "notify").env("GUARD_READY_TIMEOUT", "1h");
+        let mut guard = setup.fixture("on USR1 READY=1 serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        let first = clients(&mut guard, &["reload"], 1);
+        guard.line("ready");
+        let second = clients(&mut guard, &["reload"], 2);
+        guard.event("queued");
+        guard.signal(libc::SIGUSR1);
+        first.into_iter().for_each(|client| Answer::of(client).yes("reloaded: run 2 is ready"));
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        second.into_iter().for_each(|client| Answer::of(client).yes("reloaded: run 3 is ready"));
     }
 }
 
