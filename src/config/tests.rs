@@ -4,6 +4,13 @@ use super::*;
 use std::ffi::{CStr, CString, OsString};
 use std::time::Duration;
 
+impl Config {
+    /// What this line gives, for the tests of other rooms.
+    pub(crate) fn of_line(line: &str) -> Config {
+        resolve(line, &[]).expect("a configuration")
+    }
+}
+
 /// What the arguments, written as a line, and these variables give.
 fn resolve(line: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let (_, layers) = layers(line, environment);

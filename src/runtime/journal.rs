@@ -360,3 +360,42 @@ fn told(ending: Ending) -> String {
         Ending::Failed(failure, code) => format!("failed ({failure}) with code {code}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::of_line("-- app")
+    }
+
+    fn of(instance: u32, number: u32) -> RunId {
+        RunId { instance, number }
+    }
+
+    #[test]
+    fn the_instance_is_told_where_there_are_several() {
+        let config = config();
+        let told = |instances| Journal::new(&config, instances).instance(of(1, 3)).to_u64();
+        assert_eq!((told(1), told(2)), (None, Some(1)));
+    }
+
+    #[test]
+    fn what_is_known_of_one_instance_is_not_said_of_another() {
+        let config = config();
+        let mut journal = Journal::new(&config, 2);
+        assert_eq!(journal.reason(), "nothing was started");
+        journal.check_failed(of(0, 1), Status::Exited(1), false, "no answer".to_owned());
+        assert_eq!((journal.check(of(0, 1)), journal.check(of(1, 1))), ("exited with code 1: no answer", ""));
+        journal.check_passed(of(1, 1));
+        journal.spawn_failed(of(1, 1), SpawnFailure::Execute(Errno::ENOENT), None);
+        journal.spawn_failed(of(0, 1), SpawnFailure::Architecture, None);
+        let zero = "instance 0: app: built for another architecture";
+        assert_eq!(journal.reason(), format!("{zero}; instance 1: app: no such file"));
+        assert_eq!(journal.check(of(0, 1)), "exited with code 1: no answer");
+        journal.spawned(of(1, 2), 11);
+        assert_eq!(journal.reason(), zero);
+        journal.spawned(of(0, 2), 12);
+        assert_eq!((journal.reason().as_str(), journal.check(of(0, 2))), ("", ""));
+    }
+}

@@ -134,3 +134,26 @@ impl History {
         self.restarts = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first numbers of xorshift64 with 13, 7 and 17, from the seed 1.
+    #[test]
+    fn the_jitter_is_marsaglias() {
+        let mut jitter = Jitter::new(0);
+        let full = Duration::from_nanos(u64::MAX);
+        let drawn = [(); 2].map(|()| jitter.upper_half(full) - full / 2);
+        assert_eq!(drawn.map(|time| time.as_nanos()), [1_082_269_761, 1_152_992_998_833_853_505]);
+    }
+
+    #[test]
+    fn the_jitter_keeps_to_the_upper_half() {
+        let mut jitter = Jitter::new(7);
+        let full = Duration::from_nanos(9);
+        let drawn: Vec<u128> = (0..1_000).map(|_| jitter.upper_half(full).as_nanos()).collect();
+        assert!((4..=8).all(|time| drawn.contains(&time)) && drawn.iter().all(|time| (4..=8).contains(time)));
+        assert_eq!(jitter.upper_half(Duration::ZERO), Duration::ZERO);
+    }
+}
