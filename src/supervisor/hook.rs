@@ -48,12 +48,18 @@ impl Supervisor {
         }
     }
 
-    /// A hook that no run waits for any more has lost its purpose: it gets SIGTERM, as leftovers do.
+    /// The hook of a restart has lost its purpose when no run waits for it any more: it gets SIGTERM, as leftovers do. The
+    /// hook of a stop has its time in any case, since it may be about to deregister something.
     pub(super) fn release_hook(&mut self) {
         let awaited = self.is_hook_awaited();
-        if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.released && !awaited) {
-            hook.released = true;
-            self.actions.push(Action::SignalHook(Signal::TERM));
+        match self.mode {
+            Mode::Serving => {
+                if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.released && !awaited) {
+                    hook.released = true;
+                    self.actions.push(Action::SignalHook(Signal::TERM));
+                }
+            }
+            Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
         }
     }
 

@@ -50,7 +50,7 @@ fn without_connections_guard_exits_at_once() {
 }
 
 #[test]
-fn who_gets_on_is_waited_for_and_who_does_not_for_a_second() {
+fn connections_that_get_on_are_waited_for_and_others_for_a_second() {
     let mut world = ended(plain(), true, 0, 30);
     let stay_of_30 = stay(&mut world, 0);
     assert!(stay_of_30 > Duration::from_secs(8) && stay_of_30 < Duration::from_secs(9), "{stay_of_30:?}");
@@ -59,7 +59,7 @@ fn who_gets_on_is_waited_for_and_who_does_not_for_a_second() {
 }
 
 #[test]
-fn nobody_is_waited_for_past_the_stop_timeout() {
+fn no_connection_is_waited_for_past_the_stop_timeout() {
     for timeout in [Some(STOP_TIMEOUT), None] {
         let mut settings = plain();
         settings.stop.timeout = timeout;
@@ -84,7 +84,7 @@ fn a_failure_keeps_the_orchestrator_waiting_for_two_seconds_and_a_finished_job_f
 }
 
 #[test]
-fn whoever_waits_too_long_is_told_of_it() {
+fn a_long_wait_is_logged_once() {
     let mut world = ended(plain(), true, 0, 1);
     world.step(Step::Count(1));
     let mut actions = Vec::new();
@@ -100,7 +100,7 @@ fn whoever_waits_too_long_is_told_of_it() {
 }
 
 #[test]
-fn at_a_terminal_ctrl_c_ends_it_and_before_it_too() {
+fn at_a_terminal_ctrl_c_ends_the_wait_for_connections() {
     for terminal in [true, false] {
         let mut world = ended(Settings { terminal, ..plain() }, true, 0, 1);
         world.step(Step::Count(1));

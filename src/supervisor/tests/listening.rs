@@ -109,7 +109,7 @@ fn the_watchdog_runs_from_ready_on_and_aborts() {
 }
 
 #[test]
-fn whoever_sends_watchdog_in_time_lives_on() {
+fn an_app_that_sends_watchdog_in_time_lives_on() {
     let mut world = World::serving(Settings { watchdog: Some(UNIT * 2), ..notify() });
     world.step(says(Words::Ready));
     for _ in 0..10 {
@@ -245,7 +245,7 @@ fn on_nodes_channel_the_signal_comes_after_half_of_what_is_left() {
 }
 
 #[test]
-fn who_says_that_it_stops_has_heeded_the_message() {
+fn an_app_that_says_it_stops_gets_no_signal_after_the_message() {
     let mut world = World::serving(Settings { node_ipc: true, ..notify() });
     world.step(Step::Signal(STOP));
     assert_eq!(world.step(says(Words::Stopping)), []);

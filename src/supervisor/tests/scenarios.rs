@@ -142,17 +142,17 @@ fn a_signal_from_before_the_first_spawn_reaches_the_first_run() {
 
 #[test]
 fn the_stop_signal_waits_for_the_delay_and_the_hook() {
-    let told = |actions: &[Action]| actions.contains(&Action::Stop(run(1), STOP));
+    let stops = |actions: &[Action]| actions.contains(&Action::Stop(run(1), STOP));
     let mut world = World::serving(settings());
-    assert!(!told(&world.step(Step::Signal(STOP))));
-    assert!(!told(&world.step(Step::Advance)), "the hook still runs");
+    assert!(!stops(&world.step(Step::Signal(STOP))));
+    assert!(!stops(&world.step(Step::Advance)), "the hook still runs");
     let actions = world.step(Step::HookEnds);
-    assert!(told(&actions) && actions.contains(&Action::Signal(run(1), Signal::CONT)));
+    assert!(stops(&actions) && actions.contains(&Action::Signal(run(1), Signal::CONT)));
 
     let mut world = World::serving(settings());
     world.step(Step::Signal(STOP));
-    assert!(!told(&world.step(Step::HookEnds)), "the delay is not over");
-    assert!(told(&world.step(Step::Advance)));
+    assert!(!stops(&world.step(Step::HookEnds)), "the delay is not over");
+    assert!(stops(&world.step(Step::Advance)));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_deaf_app_is_killed_at_the_stop_timeout() {
 }
 
 #[test]
-fn what_not_even_sigkill_ends_does_not_keep_guard() {
+fn a_process_that_survives_sigkill_does_not_keep_guard() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     while world.exit.is_none() {
@@ -287,6 +287,24 @@ fn a_drain_does_not_make_do_with_a_hook_on_its_way_out() {
 }
 
 #[test]
+fn the_hook_of_a_stop_has_its_time_though_the_app_has_ended() {
+    for ends in [true, false] {
+        let mut world = World::serving(settings());
+        world.step(Step::Signal(STOP));
+        let asked = world.now;
+        let actions = world.step(exit(1, 0));
+        let ended = |action: &Action| matches!(action, Action::SignalHook(_) | Action::KillEverything(_));
+        assert!(!actions.iter().any(ended), "{actions:?}");
+        if ends {
+            assert!(world.step(Step::HookEnds).contains(&Action::KillEverything(KillReason::AllEnded)));
+        } else {
+            assert!(world.wait().contains(&Action::SignalHook(Signal::KILL)));
+            assert_eq!(world.now.since(asked), UNIT * 2);
+        }
+    }
+}
+
+#[test]
 fn a_stop_during_a_restart_in_place_does_not_tell_the_app_twice() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
@@ -323,7 +341,7 @@ fn death_by_ctrl_c_is_a_stop_at_a_terminal_and_a_failure_elsewhere() {
 }
 
 #[test]
-fn who_leaves_a_shell_has_left_it_unless_it_has_crashed() {
+fn a_shell_that_exits_is_not_restarted_unless_it_has_crashed() {
     for (ending, again) in [(Ending::Exited(1), false), (Ending::Signaled(Signal::ABRT), true)] {
         let mut world = World::serving(Settings { terminal: true, shell: true, ..plain() });
         let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
