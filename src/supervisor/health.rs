@@ -100,20 +100,20 @@ impl Supervisor {
         }
     }
 
-    /// Starts the check that is due, or kills the one that takes too long.
+    /// The deadline of a run's checks has passed: starts the check that is due, or kills the one that takes too long.
     pub(super) fn check_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
         let Some(settings) = self.settings.health else { return };
         let Some(checks) = self.run_mut(id).and_then(|run| run.checks.as_mut()) else { return };
         match checks.phase {
-            CheckPhase::Due(at) if at <= now => {
+            CheckPhase::Due(_) => {
                 checks.phase = CheckPhase::Running { kill_at: now.after(settings.timeout) };
                 self.actions.push(Action::StartCheck(id));
             }
-            CheckPhase::Running { kill_at } if kill_at <= now => {
+            CheckPhase::Running { .. } => {
                 checks.phase = CheckPhase::Killed;
                 self.actions.push(Action::KillCheck(id));
             }
-            CheckPhase::Due(_) | CheckPhase::Running { .. } | CheckPhase::Killed => {}
+            CheckPhase::Killed => {}
         }
     }
 

@@ -105,6 +105,20 @@ fn a_restart_that_was_asked_for_does_not_count() {
 }
 
 #[test]
+fn a_restart_that_is_asked_for_again_is_the_same_one() {
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    let before = world.supervisor.next_deadline();
+    world.step(Step::Advance);
+    let actions = world.step(Step::AskRestart);
+    let ignored = Notice::Ignored { what: "restart", why: "one is under way" };
+    assert_eq!(actions, [Action::Report(ignored)]);
+    assert_eq!(world.supervisor.next_deadline(), before);
+    world.step(exit(1, 0));
+    assert_eq!(restarts(&world.step(started())), [Ok(run(2))]);
+}
+
+#[test]
 fn a_restart_wins_over_a_failure_that_is_under_way() {
     let mut world = World::serving(notify());
     assert!(world.wait().contains(&Action::Report(Notice::Failing { run: run(1), failure: Failure::NotReady })));
@@ -142,7 +156,7 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
     let mut world = World::serving(settings);
     world.step(Step::Signal(signal("USR1")));
     let asked = world.now;
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     assert_eq!(world.now.since(asked), UNIT * 4);
 }
 
@@ -150,7 +164,7 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
 fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     let actions = world.wait();
     assert_eq!(restarts(&actions), [UNKILLABLE]);
     assert!(actions.contains(&Action::SetDrainFile(false)), "{actions:?}");
@@ -372,7 +386,7 @@ fn a_reload_whose_old_run_cannot_be_killed_has_failed_and_the_new_run_serves() {
     let mut world = World::serving(plain());
     world.step(Step::AskReload);
     world.step(started());
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     assert_eq!(reloads(&world.wait()), [UNKILLABLE]);
     assert_eq!(world.supervisor.next_deadline(), None, "guard waits for it no longer");
     assert_eq!(reloads(&world.step(Step::AskReload)), [Err("an old run has not ended yet")]);
@@ -400,7 +414,7 @@ fn a_stop_before_the_new_run_of_a_reload_leaves_the_old_ones_code() {
 fn a_stop_that_comes_while_a_restart_kills_is_no_second_signal() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     let actions = world.step(Step::AskStop);
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
     world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::None));
@@ -412,7 +426,7 @@ fn a_stop_that_comes_while_a_restart_kills_is_no_second_signal() {
 fn a_stop_of_what_a_restart_could_not_kill_waits_for_its_own_deadline() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     world.step(Step::AskStop);
     let asked = world.now;
     world.wait();
@@ -431,7 +445,7 @@ fn a_restart_during_the_start_period_is_concluded_by_the_first_check_of_the_new_
     world.step(Step::AskRestart);
     world.step(exit(1, 0));
     world.step(started());
-    while !world.wait().contains(&Action::StartCheck(run(2))) {}
+    world.wait_for(&Action::StartCheck(run(2)));
     assert_eq!(restarts(&world.step(Step::CheckEnds(run(2), true))), [Ok(run(2))]);
 }
 

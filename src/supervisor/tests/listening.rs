@@ -213,6 +213,16 @@ fn failures_count_only_in_a_row() {
 }
 
 #[test]
+fn a_success_after_failures_is_told_once() {
+    let mut world = World::serving(health(3, Duration::ZERO));
+    for (passed, recovered) in [(true, false), (false, false), (false, false), (true, true), (true, false)] {
+        world.wait();
+        let actions = world.step(Step::CheckEnds(run(1), passed));
+        assert_eq!(reports(&actions, Notice::Recovered { run: run(1) }), recovered);
+    }
+}
+
+#[test]
 fn a_check_that_takes_too_long_is_killed_and_has_failed() {
     let mut world = World::serving(health(1, Duration::ZERO));
     world.wait();

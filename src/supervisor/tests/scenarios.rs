@@ -179,7 +179,7 @@ fn a_deaf_app_is_killed_at_the_stop_timeout() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     let asked = world.now;
-    while !world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)) {}
+    world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
     assert_eq!(world.now.since(asked), UNIT * 4);
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(137));
@@ -200,7 +200,7 @@ fn a_killed_leftover_changes_no_code() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(STOP));
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
-    while !world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)) {}
+    world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(0));
 }
@@ -283,6 +283,19 @@ fn a_drain_does_not_make_do_with_a_hook_on_its_way_out() {
     assert!(world.step(Step::Signal(STOP)).contains(&Action::SignalHook(Signal::KILL)));
     let starts = |action: &Action| matches!(action, Action::StartHook { .. });
     assert!(world.step(Step::HookEnds).iter().any(starts));
+    assert!(world.step(Step::HookEnds).contains(&Action::Stop(run(2), STOP)));
+}
+
+#[test]
+fn a_hook_that_followed_another_serves_the_next_drain_too() {
+    let mut world = World::serving(Settings { pre_stop: true, ..plain() });
+    world.step(Step::AskRestart);
+    world.step(exit(1, 0));
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::AskRestart);
+    assert!(matches!(world.step(Step::HookEnds)[..], [Action::StartHook { .. }]));
+    let actions = world.step(Step::AskStop);
+    assert!(!actions.iter().any(|action| matches!(action, Action::SignalHook(_))), "{actions:?}");
     assert!(world.step(Step::HookEnds).contains(&Action::Stop(run(2), STOP)));
 }
 

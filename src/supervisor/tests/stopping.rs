@@ -67,10 +67,10 @@ fn a_run_that_fails_is_not_stable_however_long_it_was_ready() {
         let mut world = World::serving(settings);
         world.step(exit(1, 1));
         world.step(Step::Spawn(Ok(())));
-        while !world.wait().contains(&Action::StartCheck(run(2))) {}
+        world.wait_for(&Action::StartCheck(run(2)));
         world.step(Step::CheckEnds(run(2), true));
         // Longer than GUARD_STABLE_AFTER.
-        while !world.wait().contains(&Action::StartCheck(run(2))) {}
+        world.wait_for(&Action::StartCheck(run(2)));
         match failure {
             None | Some(Failure::NotReady) => world.step(Step::CheckEnds(run(2), true)),
             Some(Failure::Health) => world.step(Step::CheckEnds(run(2), false)),
@@ -85,7 +85,7 @@ fn a_run_that_fails_is_not_stable_however_long_it_was_ready() {
 fn leftovers_of_a_run_that_was_killed_get_no_time_but_those_of_a_core_file_do() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    while !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+    world.wait_for(&Action::Signal(run(1), Signal::KILL));
     world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::Stuck));
     assert!(world.step(Step::Advance).contains(&Action::Forget(run(1))), "in the last deadline");
 
@@ -181,7 +181,7 @@ fn a_freeze_moves_the_start_period_as_well() {
     world.step(Step::Freeze);
     // 2.2 units have passed, of which the freeze took two.
     assert_eq!(world.step(Step::CheckEnds(run(1), false)), [], "the start period is not over");
-    while !world.wait().contains(&Action::StartCheck(run(1))) {}
+    world.wait_for(&Action::StartCheck(run(1)));
     while world.now.0 < UNIT * 4 {
         world.step(Step::Advance);
     }
@@ -190,6 +190,18 @@ fn a_freeze_moves_the_start_period_as_well() {
         actions.contains(&Action::Report(Notice::Failing { run: run(1), failure: Failure::Health })),
         "now it is over: {actions:?}"
     );
+}
+
+#[test]
+fn a_failure_counts_from_the_very_end_of_the_start_period_on() {
+    for (longer, counts) in [(Duration::ZERO, true), (Duration::from_nanos(1), false)] {
+        let mut world = World::serving(health(1, Duration::from_millis(600) + longer));
+        world.wait_for(&Action::KillCheck(run(1)));
+        assert_eq!(world.now.0, Duration::from_millis(600));
+        let actions = world.step(Step::CheckEnds(run(1), false));
+        let failing = Action::Report(Notice::Failing { run: run(1), failure: Failure::Health });
+        assert_eq!(actions.contains(&failing), counts);
+    }
 }
 
 #[test]
@@ -202,7 +214,7 @@ fn the_first_checks_are_close_together_and_then_at_the_interval() {
     let mut pauses = Vec::new();
     for passes in [false, false, false, false, true, false] {
         let before = world.now;
-        while !world.wait().contains(&Action::StartCheck(run(1))) {}
+        world.wait_for(&Action::StartCheck(run(1)));
         pauses.push(world.now.since(before).as_millis());
         world.step(Step::CheckEnds(run(1), passes));
     }

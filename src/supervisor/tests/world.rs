@@ -289,6 +289,17 @@ impl World {
         panic!("nothing happens any more: {self:?}");
     }
 
+    /// Lets time go on until this is done.
+    pub(super) fn wait_for(&mut self, wanted: &Action) -> Vec<Action> {
+        for _ in 0..100 {
+            let actions = self.wait();
+            if actions.contains(wanted) {
+                return actions;
+            }
+        }
+        panic!("{wanted:?} never comes: {self:?}");
+    }
+
     /// Does a step and checks the invariants.
     pub(super) fn step(&mut self, step: Step) -> Vec<Action> {
         let before = self.supervisor.clone();
