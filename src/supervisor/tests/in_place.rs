@@ -273,6 +273,29 @@ fn a_reload_that_fails_leaves_the_other_instances_alone() {
     assert_eq!(world.mains, [of(0, 1), of(1, 1)]);
 }
 
+#[test]
+fn a_crash_of_another_instance_is_no_failure_of_a_reload() {
+    let mut world = World::serving(Settings { instances: 2, ..notify() });
+    for instance in 0..2 {
+        world.step(Step::Says(of(instance, 1), Words::Ready));
+    }
+    world.step(Step::AskReload);
+    world.step(started());
+    let actions = world.step(Step::Exit(of(1, 1), Ending::Exited(1), Leftovers::None));
+    assert!(reloads(&actions).is_empty() && counts(&actions), "{actions:?}");
+}
+
+#[test]
+fn a_new_run_that_crashes_when_it_was_ready_is_restarted_and_the_reload_has_succeeded() {
+    let mut world = World::serving(plain());
+    world.step(Step::AskReload);
+    world.step(started());
+    let actions = world.step(exit(2, 1));
+    assert!(reloads(&actions).is_empty() && counts(&actions), "{actions:?}");
+    assert_eq!(reloads(&world.step(started())), [], "the old one is not over");
+    assert_eq!(reloads(&world.step(exit(1, 0))), [Ok(run(3))]);
+}
+
 /// Instances have numbers, which are no places in a list.
 #[test]
 fn an_instance_keeps_its_number_when_another_has_gone() {

@@ -157,6 +157,36 @@ fn a_stop_hastens_the_signal_that_follows_a_message_on_nodes_channel() {
 }
 
 #[test]
+fn a_run_is_told_of_its_drain_once_and_not_before() {
+    let mut settings = Settings { node_ipc: true, ..notify() };
+    settings.stop.drain_delay = UNIT;
+    let mut world = World::serving(settings);
+    let says_drain = |actions: &[Action]| actions.contains(&Action::SayDrain(run(1)));
+    assert!(!says_drain(&world.step(says(Words::Ready))));
+    assert!(says_drain(&world.step(Step::AskRestart)));
+    assert!(!says_drain(&world.step(Step::AskStop)));
+}
+
+#[test]
+fn the_log_tells_of_a_drain_unless_there_is_nothing_to_drain() {
+    let drains =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Report(Notice::Draining { .. })));
+    let mut settings = Settings { instances: 2, ..plain() };
+    settings.restart.max = Some(1);
+    for (instances, expected) in [(1, false), (2, true)] {
+        let mut world = World::serving(Settings { instances, ..settings.clone() });
+        assert!(!drains(&world.step(exit(1, 1))));
+        world.step(Step::Spawn(Ok(())));
+        assert_eq!(drains(&world.step(exit(2, 1))), expected, "guard gives up, with {instances}");
+    }
+    let mut world = World::serving(plain());
+    world.step(exit(1, 1));
+    world.step(Step::Spawn(Ok(())));
+    world.step(exit(2, 1));
+    assert!(drains(&world.step(Step::Signal(STOP))), "in a backoff: somebody asked");
+}
+
+#[test]
 fn more_time_moves_the_signal_after_a_message_and_never_the_deadline() {
     let mut settings = Settings { node_ipc: true, ..notify() };
     settings.stop.timeout = Some(UNIT * 3);
