@@ -270,6 +270,28 @@ fn without_a_start_period_the_first_check_waits_for_the_interval() {
 }
 
 #[test]
+fn ctrl_c_ends_guard_unless_a_restart_has_ended_the_run() {
+    for (step, stops) in [(None, true), (Some(says(Words::Stopping)), true), (Some(Step::AskRestart), false)] {
+        let mut world = World::serving(Settings { terminal: true, ..notify() });
+        world.step(says(Words::Ready));
+        step.map(|step| world.step(step));
+        let actions = world.step(Step::Exit(run(1), Ending::Signaled(Signal::INT), Leftovers::None));
+        assert_eq!(world.supervisor.is_ending(), stops, "{step:?}: {actions:?}");
+    }
+}
+
+#[test]
+fn after_ctrl_c_leftovers_have_the_whole_stop_timeout() {
+    let mut settings = Settings { terminal: true, ..plain() };
+    settings.stop.timeout = Some(Duration::from_secs(10));
+    let mut world = World::serving(settings);
+    world.step(Step::Exit(run(1), Ending::Signaled(Signal::INT), Leftovers::Mortal));
+    let ended = world.now;
+    world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
+    assert_eq!(world.now.since(ended), Duration::from_secs(10));
+}
+
+#[test]
 fn an_app_that_says_it_stops_is_not_in_the_background() {
     for says_so in [false, true] {
         let mut world = World::serving(notify());
