@@ -3,27 +3,19 @@
 use super::children::{Owner, RunProcess};
 use super::environment::Environment;
 use super::hear::Which;
-use super::leftovers::Told;
-use super::{Runtime, hooks, leftovers};
+use super::{Runtime, hooks};
 use crate::config::Scope;
 use crate::doors::node_ipc::{NodeIpc, Word};
 use crate::doors::notify::Notify;
 use crate::signal::Signal;
-use crate::supervisor::{Action, Ending, Event, RunId};
+use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
-use crate::sys::procfs::Process;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
-use crate::sys::{Errno, Pid, signals};
+use crate::sys::{Errno, signals};
+use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
-
-/// What is left of a run.
-enum Leftovers {
-    Known(Vec<Process>),
-    /// Without /proc, the run's group is all that can be seen and reached.
-    Group(Pid),
-}
 
 impl Runtime<'_> {
     /// Does one thing, and returns the answer where the core expects one.
@@ -32,8 +24,8 @@ impl Runtime<'_> {
             Action::Spawn { run, restarts, last } => return Some(self.spawn(run, restarts, last)),
             Action::Signal(id, signal) => self.signal(id, signal),
             Action::Stop(id, signal) => {
-                self.note_told(id, signal);
                 self.signal(id, signal);
+                self.note_receivers(id, signal);
             }
             Action::Freeze(id) => self.signal_group(id, Signal::STOP),
             Action::Thaw(id) => {
@@ -59,7 +51,15 @@ impl Runtime<'_> {
             }
             Action::Forget(id) => self.children.forget(id),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
-            Action::Report(notice) => self.journal.notice(notice),
+            Action::Report(notice) => {
+                // guard looks names up after the kill, and only for the log.
+                if let Notice::KillEverything { .. } = notice
+                    && log::log_enabled!(Level::Error)
+                {
+                    self.journal.killed = self.killed();
+                }
+                self.journal.notice(notice);
+            }
             Action::SayDrain(id) => {
                 self.say(id, Word::Drain);
             }
@@ -71,7 +71,7 @@ impl Runtime<'_> {
             }
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
-            Action::CountUnsent => return Some(Event::UnsentCounted(self.look())),
+            Action::CountUnsent => return Some(Event::UnsentCounted(self.find_unsent())),
             Action::Exit { code } => {
                 if let Some(terminal) = &self.terminal {
                     terminal.restore();
@@ -197,111 +197,9 @@ impl Runtime<'_> {
         self.journal.signalled(id, signal, result);
     }
 
-    /// Notes who gets SIGTERM with the main process's group, and is not to get it again as a leftover.
-    fn note_told(&mut self, id: RunId, signal: Signal) {
-        if self.config.signal_scope == Scope::Process || signal != Signal::TERM {
-            return;
-        }
-        // Not the run's, which is another one after MAINPID.
-        let Some(group) = self.children.main(id) else { return };
-        let tree = leftovers::tree(id, &self.children).unwrap_or_default();
-        if let Some(run) = self.children.get_mut(id) {
-            run.told = Told::new(&tree, group);
-        }
-    }
-
     fn signal_group(&self, id: RunId, signal: Signal) {
         if let Some(pid) = self.children.main(id) {
             let _ = signals::send_to_group(pid, signal);
-        }
-    }
-
-    /// Signals the leftovers of a run. The answer counts them as they were before: their ends are events of their own.
-    fn sweep(&mut self, id: RunId, signal: Signal) -> Event {
-        if let Some(run) = self.children.get_mut(id) {
-            run.sweeping = Some(signal);
-        }
-        let leftovers = self.leftovers(id);
-        match &leftovers {
-            Leftovers::Known(processes) => {
-                // Apps quit hard on a second signal.
-                let told = self.children.get(id).map(|run| &run.told).filter(|_| signal == Signal::TERM);
-                let (told, others) = told.unwrap_or(&Told::default()).split(processes);
-                self.journal.leftovers_told(id, &told);
-                self.journal.sweep(id, signal, &others);
-                for process in others {
-                    self.journal.signalled(id, signal, signals::send(process.pid, signal));
-                    // It would never see SIGTERM.
-                    if process.stopped {
-                        let _ = signals::send(process.pid, Signal::CONT);
-                    }
-                }
-            }
-            Leftovers::Group(group) => {
-                self.journal.signalled(id, signal, signals::send_to_group(*group, signal));
-                let _ = signals::send_to_group(*group, Signal::CONT);
-            }
-        }
-        self.answer(id, &leftovers)
-    }
-
-    /// Looks again for leftovers of a run that is being swept.
-    pub(super) fn count_leftovers(&mut self, id: RunId) -> Event {
-        let leftovers = self.leftovers(id);
-        let killing = self.children.get(id).is_some_and(|run| run.sweeping == Some(Signal::KILL));
-        if let (true, Leftovers::Known(processes)) = (killing, &leftovers) {
-            // Some may have been born after the first blow.
-            for process in processes {
-                let _ = signals::send(process.pid, Signal::KILL);
-            }
-        }
-        self.answer(id, &leftovers)
-    }
-
-    fn leftovers(&self, id: RunId) -> Leftovers {
-        if self.childless {
-            return Leftovers::Known(Vec::new());
-        }
-        let group = self.children.get(id).map(|run| run.group).filter(|&group| signals::group_lives(group));
-        let look = || leftovers::of(id, &self.children);
-        // While one looks, a process may fork and end, and both be missed: what is not seen twice is not there.
-        match (look().filter(|found| !found.is_empty()).or_else(look), group) {
-            (None, Some(group)) => Leftovers::Group(group),
-            (processes, _) => Leftovers::Known(processes.unwrap_or_default()),
-        }
-    }
-
-    fn answer(&mut self, id: RunId, leftovers: &Leftovers) -> Event {
-        let count = match leftovers {
-            Leftovers::Known(processes) => processes.len(),
-            Leftovers::Group(_) => 1,
-        };
-        if let Some(run) = self.children.get_mut(id) {
-            run.left = match leftovers {
-                Leftovers::Known(processes) => Some(processes.iter().map(|process| process.pid).collect()),
-                Leftovers::Group(_) => None,
-            };
-        }
-        Event::Leftovers(id, count)
-    }
-
-    pub(super) fn kill_everything(&self) {
-        if self.init {
-            return signals::kill_all();
-        }
-        match leftovers::all() {
-            Some(processes) => {
-                for process in processes {
-                    let _ = signals::send(process.pid, Signal::KILL);
-                }
-            }
-            None => {
-                let runs = self.children.runs().flat_map(|run| [run.group, run.pid]);
-                let checks = self.children.checks.iter().map(|check| check.pid);
-                for group in runs.chain(checks).chain(self.children.hook) {
-                    let _ = signals::send_to_group(group, Signal::KILL);
-                }
-            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! Who guard's children are: each pid is registered with its owner before the next reap.
 
-use super::leftovers::Told;
+use super::leftovers::Receivers;
+use super::sweep::Sweep;
 use crate::doors::Door;
 use crate::doors::health::Health;
 use crate::doors::node_ipc::NodeIpc;
 use crate::doors::notify::Notify;
-use crate::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::process::{Status, Usage};
@@ -36,11 +36,9 @@ pub(super) struct RunProcess {
     /// The main process got SIGKILL from guard.
     pub(super) killed: bool,
     /// Who has got SIGTERM as the stop signal, with its group.
-    pub(super) told: Told,
-    /// What its leftovers got, which are being waited for.
-    pub(super) sweeping: Option<Signal>,
-    /// Those that were there at the last look, as far as they can be seen.
-    pub(super) left: Option<Vec<Pid>>,
+    pub(super) receivers: Receivers,
+    /// Its leftovers have got a signal and are waited for.
+    pub(super) sweep: Option<Sweep>,
     pub(super) notify: Option<Notify>,
     pub(super) channel: Option<NodeIpc>,
     /// What it says of itself (STATUS, `sd_notify(3)`).
@@ -82,9 +80,8 @@ impl RunProcess {
             oom_kills: None,
             reaped: false,
             killed: false,
-            told: Told::default(),
-            sweeping: None,
-            left: None,
+            receivers: Receivers::default(),
+            sweep: None,
             notify: None,
             channel: None,
             status: String::new(),
@@ -112,6 +109,8 @@ pub(super) struct Children {
     pub(super) hook: Option<Pid>,
     /// Those that have not been reaped.
     pub(super) checks: Vec<Check>,
+    /// Copies of guard that have not been reaped.
+    copies: Vec<Pid>,
 }
 
 impl Children {
@@ -153,8 +152,18 @@ impl Children {
         self.runs.iter().rev().find(|run| !run.reaped).map(|run| run.pid)
     }
 
+    /// All processes that guard has started itself and not yet reaped.
+    pub(super) fn started(&self) -> impl Iterator<Item = Pid> {
+        let mains = self.runs.iter().filter(|run| !run.reaped).map(|run| run.pid);
+        mains.chain(self.checks.iter().map(|check| check.pid)).chain(self.hook)
+    }
+
     pub(super) fn runs(&self) -> impl Iterator<Item = &RunProcess> {
         self.runs.iter()
+    }
+
+    pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut RunProcess> {
+        self.runs.iter_mut()
     }
 
     /// Whose process this living child is.
@@ -173,8 +182,18 @@ impl Children {
         self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)
     }
 
-    /// Somebody else's child was reaped: it may have been an heir.
+    /// A copy of guard was started (`sys::fork`), which is no part of a run.
+    pub(super) fn add_copy(&mut self, pid: Pid) {
+        self.copies.push(pid);
+    }
+
+    pub(super) fn is_copy(&self, pid: Pid) -> bool {
+        self.copies.contains(&pid)
+    }
+
+    /// A child of nobody's was reaped: it may have been an heir, or a copy of guard.
     pub(super) fn note_heir(&mut self, pid: Pid, status: Status, usage: Usage) {
+        self.copies.retain(|&copy| copy != pid);
         for run in &mut self.runs {
             if matches!(run.heir, Some(Heir::Alive(heir)) if heir == pid) {
                 run.heir = Some(Heir::Ended(status, usage));

@@ -29,6 +29,8 @@ pub(super) struct Journal<'a> {
     instances: u32,
     /// What is known of each instance that has had a run, by its number.
     of_instances: BTreeMap<u32, InstanceRecord>,
+    /// What the last SIGKILL has ended, as far as it was seen: how many, and the names of some.
+    pub(super) killed: (usize, String),
     /// The pre-stop hook got a signal from guard.
     pub(super) hook_told: bool,
     /// Signals that nobody could take since the last start.
@@ -60,6 +62,7 @@ impl<'a> Journal<'a> {
             cause: None,
             instances,
             of_instances: BTreeMap::new(),
+            killed: (0, String::new()),
             hook_told: false,
             dropped: SignalSet::EMPTY,
         }
@@ -79,10 +82,8 @@ impl<'a> Journal<'a> {
         for unknown in &config.warnings {
             log::warn!(variable:% = unknown.name, msg:% = unknown; "unknown-variable");
         }
-        let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::process);
-        let above = parent.filter(|init| is_shell(&init.name));
-        if let Some(shell) = above {
-            let name = shell.name;
+        let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::name);
+        if let Some(name) = parent.filter(|name| is_shell(name)) {
             let msg =
                 format!("the parent is {name} as PID 1, where signals end: start guard by exec, or as the entrypoint");
             log::warn!(msg:%; "shell-above");
@@ -229,17 +230,17 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// Leftovers are about to get a signal.
-    pub(super) fn sweep(&self, run: RunId, signal: Signal, processes: &[&Process]) {
-        if !processes.is_empty() {
+    /// Leftovers have got a signal.
+    pub(super) fn swept(&self, run: RunId, signal: Signal, processes: &[Process]) {
+        if !processes.is_empty() && log::log_enabled!(Level::Warn) {
             let (count, names) = (processes.len(), leftovers::names(processes));
             log::warn!(instance = self.instance(run), run = run.number, count, processes:% = names, signal:%; "leftovers");
         }
     }
 
     /// Leftovers have got the stop signal with their group, and get time alone.
-    pub(super) fn leftovers_told(&self, run: RunId, processes: &[&Process]) {
-        if !processes.is_empty() {
+    pub(super) fn leftovers_told(&self, run: RunId, processes: &[Process]) {
+        if !processes.is_empty() && log::log_enabled!(Level::Info) {
             let (count, names) = (processes.len(), leftovers::names(processes));
             let msg = "they have got the stop signal, and still run";
             log::info!(instance = self.instance(run), run = run.number, count, processes:% = names, msg; "leftovers");

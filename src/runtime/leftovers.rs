@@ -1,49 +1,161 @@
-//! Whose leftover a process is, and who is left.
+//! Whose leftover a process is.
 //!
 //! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark. One whose
 //! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
 //! `docker exec` session, belongs to none.
 
+use super::Runtime;
 use super::children::{Children, Owner};
 use crate::supervisor::RunId;
 use crate::sys::Pid;
-use crate::sys::procfs::{self, Process};
+use crate::sys::clock::Deadline;
+use crate::sys::environments::{self, Finding};
+use crate::sys::procfs::{self, Descendants, Process, State, Usage};
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::time::Duration;
+
+/// How long guard looks at its descendants, and how long it waits for the copy that reads environments.
+pub(super) const LONGEST_WALK: Duration = Duration::from_millis(100);
+
+/// How long guard looks for names that only the log wants.
+const LONGEST_WALK_FOR_NAMES: Duration = Duration::from_millis(20);
 
 /// What a process's environment says of where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Of(RunId),
     Missing,
-    /// It may not be read, or was overwritten, as programs do that set their title.
+    /// Unreadable, too long, or overwritten, as by programs that set their title.
     Unreadable,
 }
 
-/// The living leftovers of a run; `None` where there is no /proc to ask.
-pub(super) fn of(id: RunId, children: &Children) -> Option<Vec<Process>> {
-    let mut leftovers = procfs::descendants()?;
-    leftovers.retain(|process| belongs(process, id, children));
-    Some(leftovers)
+/// The leftovers of a run as one look has them.
+pub(super) struct Leftovers {
+    pub(super) living: Vec<Process>,
+    /// Zombies that SIGKILL has ended.
+    pub(super) killed: Vec<Process>,
+    /// A zombie of the run is there.
+    pub(super) zombies: bool,
+    /// All descendants that live.
+    pub(super) descendants: Vec<Process>,
+    /// The look has seen all that were there.
+    pub(super) complete: bool,
 }
 
-/// All of a living run, its main process included; `None` where there is no /proc to ask.
-pub(super) fn tree(id: RunId, children: &Children) -> Option<Vec<Process>> {
-    let mut processes = procfs::descendants()?;
-    let main = children.main(id);
-    processes.retain(|process| main == Some(process.pid) || belongs(process, id, children));
-    Some(processes)
+impl Runtime<'_> {
+    /// The leftovers of a run; `None` where there is no /proc to look at.
+    pub(super) fn find_leftovers(&mut self, id: RunId) -> Option<Leftovers> {
+        let Descendants { processes, complete } = self.descendants(LONGEST_WALK)?;
+        let marks = self.read_marks(&processes);
+        let mut found =
+            Leftovers { living: Vec::new(), killed: Vec::new(), zombies: false, descendants: Vec::new(), complete };
+        for process in processes {
+            let is_left = belongs(&process, id, &self.children, &marks);
+            let kind = match process.state {
+                State::Alive | State::Stopped => &mut found.living,
+                State::Ended | State::Killed => {
+                    found.zombies |= is_left;
+                    &mut found.killed
+                }
+            };
+            kind.extend(Some(process).filter(|process| is_left && process.state != State::Ended));
+            found.descendants.extend(Some(process).filter(Process::lives));
+        }
+        Some(found)
+    }
+
+    /// Looks at guard's descendants. Where something is about to be killed the look ends by then.
+    pub(super) fn descendants(&self, longest: Duration) -> Option<Descendants> {
+        procfs::descendants(self.end_of_walk(longest))
+    }
+
+    fn end_of_walk(&self, longest: Duration) -> Deadline {
+        let stops = self.supervisor.is_ending() || self.children.runs().any(|run| self.supervisor.is_stopping(run.id));
+        let due = self.supervisor.next_deadline().filter(|_| stops);
+        Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest)))
+    }
+
+    /// What has been killed, or is about to be: its number and the names of the first few, as far as a short look shows them.
+    pub(super) fn killed(&self) -> (usize, String) {
+        let mut processes = self.descendants(LONGEST_WALK_FOR_NAMES).map_or_else(Vec::new, |seen| seen.processes);
+        processes.retain(|process| process.state != State::Ended && !self.children.is_copy(process.pid));
+        (processes.len(), names(&processes))
+    }
+
+    /// What the processes of each living run use, its main process included.
+    pub(super) fn measure(&mut self) -> HashMap<RunId, Usage> {
+        let mut usage: HashMap<RunId, Usage> = HashMap::new();
+        let end = self.end_of_walk(LONGEST_WALK);
+        let seen = if self.childless { None } else { procfs::descendants(end) };
+        let Some(Descendants { processes, .. }) = seen else { return usage };
+        let marks = self.read_marks(&processes);
+        let runs: Vec<RunId> = self.children.runs().map(|run| run.id).collect();
+        for process in processes.iter().filter(|process| process.lives() && !end.left().is_zero()) {
+            let of_run = |id: &&RunId| {
+                self.children.main(**id) == Some(process.pid) || belongs(process, **id, &self.children, &marks)
+            };
+            if let Some(&id) = runs.iter().find(of_run) {
+                let used = procfs::usage(process.pid).unwrap_or_default();
+                let sum = usage.entry(id).or_default();
+                (sum.memory, sum.cpu) = (sum.memory + used.memory, sum.cpu + used.cpu);
+            }
+        }
+        usage
+    }
+
+    /// The marks of those whose group does not say whose they are. A copy of guard reads them; where it does not come to
+    /// one, or cannot be made, that one is unreadable.
+    fn read_marks(&mut self, processes: &[Process]) -> HashMap<Pid, Mark> {
+        let undecided =
+            processes.iter().filter(|process| process.lives() && group_owner(process, &self.children).is_none());
+        let undecided: Vec<Pid> = undecided.map(|process| process.pid).collect();
+        if undecided.is_empty() {
+            return HashMap::new();
+        }
+        match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), |environment| encode(mark(environment))) {
+            Ok(findings) => {
+                self.childless = false;
+                self.children.add_copy(findings.copy);
+                findings.of.into_iter().map(|(pid, finding)| (pid, decode(finding))).collect()
+            }
+            Err(error) => {
+                log::debug!(error:%; "no-copy");
+                HashMap::new()
+            }
+        }
+    }
 }
 
-fn belongs(process: &Process, id: RunId, children: &Children) -> bool {
-    if children.owner(process.pid) != Owner::Nobody || children.is_auxiliary(process.group) {
-        return false;
+/// Whose a process is, as far as its group says.
+enum GroupOwner {
+    Run(RunId),
+    /// guard's own main processes, hook, health checks and copies are no leftovers.
+    Guard,
+}
+
+fn group_owner(process: &Process, children: &Children) -> Option<GroupOwner> {
+    if children.owner(process.pid) != Owner::Nobody
+        || children.is_auxiliary(process.group)
+        || children.is_copy(process.pid)
+    {
+        return Some(GroupOwner::Guard);
+    }
+    let run = children.runs().find(|run| [run.pid, run.group].contains(&process.group))?;
+    Some(GroupOwner::Run(run.id))
+}
+
+fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pid, Mark>) -> bool {
+    match group_owner(process, children) {
+        Some(GroupOwner::Guard) => return false,
+        Some(GroupOwner::Run(run)) => return run == id,
+        None => {}
     }
     let lives = |other: RunId| children.runs().any(|run| run.id == other);
     let alone = !children.runs().any(|run| run.id != id);
-    if let Some(run) = children.runs().find(|run| [run.pid, run.group].contains(&process.group)) {
-        return run.id == id;
-    }
-    match mark(procfs::environment(process.pid)) {
+    match marks.get(&process.pid).copied().unwrap_or(Mark::Unreadable) {
+        // Its memory is gone, and with it the mark.
+        _ if !process.lives() => false,
         Mark::Of(run) if lives(run) => run == id,
         // The mark of an inner guard's run, whose guard is gone.
         Mark::Of(_) | Mark::Unreadable => alone,
@@ -51,7 +163,7 @@ fn belongs(process: &Process, id: RunId, children: &Children) -> bool {
     }
 }
 
-fn mark(environment: io::Result<Vec<u8>>) -> Mark {
+fn mark(environment: io::Result<&[u8]>) -> Mark {
     let environment = match environment {
         Ok(environment) => environment,
         // It has ended meanwhile, and its parent has reaped it.
@@ -71,86 +183,173 @@ fn mark(environment: io::Result<Vec<u8>>) -> Mark {
     }
 }
 
-/// Who was there when SIGTERM went to a run's group as the stop signal.
-#[derive(Default)]
-pub(super) struct Told {
-    got: Vec<Pid>,
-    missed: Vec<Pid>,
+/// A mark as the copy writes it down.
+fn encode(mark: Mark) -> Finding {
+    match mark {
+        Mark::Of(run) => [1, run.instance, run.number],
+        Mark::Missing => [0, 0, 0],
+        Mark::Unreadable => [2, 0, 0],
+    }
 }
 
-impl Told {
-    /// All of the run, of whom the group's members got it.
-    pub(super) fn new(tree: &[Process], group: Pid) -> Told {
-        let (got, missed): (Vec<_>, Vec<_>) = tree.iter().partition(|process| process.group == group);
+fn decode([kind, instance, number]: Finding) -> Mark {
+    match kind {
+        0 => Mark::Missing,
+        1 => Mark::Of(RunId { instance, number }),
+        _ => Mark::Unreadable,
+    }
+}
+
+/// The groups that may be killed as groups: they have members among `condemned`, and nobody else is in them. That no other
+/// descendant is in them the look shows; that no process of somebody else's is follows from the session, which only a
+/// process itself can begin, or from the group's leader.
+pub(super) fn whole_groups(
+    condemned: &[Process],
+    descendants: &[Process],
+    (own_group, own_session): (Pid, Pid),
+    exists: impl Fn(Pid) -> bool,
+) -> Vec<Pid> {
+    let pids: HashSet<Pid> = descendants.iter().map(|process| process.pid).collect();
+    let doomed: HashSet<Pid> = condemned.iter().map(|process| process.pid).collect();
+    let spared = descendants.iter().filter(|process| !doomed.contains(&process.pid)).map(|process| process.group);
+    // 0 and 1 mean other things to kill(2); a group from outside of this PID namespace is 0.
+    let mut refused: HashSet<Pid> = spared.chain([0, 1, own_group]).collect();
+    let mut groups = Vec::new();
+    for process in condemned {
+        let begun_below_guard = |leader| pids.contains(&leader) || !exists(leader);
+        let of_own_session = process.session > 0 && process.session != own_session;
+        let contained = of_own_session && begun_below_guard(process.session) || pids.contains(&process.group);
+        if contained && refused.insert(process.group) {
+            groups.push(process.group);
+        }
+    }
+    groups
+}
+
+/// The processes that were there when SIGTERM went to a run's group as the stop signal.
+#[derive(Default)]
+pub(super) struct Receivers {
+    group: Pid,
+    got: HashSet<Pid>,
+    missed: HashSet<Pid>,
+    /// Not all could be seen: the rest of the group has got it too.
+    partly: bool,
+}
+
+impl Receivers {
+    /// Of all these the group's members have got it.
+    pub(super) fn new(seen: &Descendants, group: Pid) -> Receivers {
+        let (got, missed): (Vec<&Process>, Vec<&Process>) =
+            seen.processes.iter().partition(|process| process.group == group);
         let [got, missed] = [got, missed].map(|some| some.iter().map(|process| process.pid).collect());
-        Told { got, missed }
+        Receivers { group, got, missed, partly: !seen.complete }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.got.is_empty() && !self.partly
     }
 
     /// Parts those who got it, and what they have started since to clean up with, from the others. Parents come first.
-    pub(super) fn split<'a>(&self, processes: &'a [Process]) -> (Vec<&'a Process>, Vec<&'a Process>) {
+    pub(super) fn split(&self, processes: &[Process]) -> (Vec<Process>, Vec<Process>) {
         let mut spared = self.got.clone();
-        processes.iter().partition(|process| {
+        processes.iter().copied().partition(|process| {
             let started_since = spared.contains(&process.parent) && !self.missed.contains(&process.pid);
-            if started_since {
-                spared.push(process.pid);
+            let unseen = self.partly && process.group == self.group;
+            if started_since || unseen {
+                spared.insert(process.pid);
             }
-            started_since || spared.contains(&process.pid)
+            spared.contains(&process.pid)
         })
     }
 }
 
 /// `name[pid]` of the first few, for the log.
-pub(super) fn names(processes: &[&Process]) -> String {
+pub(super) fn names(processes: &[Process]) -> String {
     const SHOWN: usize = 5;
-    let shown: Vec<String> =
-        processes.iter().take(SHOWN).map(|process| format!("{}[{}]", process.name, process.pid)).collect();
+    let shown = processes.iter().take(SHOWN).map(|process| {
+        let name = procfs::name(process.pid).unwrap_or_else(|| "?".to_owned());
+        format!("{name}[{}]", process.pid)
+    });
     let more = if processes.len() > SHOWN { " …" } else { "" };
-    shown.join(" ") + more
-}
-
-/// Every living descendant, what is left when guard stops waiting; `None` where there is no /proc to ask.
-pub(super) fn all() -> Option<Vec<Process>> {
-    procfs::descendants()
+    shown.collect::<Vec<_>>().join(" ") + more
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn process(pid: Pid, parent: Pid, group: Pid) -> Process {
-        Process { pid, group, name: "app".to_owned(), parent, stopped: false, pages: 0, ticks: 0 }
+    fn seen(processes: &[(Pid, Pid, Pid)], complete: bool) -> Descendants {
+        let processes = processes.iter().map(|&(pid, parent, group)| Process::alive(pid, parent, group, group));
+        Descendants { processes: processes.collect(), complete }
+    }
+
+    fn pids(processes: &[Process]) -> Vec<Pid> {
+        processes.iter().map(|process| process.pid).collect()
     }
 
     #[test]
-    fn whoever_was_told_and_what_he_has_started_since_are_spared() {
-        let then = [process(10, 1, 10), process(11, 10, 10), process(12, 11, 12), process(13, 1, 13)];
-        let told = Told::new(&then, 10);
-        // The main process has ended; 20 and 21 are new below 11, 22 below somebody who has not got it.
-        let now = [(11, 1, 10), (12, 11, 12), (13, 1, 13), (20, 11, 20), (21, 20, 20), (22, 13, 13)];
-        let now = now.map(|(pid, parent, group)| process(pid, parent, group));
-        let (spared, others) = told.split(&now);
-        let pids = |processes: Vec<&Process>| processes.iter().map(|process| process.pid).collect::<Vec<_>>();
-        assert_eq!((pids(spared), pids(others)), (vec![11, 20, 21], vec![12, 13, 22]));
-        let (spared, others) = Told::default().split(&now);
-        assert_eq!((spared.len(), others.len()), (0, 6), "nobody was told");
+    fn those_who_were_told_and_what_they_have_started_since_are_spared() {
+        let then = [(10, 1, 10), (11, 10, 10), (12, 11, 12), (13, 1, 13)];
+        // The main process has ended; 20 and 21 are new below 11, 22 below a process that has not got it.
+        let now = [(11, 1, 10), (12, 11, 12), (13, 1, 13), (20, 11, 20), (21, 20, 20), (22, 13, 13), (23, 1, 10)];
+        let now = seen(&now, true).processes;
+        for (complete, spared, others) in
+            [(true, vec![11, 20, 21], vec![12, 13, 22, 23]), (false, vec![11, 20, 21, 23], vec![12, 13, 22])]
+        {
+            let split = Receivers::new(&seen(&then, complete), 10).split(&now);
+            assert_eq!((pids(&split.0), pids(&split.1)), (spared, others));
+        }
+        let (spared, others) = Receivers::default().split(&now);
+        assert_eq!((spared.len(), others.len()), (0, 7), "nobody was told");
+    }
+
+    #[test]
+    fn a_group_is_killed_as_a_group_only_where_nobody_else_can_be_in_it() {
+        let guard = (2, 1);
+        let process = Process::alive;
+        let groups = |condemned: &[Process], others: &[Process], exists: bool| {
+            whole_groups(condemned, &[condemned, others].concat(), guard, |_| exists)
+        };
+        let daemon = process(20, 2, 19, 18);
+        assert_eq!(groups(&[daemon], &[], false), [19], "the session's leader has ended");
+        assert_eq!(groups(&[daemon], &[], true), [0; 0], "the session is another's");
+        assert_eq!(groups(&[daemon, process(18, 2, 18, 18)], &[], true), [19, 18], "or of one of them");
+        assert_eq!(groups(&[daemon], &[process(21, 2, 19, 18)], false), [0; 0], "another run's is in it");
+        assert_eq!(groups(&[process(20, 2, 20, 1)], &[], true), [20], "its leader has made it");
+        assert_eq!(groups(&[process(20, 2, 19, 1)], &[], false), [0; 0], "guard's session, and no leader");
+        for group in [0, 1, guard.0] {
+            assert_eq!(groups(&[process(20, 2, group, 18)], &[], false), [0; 0]);
+        }
     }
 
     #[test]
     fn a_mark_needs_both_variables() {
         let run = RunId { instance: 0, number: 3 };
-        assert_eq!(mark(Ok(b"PATH=/bin\0GUARD_RUN=3\0GUARD_INSTANCE=0\0".to_vec())), Mark::Of(run));
-        assert_eq!(mark(Ok(b"PATH=/bin\0GUARD_RUN=3\0".to_vec())), Mark::Missing);
-        assert_eq!(mark(Ok(b"XGUARD_RUN=3\0GUARD_INSTANCE=0\0".to_vec())), Mark::Missing);
+        for (environment, expected) in [
+            ("PATH=/bin\0GUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Of(run)),
+            ("PATH=/bin\0GUARD_RUN=3\0", Mark::Missing),
+            ("XGUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Missing),
+        ] {
+            assert_eq!(mark(Ok(environment.as_bytes())), expected, "{environment:?}");
+        }
     }
 
     #[test]
     fn an_overwritten_environment_cannot_be_read() {
-        assert_eq!(mark(Ok(b"worker process\0\0\0\0".to_vec())), Mark::Unreadable);
-        assert_eq!(mark(Ok(Vec::new())), Mark::Missing);
+        assert_eq!(mark(Ok(b"worker process\0\0\0\0")), Mark::Unreadable);
+        assert_eq!(mark(Ok(b"")), Mark::Missing);
         for (code, expected) in
             [(libc::EACCES, Mark::Unreadable), (libc::ENOENT, Mark::Missing), (libc::ESRCH, Mark::Missing)]
         {
             assert_eq!(mark(Err(io::Error::from_raw_os_error(code))), expected);
+        }
+        assert_eq!(mark(Err(io::ErrorKind::FileTooLarge.into())), Mark::Unreadable);
+    }
+
+    #[test]
+    fn a_mark_comes_through_the_pipe_as_it_was() {
+        for mark in [Mark::Of(RunId { instance: 1_000, number: 7 }), Mark::Missing, Mark::Unreadable] {
+            assert_eq!(decode(encode(mark)), mark);
         }
     }
 }

@@ -5,19 +5,25 @@
 
 use super::Runtime;
 use crate::supervisor::UnsentData;
-use crate::sys::connections::{self, Connection, unsent};
+use crate::sys::clock::Deadline;
+use crate::sys::connections::{self, Connection};
 use std::collections::HashSet;
+use std::time::Duration;
+
+/// How long guard reads the kernel's tables; a network that many share may have a hundred thousand connections.
+const LONGEST_READING: Duration = Duration::from_millis(250);
 
 impl Runtime<'_> {
-    /// Looks for closed connections that still send. Those that come after the first look do not count.
-    pub(super) fn look(&mut self) -> UnsentData {
-        // Who is not PID 1 is not the one that the network waits for, and the host's waits for nobody.
+    /// Finds closed connections that still send. Those that come after the first time do not count.
+    pub(super) fn find_unsent(&mut self) -> UnsentData {
+        // A container's network waits for PID 1 alone, and the host's waits for nobody.
         if !self.init || connections::is_of_the_host() {
             return UnsentData::default();
         }
+        let now = connections::unsent(Deadline::after(LONGEST_READING));
         let left = match self.unsent.take() {
-            None => unsent(),
-            Some(before) => still_there(unsent(), &before),
+            None => now,
+            Some(before) => still_there(now, &before),
         };
         let (connections, bytes) = (left.len(), left.iter().map(|connection| connection.bytes).sum());
         self.unsent = Some(left);
@@ -25,7 +31,7 @@ impl Runtime<'_> {
     }
 }
 
-/// Those that were there before. There may be thousands.
+/// The connections that were there before. There may be thousands.
 fn still_there(now: Vec<Connection>, before: &[Connection]) -> Vec<Connection> {
     let before: HashSet<&str> = before.iter().map(|connection| connection.ends.as_str()).collect();
     now.into_iter().filter(|connection| before.contains(connection.ends.as_str())).collect()
@@ -34,8 +40,6 @@ fn still_there(now: Vec<Connection>, before: &[Connection]) -> Vec<Connection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::clock::Deadline;
-    use std::time::Duration;
 
     fn connections(numbers: impl Iterator<Item = u32>) -> Vec<Connection> {
         numbers.map(|number| Connection { ends: format!("{number:08X}"), bytes: 1 }).collect()
@@ -48,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn tens_of_thousands_take_no_longer_than_a_look_may() {
+    fn tens_of_thousands_are_compared_in_time() {
         let deadline = Deadline::after(Duration::from_secs(5));
         assert_eq!(still_there(connections(0..60_000), &connections(60_000..120_000)), []);
         assert!(!deadline.left().is_zero());

@@ -17,6 +17,7 @@ mod notices;
 mod operator;
 mod outer;
 mod reap;
+mod sweep;
 
 use crate::config::{Config, RestartPolicy};
 use crate::doors::control::Control;
@@ -28,7 +29,7 @@ use crate::sys::poll::Poll;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
-use crate::sys::{process, reserve};
+use crate::sys::{process, reserve, scheduler};
 use anyhow::Context;
 use children::Children;
 use clock::Clock;
@@ -43,12 +44,14 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
+use sweep::Pace;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
     reserve::grow_stack();
     let poll = Poll::new().context("cannot wait for anything")?;
     let signals = Signals::new(&poll).context("cannot take signals")?;
+    scheduler::prefer_short_slices();
     let init = process::id() == 1;
     if !init {
         process::become_subreaper().context("cannot become a subreaper")?;
@@ -107,6 +110,8 @@ struct Runtime<'a> {
     childless: bool,
     /// SIGKILL went to everything.
     killing: bool,
+    /// When it goes again.
+    last_blow: Pace,
     exit: Option<u8>,
 }
 
@@ -159,6 +164,7 @@ impl<'a> Runtime<'a> {
             unsent: None,
             childless: false,
             killing: false,
+            last_blow: Pace::default(),
             exit: None,
         }
     }
@@ -185,7 +191,7 @@ impl<'a> Runtime<'a> {
     /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
     /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
-        let retry = [self.reap_at, self.open_control_at].into_iter().flatten().min();
+        let retry = [self.reap_at, self.open_control_at, self.next_recount()].into_iter().flatten().min();
         // guard reads the clock only where something is due.
         let before = self.deadline.or(retry).map(|_| self.clock.now());
         let timeout = |at: Timestamp| at.since(before.unwrap_or_default());

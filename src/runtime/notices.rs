@@ -1,7 +1,6 @@
 //! The core's decisions as lines of the log.
 
 use super::journal::Journal;
-use super::leftovers;
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::supervisor::{Failure, InPlace, Notice, RunId, UnsentData};
@@ -106,8 +105,7 @@ impl Journal<'_> {
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
             Notice::KillEverything { reason } => {
                 let Some(why) = self.why_killed(reason) else { return };
-                let left = leftovers::all().unwrap_or_default();
-                let (count, names) = (left.len(), leftovers::names(&left.iter().collect::<Vec<_>>()));
+                let (count, names) = std::mem::take(&mut self.killed);
                 self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
                 let msg = format!("still running after {why}: SIGKILL");
                 log::error!(count, processes:% = names, msg:%; "kill");

@@ -128,11 +128,12 @@ impl Runtime<'_> {
         report::shorten(self.config.command_line())
     }
 
-    fn status(&self) -> GuardStatus {
+    fn status(&mut self) -> GuardStatus {
+        let usage = self.measure();
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
-            let tree = instance.run.and_then(|id| super::leftovers::tree(id, &self.children)).unwrap_or_default();
+            let used = instance.run.and_then(|id| usage.get(&id)).copied().unwrap_or_default();
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),
@@ -142,8 +143,8 @@ impl Runtime<'_> {
                 next_in: instance.until.map(|until| until.since(now)),
                 restarts: instance.restarts,
                 last_exit: instance.last.map(|last| last.to_string()),
-                memory: tree.iter().map(|process| process.memory()).sum(),
-                cpu: tree.iter().map(|process| process.cpu()).sum(),
+                memory: used.memory,
+                cpu: used.cpu,
                 reloading: process.is_some_and(|process| process.reloading),
                 says: process.map(|process| process.status.clone()).unwrap_or_default(),
             }

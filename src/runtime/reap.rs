@@ -51,6 +51,10 @@ impl Runtime<'_> {
             // What is queued for a run that has ended is not for the next one.
             self.signals.receive_all();
         }
+        if any && self.sweeps() {
+            let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
+            self.note_reaped(&ended);
+        }
         // An orphan may be the one that a main process has named its successor.
         news.sort_by_key(|news| !matches!(news, News::Ended(Owner::Nobody, ..)));
         for &news in &news {
@@ -67,19 +71,10 @@ impl Runtime<'_> {
                 self.dispatch(event);
             }
         }
-        if any && !self.killing {
-            let sweeping = self.children.runs().filter(|run| run.sweeping.is_some()).map(|run| run.id);
-            for id in sweeping.collect::<Vec<_>>() {
-                if self.may_have_lost(id, &news) {
-                    let event = self.count_leftovers(id);
-                    self.dispatch(event);
-                }
-            }
-        }
         if self.killing && self.childless {
             self.dispatch(Event::NothingLeft);
-        } else if self.killing && any {
-            self.kill_everything();
+        } else if self.reap_at.is_none() {
+            self.recount_due();
         }
         news.clear();
         self.news = news;
@@ -196,14 +191,6 @@ impl Runtime<'_> {
             log::warn!(run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
         }
         has_it.then_some(Event::Suspended(id))
-    }
-
-    /// Whether one of a run's leftovers may be among those that have ended: a look at all processes for each orphan of somebody
-    /// else's would cost much.
-    fn may_have_lost(&self, id: RunId, news: &[News]) -> bool {
-        let left = self.children.get(id).and_then(|run| run.left.as_ref());
-        let ended = || news.iter().filter_map(News::ended);
-        self.childless || left.is_none_or(|left| ended().any(|pid| left.contains(&pid)))
     }
 
     /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).

@@ -1,6 +1,7 @@
 //! How often the kernel's out-of-memory killer has struck in this container's memory cgroup.
 
-use std::fs::{File, read_to_string};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 /// The file with the count, kept open: it is read at every spawn.
@@ -9,7 +10,11 @@ pub struct OomCounter(File);
 impl OomCounter {
     /// The counter of guard's own cgroup, v2 or v1 (`cgroups(7)`); `None` where there is none to read.
     pub fn of_this_cgroup() -> Option<OomCounter> {
-        let memberships = read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut memberships = String::new();
+        if let Ok(file) = File::open("/proc/self/cgroup") {
+            // A cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
+            let _ = file.take(64 * 1024).read_to_string(&mut memberships);
+        }
         let mut v2 = "";
         let mut v1 = "";
         for line in memberships.lines() {
@@ -20,7 +25,7 @@ impl OomCounter {
                 _ => {}
             }
         }
-        // Inside of a cgroup namespace the path says nothing of the mount, whose root then is the container's own.
+        // In a cgroup namespace the mount's root is the container's own cgroup, whatever the path says.
         let candidates = [
             format!("/sys/fs/cgroup{v2}/memory.events"),
             "/sys/fs/cgroup/memory.events".to_owned(),

@@ -1,10 +1,16 @@
-//! TCP connections that nobody has open any more and whose other side has not taken everything (`proc_pid_net(5)`).
+//! TCP connections that no process has open any more and whose other side has not taken everything (`proc_pid_net(5)`).
 
-use std::fs::{File, read_to_string};
-use std::io::{BufRead, BufReader};
+use super::clock::Deadline;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Such a connection.
+/// No more than so many bytes of a table are read, which has 150 for each connection.
+const LONGEST_TABLE: u64 = 32 * 1024 * 1024;
+
+const LONGEST_COUNTS: u64 = 4096;
+
+/// A connection that still sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Its two addresses, as the kernel prints them.
@@ -17,21 +23,27 @@ pub struct Connection {
 const TABLES: [(&str, &str, &str); 2] =
     [("/proc/net/tcp", "/proc/net/sockstat", "TCP: inuse "), ("/proc/net/tcp6", "/proc/net/sockstat6", "TCP6: inuse ")];
 
-/// Whether this is the host's own network, which is there when guard has gone: what concerns the whole machine the kernel
-/// shows only there.
+/// Whether this is the host's own network, which stays when guard has gone. The kernel shows settings of the whole machine
+/// only there.
 pub fn is_of_the_host() -> bool {
     Path::new("/proc/sys/net/core/dev_weight").exists()
 }
 
-/// All of them in guard's network namespace; none where there is no /proc.
-pub fn unsent() -> Vec<Connection> {
+/// Those in guard's network namespace, as far as the tables can be read by the deadline; none where there is no /proc.
+pub fn unsent(deadline: Deadline) -> Vec<Connection> {
     let tables = TABLES.into_iter().filter(|(_, counts, name)| {
         // The kernel goes through the buckets of all namespaces for a table, which takes it milliseconds.
-        read_to_string(counts).map_or(true, |text| !is_zero(&text, name))
+        read_counts(counts).is_none_or(|text| !is_zero(&text, name))
     });
-    let files = tables.filter_map(|(table, ..)| File::open(table).ok());
+    let files = tables.filter_map(|(table, ..)| Some(File::open(table).ok()?.take(LONGEST_TABLE)));
     let lines = files.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
-    lines.filter_map(|line| unsent_in(&line)).collect()
+    lines.take_while(|_| !deadline.left().is_zero()).filter_map(|line| unsent_in(&line)).collect()
+}
+
+fn read_counts(path: &str) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(LONGEST_COUNTS).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Whether there is a line of this name, and its first number is 0.
@@ -40,7 +52,7 @@ fn is_zero(counts: &str, name: &str) -> bool {
     count == Some("0")
 }
 
-/// `sl local remote state sent:received … uid timeout inode …`: without an inode it belongs to no process.
+/// `sl local remote state sent:received … uid timeout inode …`: a connection without an inode belongs to no process.
 fn unsent_in(line: &str) -> Option<Connection> {
     const FIN_WAIT1: &str = "04";
     const LAST_ACK: &str = "09";

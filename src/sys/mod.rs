@@ -9,12 +9,13 @@ pub mod clock;
 pub mod connections;
 pub mod directory;
 pub mod early;
-#[expect(dead_code, reason = "the doors and the looks into /proc come next")]
+pub mod environments;
 pub mod fork;
 pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod reserve;
+pub mod scheduler;
 pub mod signal_set;
 pub mod signals;
 pub mod socket;

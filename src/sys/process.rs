@@ -103,6 +103,12 @@ pub fn id() -> Pid {
     nix::unistd::getpid().as_raw()
 }
 
+/// The process group and the session that guard is in; 0 where they are from outside of the PID namespace.
+pub fn group_and_session() -> (Pid, Pid) {
+    let session = nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw);
+    (nix::unistd::getpgrp().as_raw(), session)
+}
+
 /// The pid of guard's parent; 0 where it is outside of the PID namespace.
 pub fn parent() -> Pid {
     nix::unistd::getppid().as_raw()

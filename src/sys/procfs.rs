@@ -1,178 +1,336 @@
-//! What /proc tells of guard's descendants (`proc(5)`). Nothing here is trusted to be complete: processes come and go.
+//! What /proc tells of guard's descendants (`proc(5)`).
+//!
+//! Processes come and go while guard reads, and an app may have ten thousand of them, so every walk is bounded in time and
+//! in number and says whether it was complete. It reads only what takes no lock of the process concerned: `stat` and
+//! `children`. `environ` and `cmdline` are read from a process's own memory and may take for ever; see
+//! [`super::environments`].
 
-use super::{Pid, process};
-use std::collections::HashMap;
-use std::fs::{File, read, read_dir, read_link, read_to_string};
-use std::io::{self, Read};
+use super::clock::Deadline;
+use super::{Errno, Pid, process};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, read_dir, read_link};
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-/// A living process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// So many processes a walk sees at most, which keeps it below a megabyte.
+const MOST_PROCESSES: usize = 16_384;
+
+/// A process as its line in /proc/PID/stat had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: Pid,
-    /// Its process group.
-    pub group: Pid,
-    /// The name that it goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
-    pub name: String,
     pub parent: Pid,
-    /// Stopped, by a signal or a tracer.
-    pub stopped: bool,
-    /// Its resident set, in pages.
-    pub pages: u64,
-    /// What it and its reaped children have used of the CPU, in ticks of 10 ms.
-    pub ticks: u64,
-}
-
-impl Process {
-    /// Its resident set, in bytes.
-    pub fn memory(&self) -> u64 {
-        // SAFETY: sysconf(3) takes any number.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        self.pages * u64::try_from(page).unwrap_or(4096)
-    }
-
-    /// What it and its reaped children have used of the CPU. The ticks that user space sees are 100 a second (`time(7)`).
-    pub fn cpu(&self) -> Duration {
-        Duration::from_millis(self.ticks * 10)
-    }
-}
-
-/// All living descendants of guard; `None` without a /proc of guard's own PID namespace.
-pub fn descendants() -> Option<Vec<Process>> {
-    // Another namespace's /proc counts pids differently: whoever is signalled by its word is the wrong one.
-    let own = read_link("/proc/self").ok()?;
-    if own != Path::new(&process::id().to_string()) {
-        return None;
-    }
-    let pids = descendants_by_children().or_else(descendants_by_parents)?;
-    Some(pids.into_iter().filter_map(|pid| stat(pid).filter(Stat::lives)).map(|stat| stat.process).collect())
-}
-
-/// Follows /proc/PID/task/TID/children; `None` where the kernel was built without it (CONFIG_PROC_CHILDREN).
-fn descendants_by_children() -> Option<Vec<Pid>> {
-    if !Path::new("/proc/thread-self/children").exists() {
-        return None;
-    }
-    let mut found = children(process::id());
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        found.extend(children(pid));
-        next += 1;
-    }
-    Some(found)
-}
-
-/// The children of every thread of a process; a thread that has just ended has none.
-fn children(pid: Pid) -> Vec<Pid> {
-    let mut pids = Vec::new();
-    for task in read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-        let text = read_to_string(task.path().join("children")).unwrap_or_default();
-        pids.extend(text.split_ascii_whitespace().filter_map(|word| word.parse::<Pid>().ok()));
-    }
-    pids
-}
-
-/// Asks every process who its parent is.
-fn descendants_by_parents() -> Option<Vec<Pid>> {
-    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for entry in read_dir("/proc").ok()?.flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(stat) = pid.and_then(stat) {
-            children.entry(stat.process.parent).or_default().push(stat.process.pid);
-        }
-    }
-    let mut found = children.remove(&process::id()).unwrap_or_default();
-    let mut next = 0;
-    while let Some(pid) = found.get(next) {
-        found.extend(children.remove(pid).unwrap_or_default());
-        next += 1;
-    }
-    Some(found)
-}
-
-struct Stat {
-    process: Process,
-    state: char,
+    pub group: Pid,
+    pub session: Pid,
+    pub state: State,
     threads: u32,
 }
 
-impl Stat {
-    /// Whether it still does something: a zombie does not, unless only its first thread has ended.
-    fn lives(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1
+/// What a process is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Alive,
+    /// Stopped, by a signal or a tracer.
+    Stopped,
+    /// A zombie: nobody has reaped it yet.
+    Ended,
+    /// A zombie that died of SIGKILL.
+    Killed,
+}
+
+impl Process {
+    /// One that lives, for tests.
+    #[cfg(test)]
+    pub fn alive(pid: Pid, parent: Pid, group: Pid, session: Pid) -> Process {
+        Process { pid, parent, group, session, state: State::Alive, threads: 1 }
+    }
+
+    /// Whether it still does something.
+    pub fn lives(&self) -> bool {
+        match self.state {
+            State::Alive | State::Stopped => true,
+            State::Ended | State::Killed => false,
+        }
     }
 }
 
-/// Reads /proc/PID/stat.
-fn stat(pid: Pid) -> Option<Stat> {
-    // One line, far shorter than this; std would ask for it in many small pieces.
+/// What a walk has seen.
+#[derive(Debug)]
+pub struct Descendants {
+    /// Each pid once, parents before their children. Zombies are among them.
+    pub processes: Vec<Process>,
+    /// Neither the time nor the number was used up.
+    pub complete: bool,
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Its resident set, in bytes.
+    pub memory: u64,
+    /// What it and its reaped children have used of the CPU.
+    pub cpu: Duration,
+}
+
+/// The descendants of guard, as far as they can be seen by the deadline; `None` without a /proc of guard's own PID
+/// namespace.
+pub fn descendants(deadline: Deadline) -> Option<Descendants> {
+    // Another namespace's /proc counts pids differently: a signal by its word would reach the wrong process.
+    if read_link("/proc/self").ok()? != Path::new(&process::id().to_string()) {
+        return None;
+    }
+    let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
+    // As PID 1 guard has nearly all processes below it, and to ask each for its parent is half of the work. Elsewhere there
+    // may be thousands of others. The kernel may have been built without the children (CONFIG_PROC_CHILDREN).
+    if process::id() != 1 && Path::new("/proc/thread-self/children").exists() {
+        walk.follow_children();
+    } else {
+        walk.ask_for_parents();
+    }
+    Some(Descendants { processes: walk.processes, complete: walk.complete })
+}
+
+/// A walk under way.
+struct Walk {
+    deadline: Deadline,
+    /// Every pid that was named, so that none comes twice and a cycle ends.
+    seen: HashSet<Pid>,
+    processes: Vec<Process>,
+    complete: bool,
+}
+
+impl Walk {
+    /// Whether the bounds allow for more; notes if they do not.
+    fn may_go_on(&mut self) -> bool {
+        self.complete &= self.seen.len() < MOST_PROCESSES && !self.deadline.left().is_zero();
+        self.complete
+    }
+
+    /// Reads /proc/PID/task/TID/children, from guard downwards.
+    fn follow_children(&mut self) {
+        let guard = process::id();
+        self.seen.insert(guard);
+        let mut next = 0;
+        // An orphan may have been handed to guard after guard's children were read, so they are read once more.
+        for _ in 0..2 {
+            self.add_children(guard, 1);
+            while let Some(&Process { pid, threads, state, .. }) = self.processes.get(next) {
+                if !matches!(state, State::Ended | State::Killed) {
+                    self.add_children(pid, threads);
+                }
+                next += 1;
+            }
+        }
+    }
+
+    /// Adds the children of a process, of each of its threads.
+    fn add_children(&mut self, pid: Pid, threads: u32) {
+        let mut children = Vec::new();
+        if threads == 1 {
+            read_pids(format!("/proc/{pid}/task/{pid}/children"), &mut children);
+        } else {
+            for task in read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                if !self.may_go_on() {
+                    return;
+                }
+                read_pids(task.path().join("children"), &mut children);
+            }
+        }
+        for child in children {
+            if !self.may_go_on() {
+                return;
+            }
+            if self.seen.insert(child) {
+                self.processes.extend(stat(child));
+            }
+        }
+    }
+
+    /// Asks every process of the namespace for its parent.
+    fn ask_for_parents(&mut self) {
+        let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
+        for entry in read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if !self.may_go_on() {
+                break;
+            }
+            if let Some(process) = Some(pid).filter(|&pid| self.seen.insert(pid)).and_then(stat) {
+                children.entry(process.parent).or_default().push(process);
+            }
+        }
+        let guard = process::id();
+        let mut parents = vec![guard];
+        if guard == 1 {
+            // A parent that has ended meanwhile has left its children to guard; 0 is outside of the namespace.
+            let read: HashSet<Pid> = children.values().flatten().map(|process| process.pid).collect();
+            parents.extend(children.keys().filter(|parent| **parent > 0 && !read.contains(parent)));
+        }
+        self.processes = parents.iter().filter_map(|parent| children.remove(parent)).flatten().collect();
+        let mut next = 0;
+        while let Some(process) = self.processes.get(next) {
+            let below = children.remove(&process.pid).unwrap_or_default();
+            self.processes.extend(below);
+            next += 1;
+        }
+    }
+}
+
+/// Adds the numbers in a file, no more than a walk may see. A process that has just ended has no children.
+fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) {
+    let Ok(mut file) = File::open(path) else { return };
+    let (mut buffer, mut pid) = ([0; 4096], 0_i32);
+    // All of it first: the kernel counts positions, which shift while children end.
+    while pids.len() < MOST_PROCESSES
+        && let Ok(count @ 1..) = file.read(&mut buffer)
+    {
+        for byte in &buffer[..count] {
+            match byte {
+                b'0'..=b'9' => pid = pid.saturating_mul(10).saturating_add((byte - b'0').into()),
+                _ if pid > 0 => pids.push(std::mem::take(&mut pid)),
+                _ => {}
+            }
+        }
+    }
+    pids.extend(Some(pid).filter(|&pid| pid > 0));
+}
+
+/// Reads a process's line.
+fn stat(pid: Pid) -> Option<Process> {
     let mut line = [0; 1024];
-    let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
-    parse_stat(pid, &String::from_utf8_lossy(&line[..count]))
+    parse_stat(pid, read_stat(pid, &mut line)?.1)
 }
 
-fn parse_stat(pid: Pid, text: &str) -> Option<Stat> {
+/// Whether there is a process with this pid, a zombie included (`kill(2)`, signal 0).
+pub fn exists(pid: Pid) -> bool {
+    // SAFETY: kill(2) takes any numbers, and signal 0 does nothing.
+    Errno::result(unsafe { libc::kill(pid, 0) }) != Err(Errno::ESRCH)
+}
+
+/// The name that a process goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
+pub fn name(pid: Pid) -> Option<String> {
+    let mut line = [0; 1024];
+    Some(String::from_utf8_lossy(read_stat(pid, &mut line)?.0).into_owned())
+}
+
+/// What a process uses now.
+pub fn usage(pid: Pid) -> Option<Usage> {
+    let mut line = [0; 1024];
+    Some(parse_usage(read_stat(pid, &mut line)?.1))
+}
+
+/// Reads /proc/PID/stat: the name, and the fields after it.
+fn read_stat(pid: Pid, line: &mut [u8; 1024]) -> Option<(&[u8], &str)> {
+    let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(line).ok()?;
+    split_stat(&line[..count])
+}
+
+fn split_stat(line: &[u8]) -> Option<(&[u8], &str)> {
     // The name may itself have parentheses and spaces, so it ends at the last one.
-    let (head, tail) = text.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
-    let parent = fields.get(1)?.parse().ok()?;
-    let group = fields.get(2)?.parse().ok()?;
-    let state = fields.first()?.chars().next()?;
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    let (pages, ticks) = (number(21), (11..=14).map(number).sum());
-    let stopped = matches!(state, 'T' | 't');
-    Some(Stat {
-        process: Process { pid, group, name: name.to_owned(), parent, stopped, pages, ticks },
-        state,
-        threads: fields.get(17)?.parse().ok()?,
-    })
+    let start = line.iter().position(|&byte| byte == b'(')?;
+    let end = line.iter().rposition(|&byte| byte == b')')?;
+    Some((line.get(start + 1..end)?, std::str::from_utf8(&line[end + 1..]).ok()?))
 }
 
-/// The environment that a process was started with, as it stands in its memory now. Fails where guard may not look
-/// (`ptrace(2)`, access mode checks).
-pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
-    read(format!("/proc/{pid}/environ"))
+fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?;
+    let mut number = || fields.next()?.parse().ok();
+    let (parent, group, session) = (number()?, number()?, number()?);
+    // The numbers are those of proc_pid_stat(5), less three: the pid, the name, and this count from 0.
+    let threads = fields.nth(17 - 4)?.parse().ok()?;
+    let state = match state {
+        // Other threads may live on.
+        "Z" | "X" | "x" if threads <= 1 => match fields.nth(49 - 18).and_then(|status| status.parse::<i32>().ok()) {
+            // The status tells only who may trace it.
+            Some(status) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL => State::Killed,
+            Some(_) | None => State::Ended,
+        },
+        "T" | "t" => State::Stopped,
+        _ => State::Alive,
+    };
+    Some(Process { pid, parent, group, session, state, threads })
 }
 
-/// The process with this pid.
-pub fn process(pid: Pid) -> Option<Process> {
-    stat(pid).map(|stat| stat.process)
+fn parse_usage(fields: &str) -> Usage {
+    let fields = fields.split_ascii_whitespace();
+    let number = |index| fields.clone().nth(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    // SAFETY: sysconf(3) takes any number.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    // The ticks that user space sees are 100 a second (time(7)).
+    let ticks: u64 = (11..=14).map(number).sum();
+    Usage { memory: number(21).saturating_mul(page), cpu: Duration::from_millis(ticks.saturating_mul(10)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A line of a process 7, up to the number of its threads and with its exit status.
+    fn line(name: &str, state: char, threads: u32, status: i32) -> String {
+        let rest = ["0"; 27].join(" ");
+        format!("7 ({name}) {state} 1 5 4 0 -1 4194560 1 0 0 0 10 20 3 4 20 0 {threads} 0 100 4096 25 {rest} {status}")
+    }
+
+    fn parsed(line: &str) -> Process {
+        let (_, fields) = split_stat(line.as_bytes()).expect("split");
+        parse_stat(7, fields).expect("parsed")
+    }
+
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "7 (a) Z (b c) S 1 5 5 0 -1 4194560 1 0 0 0 10 20 3 4 20 0 3 0 100 4096 25";
-        let stat = parse_stat(7, line).expect("parsed");
-        let (name, stopped) = ("a) Z (b c".to_owned(), false);
-        assert_eq!(stat.process, Process { pid: 7, group: 5, name, parent: 1, stopped, pages: 25, ticks: 37 });
-        assert_eq!((stat.state, stat.threads), ('S', 3));
+        let line = line("a) Z (b c", 'S', 3, 0);
+        let expected = Process { pid: 7, parent: 1, group: 5, session: 4, state: State::Alive, threads: 3 };
+        assert_eq!(parsed(&line), expected);
+        let (name, fields) = split_stat(line.as_bytes()).expect("split");
+        let usage = parse_usage(fields);
+        assert_eq!((name, usage.cpu), (&b"a) Z (b c"[..], Duration::from_millis(370)));
+        assert_eq!(usage.memory % 25, 0);
+        assert!(usage.memory >= 25 * 4096);
     }
 
     #[test]
     fn a_zombie_lives_only_while_other_threads_do() {
-        for (state, threads, lives) in [('S', 1, true), ('Z', 1, false), ('Z', 2, true)] {
-            let line = format!("7 (x) {state} 1 5 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 100");
-            assert_eq!(parse_stat(7, &line).expect("parsed").lives(), lives, "{line}");
+        for (state, threads, status, expected) in [
+            ('S', 1, 0, State::Alive),
+            ('T', 1, 0, State::Stopped),
+            ('Z', 1, 0, State::Ended),
+            ('Z', 1, 15, State::Ended),
+            ('Z', 1, 9, State::Killed),
+            ('Z', 1, 9 << 8, State::Ended),
+            ('Z', 2, 0, State::Alive),
+        ] {
+            let line = line("x", state, threads, status);
+            assert_eq!(parsed(&line).state, expected, "{line}");
         }
     }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the child of a test")]
-    fn both_ways_find_a_child() {
+    fn both_ways_find_a_child_once() {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat");
         let pid = Pid::try_from(child.id()).expect("a pid");
-        assert!(descendants_by_parents().expect("/proc").contains(&pid));
-        match descendants_by_children() {
-            Some(pids) => assert!(pids.contains(&pid)),
-            None => assert!(!Path::new("/proc/thread-self/children").exists()),
+        for way in [Walk::follow_children, Walk::ask_for_parents] {
+            let deadline = Deadline::after(Duration::from_secs(20));
+            let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
+            way(&mut walk);
+            // The thread that has started it need not be the first.
+            let times = walk.processes.iter().filter(|process| process.pid == pid).count();
+            assert!(times == 1 || times == 0 && !is_first_thread(), "{times}");
+            assert!(walk.complete);
         }
         drop(child.stdin.take());
         child.wait().expect("ended");
+    }
+
+    fn is_first_thread() -> bool {
+        // SAFETY: gettid(2) takes nothing.
+        process::id() == unsafe { libc::gettid() }
+    }
+
+    #[test]
+    fn a_walk_whose_time_is_over_says_so() {
+        let seen = descendants(Deadline::after(Duration::ZERO)).expect("/proc");
+        assert!(!seen.complete || seen.processes.is_empty());
     }
 }

@@ -71,7 +71,7 @@ pub fn has_job_control() -> bool {
     match getppid().as_raw() {
         _ if !same_session => false,
         0 => false,
-        1 => procfs::process(1).is_some_and(|init| is_shell(&init.name)),
+        1 => procfs::name(1).is_some_and(|name| is_shell(&name)),
         _ => true,
     }
 }

@@ -112,9 +112,10 @@ pub(crate) fn fixture() -> &'static Path {
     FIXTURE.get_or_init(|| {
         let profile = profile();
         let fixture = profile.join("examples/fixture");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/app.rs");
+        let sources =
+            ["app.rs", "swarm.rs"].map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture").join(name));
         let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-        if modified(&fixture) < modified(&source) {
+        if sources.iter().any(|source| modified(&fixture) < modified(source)) {
             let (target, triple) = target();
             let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
             build.args(["build", "--quiet", "--example", "fixture", "--target-dir"]).arg(target);
