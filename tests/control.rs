@@ -179,6 +179,21 @@ fn a_client_that_dies_holds_up_nothing() {
     }
 }
 
+/// guard lets 64 clients wait at a time.
+#[test]
+fn clients_that_have_died_take_no_place() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_READY", "notify").env("GUARD_READY_TIMEOUT", "1h");
+        let mut guard = setup.fixture("before-run 2 notify READY=1 serve").start();
+        guard.event("ready");
+        clients(&mut guard, &["restart"], 64).into_iter().for_each(kill);
+        guard.line("ready");
+        let last = begin(&mut guard.client(&["restart", "--timeout", "100ms"]));
+        guard.event("asked");
+        assert_eq!(Answer::of(last).code, 124);
+    }
+}
+
 #[test]
 fn a_guard_that_stands_still_is_not_waited_for() {
     for setup in everywhere() {

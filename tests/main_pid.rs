@@ -199,3 +199,18 @@ fn neither_guard_nor_the_child_of_another_can_be_the_main_process() {
         assert!(!guard.events().iter().any(|event| event.name() == "main-process"), "{}", guard.transcript());
     }
 }
+
+/// A daemon that takes over would wait for a stop signal that it never gets.
+#[test]
+fn no_daemon_takes_over_from_a_run_that_stops() {
+    for setup in setups() {
+        let daemon = "fork setsid as daemon notify MAINPID=%,READY=1 quit TERM 5 serve .";
+        let mut guard = setup.fixture(&format!("{daemon} quit TERM 0 serve")).start();
+        guard.line("daemon ready");
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        guard.line("daemon got TERM");
+        assert_eq!(guard.code(), 0, "the main process's own code\n{}", guard.transcript());
+        assert!(!guard.events().iter().any(|event| event.name() == "main-process"), "{}", guard.transcript());
+    }
+}

@@ -120,3 +120,21 @@ fn a_sigkill_from_somebody_else_is_no_lack_of_memory() {
         assert_eq!(guard.code(), 0);
     }
 }
+
+#[test]
+fn guards_own_sigkill_is_no_lack_of_memory() {
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::new() else { return };
+        // A worker is chosen first, so the kernel has counted a kill when guard ends the deaf main process.
+        let script = format!("sh -c '{EAT}'; exec '{}' env deaf serve", fixture().display());
+        let mut guard = cgroup.start(setup.env("GUARD_STOP_TIMEOUT", "200ms"), &script);
+        guard.lines_until("end");
+        guard.line("ready");
+        guard.ask(&["restart"]).yes("restarted: run 2 is ready");
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137);
+    }
+}
