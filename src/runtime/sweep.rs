@@ -307,8 +307,9 @@ impl Runtime<'_> {
         if self.init {
             signals::kill_all();
         } else {
-            self.kill_known();
-            if let Some(seen) = self.descendants(LONGEST_WALK) {
+            let killed = self.kill_known();
+            if let Some(mut seen) = self.descendants(LONGEST_WALK) {
+                seen.processes.retain(|process| !killed.contains(&process.group));
                 // A daemon that hops from pid to pid is only seen by its zombies, which are in its group.
                 kill_processes(&seen.processes, &seen.processes);
             }
@@ -321,16 +322,14 @@ impl Runtime<'_> {
         }
     }
 
-    /// SIGKILL to what is known without /proc: what guard has started, and its groups.
-    fn kill_known(&self) {
-        let checks = self.children.checks.iter().map(|check| check.pid);
+    /// SIGKILL to what is known without /proc: what guard has started, and its groups, which are returned.
+    fn kill_known(&self) -> Vec<Pid> {
         for started in self.children.started() {
             let _ = signals::send(started, Signal::KILL);
         }
-        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]);
-        for group in groups.chain(checks).chain(self.children.hook) {
-            let _ = signals::send_to_group(group, Signal::KILL);
-        }
+        let checks = self.children.checks.iter().map(|check| check.pid);
+        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]).chain(checks).chain(self.children.hook);
+        groups.filter(|&group| signals::send_to_group(group, Signal::KILL).is_ok()).collect()
     }
 }
 
