@@ -1,14 +1,15 @@
-//! Which guard a client finds, and whom it listens to.
+//! Which guard a client finds, and whose answers it believes.
 
 mod common;
 #[path = "common/operator.rs"]
 mod operator;
 
-use common::{Answer, begin, eventually, fixture, in_path, pid1, skipped};
+use common::{Answer, Guard, Setup, begin, eventually, fixture, in_path, pid1, skipped};
 use operator::{GUARD, alone, beside, beside_as, name};
+use std::io::Read;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn another_user_is_refused_and_told_so() {
@@ -160,15 +161,134 @@ fn a_squatter_on_the_name_is_no_guard() {
     answer.no("not ready: the app has not said yet that it is ready");
     let answer = beside_as(65533, &guard, &["ready", "--timeout", "500ms"]);
     assert_eq!(answer.code, 125, "another user's yes is not believed: {answer:?}");
-    // Nor does one speak for a guard that hangs.
+    // Another user cannot speak for a guard that hangs.
     guard.signal(libc::SIGSTOP);
     let answer = beside(&guard, &[GUARD, "ready", "--timeout", "500ms"]);
     assert_eq!(answer.code, 124, "{answer:?}");
     guard.signal(libc::SIGCONT);
-    // Root believes every user, but not what would change its terminal.
-    let answer = eventually("both", || {
-        let answer = beside(&guard, &[GUARD, "ready"]);
-        (answer.code == 125 && answer.err.contains("more than one guard")).then_some(answer)
-    });
-    assert!(!answer.err.contains('\u{1b}'), "{answer:?}");
+    // An answer of root's own hides it.
+    let answer = beside(&guard, &[GUARD, "ready"]);
+    answer.no("not ready: the app has not said yet that it is ready");
+}
+
+/// A process of another user that has bound one of the names of a guard's mount namespace.
+struct Stranger(Child);
+
+impl Stranger {
+    /// What it does with the questions: `silent`, or what it answers.
+    fn beside(guard: &Guard, user: u32, number: u32, what: &str) -> Option<Stranger> {
+        let script = "import os, socket, sys\n\
+            user, number, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n\
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+            inode = os.stat('/proc/self/ns/mnt').st_ino\n\
+            os.setuid(user)\n\
+            s.bind(b'\\0guard/%d/%s' % (inode, number.encode()))\n\
+            print('bound', flush=True)\n\
+            while what == 'silent': input()\n\
+            while True:\n\
+            \x20   _, who = s.recvfrom(100)\n\
+            \x20   try: s.sendto(what.replace('PID', str(os.getpid())).encode(), who)\n\
+            \x20   except OSError: pass\n";
+        let Some(python) = in_path("python3") else {
+            skipped("there is no python3");
+            return None;
+        };
+        let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
+        command.args(["--target", &guard.pid().to_string(), "--pid", "--mount", "--"]).arg(python);
+        command.args(["-c", script, &user.to_string(), &number.to_string(), what]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = common::spawn(&mut command);
+        let mut line = [0; 6];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut line).expect("it is bound");
+        Some(Stranger(child))
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0.id()).expect("a pid");
+        common::descendants(pid).into_iter().chain([pid]).for_each(|pid| common::send(pid, libc::SIGKILL));
+        let _ = self.0.wait();
+    }
+}
+
+/// How often each is asked: a queue has room for eleven.
+const OFTEN: usize = 20;
+
+fn pid1_as_root() -> Option<Setup> {
+    let setup = pid1().filter(|_| nix::unistd::geteuid().is_root());
+    if setup.is_none() {
+        skipped("only root can be another user");
+    }
+    setup
+}
+
+#[test]
+fn what_a_stranger_leaves_unread_changes_nothing() {
+    let Some(setup) = pid1_as_root() else { return };
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    guard.until_yes(&["ready"]);
+    let Some(_one) = Stranger::beside(&guard, 65534, 2, "silent") else { return };
+    let Some(_two) = Stranger::beside(&guard, 65533, 3, "silent") else { return };
+    for _ in 0..OFTEN {
+        guard.ask(&["ready"]).yes("ready");
+    }
+    guard.ask(&["restart"]).yes("restarted: run 2 is ready");
+}
+
+#[test]
+fn what_a_stranger_answers_changes_nothing_for_root() {
+    let Some(setup) = pid1_as_root() else { return };
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    guard.until_yes(&["ready"]);
+    let Some(_one) = Stranger::beside(&guard, 65534, 2, "yes PID app") else { return };
+    let Some(_two) = Stranger::beside(&guard, 65533, 3, "refused for no reason") else { return };
+    for _ in 0..OFTEN {
+        guard.ask(&["ready"]).yes("ready");
+        guard.ask(&["health"]).yes("alive");
+    }
+    assert_eq!(guard.ask(&["status"]).code, 0);
+    let answer = guard.ask(&["stop"]);
+    assert!(answer.code == 0 && answer.out.starts_with("stopped: "), "{answer:?}");
+}
+
+#[test]
+fn nor_where_root_asks_the_guard_of_another_user_that_is_pid_1() {
+    let Some(setup) = pid1_as_root() else { return };
+    let app = fixture().to_str().expect("UTF-8");
+    let setup = setup.program(app).options(["in", "setuid", "65534", "--", GUARD]);
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    guard.until_yes(&["ready"]);
+    let Some(_silent) = Stranger::beside(&guard, 65533, 2, "silent") else { return };
+    let Some(_answers) = Stranger::beside(&guard, 65533, 3, "yes PID app") else { return };
+    for _ in 0..OFTEN {
+        guard.ask(&["ready"]).yes("ready");
+    }
+    // Its own user needs no such rule.
+    let mut command = guard.client(&["health"]);
+    let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
+    let (entry, words) = words.split_at(words.len() - 2);
+    command = Command::new(command.get_program());
+    command.args(entry).args([app, "in", "setuid", "65534", "--"]).args(words);
+    Answer::of(begin(&mut command)).yes("alive");
+}
+
+#[test]
+fn nobody_speaks_for_a_guard_that_hangs() {
+    let Some(setup) = pid1_as_root() else { return };
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    guard.until_yes(&["ready"]);
+    let Some(_yes) = Stranger::beside(&guard, 65534, 2, "yes PID app") else { return };
+    let Some(_refuses) = Stranger::beside(&guard, 65534, 3, "refused for no reason") else { return };
+    guard.signal(libc::SIGSTOP);
+    for _ in 0..OFTEN {
+        let answer = guard.ask(&["ready", "--timeout", "50ms"]);
+        assert_eq!(answer.code, 124, "{answer:?}");
+    }
+    guard.signal(libc::SIGCONT);
+    guard.until_yes(&["ready"]);
 }

@@ -201,3 +201,77 @@ fn without_the_network_of_the_host_it_works_as_well() {
     let mut guard = inside.program(unshare).options(words).options([app, "notify", "READY=1", "serve"]).start();
     guard.event("ready");
 }
+
+/// A guard whose app, or what is below it, has another user than guard. `$OTHER WORDS` says something as user 65534.
+fn with_other_users(script: &str) -> Option<Guard> {
+    let Some(inside) = pid1().filter(|_| nix::unistd::geteuid().is_root()) else {
+        skipped("only root can be another user");
+        return None;
+    };
+    let other = format!("{} in setuid 65534 -- {}", fixture().display(), fixture().display());
+    let setup = inside.env("FIXTURE", fixture()).env("OTHER", other).env("GUARD_STOP_TIMEOUT", "2s");
+    let setup = setup.env("GUARD_READY", "notify").env("GUARD_WATCHDOG", "1h");
+    let mut guard = setup.env("GUARD_LOG", "debug").app(["sh", "-c", script]).start();
+    guard.event("spawn");
+    Some(guard)
+}
+
+fn refused(guard: &Guard, count: u32) {
+    let expected = format!(r#""refused":{count}"#);
+    eventually("those that are refused", || guard.ask(&["status", "--json"]).out.contains(&expected).then_some(()));
+}
+
+#[test]
+fn another_user_cannot_end_or_change_a_run() {
+    let script = "for text in WATCHDOG=trigger WATCHDOG_USEC=1 MAINPID=%; do $OTHER notify $text exit 0; done
+        $OTHER notify READY=1,STATUS=heard,WATCHDOG=1,EXTEND_TIMEOUT_USEC=1,RELOADING=1,READY=1 exit 0
+        exec $FIXTURE serve";
+    let Some(mut guard) = with_other_users(script) else { return };
+    guard.event("refused");
+    guard.event("ready");
+    guard.line("ready");
+    refused(&guard, 3);
+    assert!(guard.ask(&["status"]).out.contains("heard"));
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 143);
+    let events = guard.events();
+    assert_eq!(events.iter().filter(|event| event.name() == "refused").count(), 1, "said once a run");
+    assert!(!events.iter().any(|event| ["failing", "heir"].contains(&event.name())), "{}", guard.transcript());
+}
+
+#[test]
+fn root_and_the_main_process_s_user_may_change_a_run() {
+    for helper in ["$FIXTURE", "$OTHER"] {
+        // The main process drops to the other user's id as well.
+        let script = format!(
+            "(until grep -q '^Uid:.65534' /proc/$$/status; do :; done; {helper} notify WATCHDOG=trigger exit 0) &
+             exec $OTHER notify READY=1 default ABRT serve"
+        );
+        let Some(mut guard) = with_other_users(&script) else { return };
+        assert_eq!(guard.event("failing").get("cause"), Some("watchdog"), "{helper}");
+        assert_eq!(guard.event("exit").get("signal"), Some("SIGABRT"));
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn the_orphan_of_an_exec_session_becomes_no_main_process() {
+    let script = "exec $FIXTURE notify READY=1 env quit TERM 0 serve";
+    let Some(mut guard) = with_other_users(script) else { return };
+    let socket = guard.line_after("env NOTIFY_SOCKET=");
+    guard.line("ready");
+    let enter = |words: &[&str]| {
+        let mut command = std::process::Command::new(common::in_path("nsenter").expect("who has unshare has nsenter"));
+        command.args(["--target", &guard.pid().to_string(), "--pid", "--mount", "--"]).args(words);
+        common::Answer::of(common::begin(command.env_clear().env("NOTIFY_SOCKET", &socket)))
+    };
+    let orphan = enter(&["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"]).out.trim().to_owned();
+    let fixture = fixture().to_str().expect("UTF-8");
+    assert_eq!(enter(&[fixture, "notify", &format!("MAINPID={orphan}"), "exit", "0"]).code, 0);
+    refused(&guard, 1);
+    assert_eq!(guard.event("refused").get("run"), Some("1"));
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 0, "and nobody waits for the orphan");
+    assert!(!guard.events().iter().any(|event| event.name() == "main-process"), "{}", guard.transcript());
+}

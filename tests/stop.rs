@@ -7,6 +7,8 @@ mod common;
 use clock::between;
 use common::{Event, Guard, child, eventually, everywhere, fixture, pid1, skipped, status_field};
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 fn milliseconds(number: u64) -> Duration {
@@ -129,6 +131,34 @@ fn the_drain_file_exists_exactly_while_guard_drains() {
         guard.signal(libc::SIGWINCH);
         assert_eq!(guard.code(), 0);
         assert!(!file.exists());
+    }
+}
+
+/// The app may have put something else where the drain file is to be.
+#[test]
+fn the_drain_file_follows_no_link_and_waits_for_nobody() {
+    let kinds = ["link", "dangling link", "fifo", "socket", "file", "directory"];
+    for (setup, kind) in kinds.iter().flat_map(|kind| everywhere().into_iter().map(move |setup| (setup, *kind))) {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, other, new] = ["draining", "other", "new"].map(|name| directory.path().join(name));
+        fs::write(&other, "precious").unwrap();
+        let mut guard = setup.env("GUARD_DRAIN_FILE", &file).fixture("quit WINCH 0 serve").start();
+        guard.line("ready");
+        match kind {
+            "link" => symlink(&other, &file).unwrap(),
+            "dangling link" => symlink(&new, &file).unwrap(),
+            "fifo" => nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            "socket" => drop(UnixDatagram::bind(&file).unwrap()),
+            "file" => fs::write(&file, "").unwrap(),
+            _ => fs::create_dir(&file).unwrap(),
+        }
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(fs::symlink_metadata(&file).unwrap().is_file(), kind != "directory", "{kind}");
+        guard.signal(libc::SIGWINCH);
+        assert_eq!(guard.code(), 0, "{kind}");
+        assert_eq!(fs::symlink_metadata(&file).is_ok(), kind == "directory", "{kind}");
+        assert!(fs::read(&other).unwrap() == b"precious" && !new.exists(), "{kind}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{child, everywhere, pid1};
+use common::{child, everywhere, fixture, pid1};
 use std::fs;
 use std::path::PathBuf;
 
@@ -116,7 +116,32 @@ fn who_is_not_pid_1_has_no_word_before_it_runs() {
     assert_eq!(word.text(), "run 1 died of SIGSEGV\n");
 }
 
-/// Who asks in the container that guard runs in has no word in it.
+/// Below `docker run --init` the guard has the word though it is not PID 1, and a nested guard has not.
+#[test]
+fn the_word_is_the_first_guards_and_no_other_writes_over_it() {
+    for setup in everywhere() {
+        let word = Word::new();
+        // The app is a guard of its own, in the same container.
+        let inner = [env!("CARGO_BIN_EXE_guard"), "--termination-log"].map(Into::into);
+        let app = [fixture().as_os_str().to_owned(), "before-run".into(), "2".into(), "die".into(), "SEGV".into()];
+        let line = inner
+            .into_iter()
+            .chain([word.path().into(), "--log=debug".into(), "--max-restarts=1".into(), "--".into()])
+            .chain(app);
+        let setup =
+            setup.env("GUARD_TERMINATION_LOG", word.path()).env("GUARD_LOG", "debug").env("GUARD_RESTART", "never");
+        let mut guard = setup.app(line).start();
+        let skipped = guard.event("termination-log");
+        assert_eq!(skipped.get("msg"), Some("another guard writes it"), "{}", skipped.line);
+        assert_eq!(word.text(), "", "the first guard has said nothing yet, and emptied it");
+        guard.event("restart");
+        guard.signal(libc::SIGTERM);
+        guard.code();
+        assert!(word.text().contains("stopped by SIGTERM"), "{}", word.text());
+    }
+}
+
+/// The client of a container that guard runs in has no word in it.
 #[test]
 fn a_check_leaves_it_alone() {
     let word = Word::new();

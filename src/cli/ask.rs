@@ -1,31 +1,36 @@
 //! `guard ready`, `health`, `status`, `stop` and `restart`: ask the guard that runs, over its control socket, and wait for
-//! the outcome. Whoever else sits on such a socket is not believed.
+//! the outcome.
 
+mod choice;
 mod conversation;
 mod options;
 
 use crate::config::layers::ClientCommand;
 use crate::doors::wire::{self, Reply, Request};
-use crate::sys::Pid;
 use crate::sys::clock::Deadline;
 use crate::sys::process;
 use crate::sys::socket::{Address, wait_readable};
 use anyhow::{Context, bail, ensure};
-use conversation::{Conversation, Heard, PAUSE};
+use choice::choose;
+use conversation::Conversation;
 use options::Options;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// What guard exits with if no answer came in time.
 pub const NO_ANSWER: u8 = 124;
 
-/// How long an answer may take that guard has at hand, and how much longer than guard itself said one that it has not.
+/// How long an answer may take that guard has at hand. One that guard has not may take so much longer than guard itself said.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long others may take when one guard has said that it is there, and a guard that has just begun to be there.
+/// How long other guards may take after the first answer, and a guard that has just begun until it has its socket.
 const GRACE: Duration = Duration::from_millis(200);
+
+/// How long a client waits before it tries again: where guard has no room for one more request, and where it has no socket yet.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What to print, and what to exit with.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,18 +68,29 @@ fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::
         )
     };
     ensure!(!names.is_empty(), nobody());
-    let conversation = Conversation::open().context("cannot open a socket")?;
-    let addresses: Vec<Address> = names.iter().flat_map(|name| Address::abstract_name(name.as_bytes())).collect();
-    let guard = match (&addresses[..], options.pid) {
-        ([only], None) => Some(*only),
-        _ => choose(&conversation, &addresses, options)?,
+    let addresses = names.iter().flat_map(|name| Address::abstract_name(name.as_bytes()));
+    let mut conversations: Vec<Conversation> =
+        addresses.filter_map(|address| open(&address).transpose()).collect::<io::Result<_>>().context("cannot ask")?;
+    let guard = match (conversations.len(), options.pid) {
+        (1, None) => conversations.pop(),
+        _ => choose(conversations, options.pid, options.timeout)?,
     };
     let Some(guard) = guard else { bail!(nobody()) };
-    ask(&conversation, &guard, request, options.timeout).map_err(|error| match error.downcast_ref::<std::io::Error>() {
+    ask(&guard, request, options.timeout).map_err(|error| match error.downcast_ref::<io::Error>() {
         Some(error) if error.kind() == ErrorKind::ConnectionRefused => anyhow::Error::msg(nobody()),
         Some(_) => error.context("cannot ask the guard that runs"),
         None => error,
     })
+}
+
+/// `None` if nobody listens there.
+fn open(address: &Address) -> io::Result<Option<Conversation>> {
+    match Conversation::with(address) {
+        Ok(conversation) => Ok(Some(conversation)),
+        // PermissionDenied: it is connected to somebody, which guard's own never is.
+        Err(error) if [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind()) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The control sockets of a mount namespace. A guard that is just beginning has none yet, so it is looked for again.
@@ -100,75 +116,30 @@ fn names_in(table: &[u8], mount_namespace: u64) -> Vec<String> {
     (1..=wire::NAMES).map(|number| wire::name(mount_namespace, number)).filter(is_there).collect()
 }
 
-/// A guard that has answered.
-struct Found {
-    address: Address,
-    pid: Pid,
-    trusted: bool,
-    app: String,
-}
-
-/// Asks all who they are and picks the one that is there, or that is meant; `None` if nobody listens at all.
-fn choose(conversation: &Conversation, all: &[Address], options: &Options) -> anyhow::Result<Option<Address>> {
-    let mut deadline = Deadline::after(options.timeout.unwrap_or(PATIENCE));
-    let asked = all.iter().filter(|address| conversation.send(Request::Ping, address, deadline).is_ok()).count();
-    if asked == 0 {
-        return Ok(None);
-    }
-    let (mut found, mut refusal) = (Vec::new(), None);
-    while found.len() + usize::from(refusal.is_some()) < asked {
-        let Heard::Reply { address, pid, trusted, reply } = conversation.listen(deadline, None)? else { break };
-        if !all.contains(&address) {
-            continue;
-        }
-        match reply {
-            Reply::Yes(_) if options.pid == Some(pid) => return Ok(Some(address)),
-            Reply::Yes(text) => {
-                let app = text.split_once(' ').map_or(String::new(), |(_, app)| app.replace('\n', " "));
-                found.push(Found { address, pid, trusted, app });
-                if options.pid.is_none() && trusted {
-                    deadline = deadline.sooner(Deadline::after(GRACE));
-                }
-            }
-            Reply::Refused(text) => refusal = Some(text),
-            Reply::No(_) | Reply::Wait(..) | Reply::Text(_) => {}
-        }
-    }
-    let silent = found.len() + usize::from(refusal.is_some()) < asked;
-    match (&found[..], options.pid, refusal) {
-        // Another user could speak for a guard that hangs.
-        ([only], None, _) if only.trusted || !silent => Ok(Some(only.address)),
-        ([_], None, _) => Err(NoAnswer(format!("guard has not answered in time; there is{}", list(&found))).into()),
-        ([], _, Some(refusal)) => bail!(refusal),
-        ([], _, None) => Err(NoAnswer("no guard has answered in time".to_owned()).into()),
-        (_, Some(pid), _) if silent => {
-            Err(NoAnswer(format!("no guard of pid {pid} has answered in time; there is{}", list(&found))).into())
-        }
-        (_, Some(pid), _) => bail!("no guard here has pid {pid}; there is{}", list(&found)),
-        (_, None, _) => bail!("more than one guard is running here; say which:{}", list(&found)),
-    }
-}
-
-fn list(found: &[Found]) -> String {
-    found.iter().map(|guard| format!("\n  --pid {}  {}", guard.pid, guard.app)).collect()
-}
-
-/// Asks one guard, and waits as long as it says itself unless `timeout` says otherwise.
-fn ask(
-    conversation: &Conversation,
-    guard: &Address,
-    request: Request,
-    timeout: Option<Duration>,
-) -> anyhow::Result<Answer> {
+/// Asks one guard, and waits as long as guard itself says, unless `timeout` says otherwise.
+fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> anyhow::Result<Answer> {
     let mut deadline = Deadline::after(timeout.unwrap_or(PATIENCE));
-    conversation.send(request, guard, deadline)?;
+    // A request that could not be sent in time will not be answered in time.
+    while !guard.ask(request)? && !deadline.left().is_zero() {
+        wait_readable(&[], PAUSE.min(deadline.left()))?;
+    }
     let mut process = None;
     loop {
-        let (pid, reply) = match conversation.listen(deadline, process.as_ref())? {
-            Heard::Reply { address, pid, reply, .. } if address == *guard => (pid, reply),
-            Heard::Reply { .. } => continue,
-            Heard::Nothing => return Err(NoAnswer("guard has not answered in time".to_owned()).into()),
-            Heard::End => return Err(NoAnswer("guard has ended without an answer".to_owned()).into()),
+        let answer = match guard.answer() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
+            answer => Some(answer?),
+        };
+        let Some(conversation::Answer { pid, reply, .. }) = answer else {
+            if deadline.left().is_zero() {
+                return Err(NoAnswer("guard has not answered in time".to_owned()).into());
+            }
+            if process.as_ref().is_some_and(has_ended) && !is_readable(guard)? {
+                return Err(NoAnswer("guard has ended without an answer".to_owned()).into());
+            }
+            let descriptors: Vec<_> = [guard.as_fd()].into_iter().chain(process.as_ref().map(AsFd::as_fd)).collect();
+            wait_readable(&descriptors, deadline.left())?;
+            continue;
         };
         match reply {
             Reply::Yes(text) | Reply::Text(text) => return Ok(Answer { text: line(text), code: 0 }),
@@ -183,6 +154,15 @@ fn ask(
             }
         }
     }
+}
+
+fn is_readable(guard: &Conversation) -> io::Result<bool> {
+    wait_readable(&[guard.as_fd()], Duration::ZERO)
+}
+
+/// What a descriptor of [`process::watch_process`] tells.
+fn has_ended(process: &OwnedFd) -> bool {
+    wait_readable(&[process.as_fd()], Duration::ZERO).unwrap_or(true)
 }
 
 fn line(mut text: String) -> String {

@@ -1,20 +1,22 @@
-//! The control socket: `guard ready`, `guard status`, `guard stop` and their kind ask here. It needs no port, no file and
-//! no writable disk; who asks is known by the kernel's word.
+//! The control socket, on which `guard ready`, `guard status`, `guard stop` and the like ask. It needs no port, no file and no
+//! writable disk. The kernel vouches for each client's pid and user.
 
-use super::wire::{self, Reply, Request};
-use super::{Door, Message, Taken, is_lasting};
+use super::queue::{Next, Queue};
+use super::wire::{self, Reply, Request, is_trusted};
+use super::{Door, Message, Received};
+use crate::sys::rights::Receiver;
 use crate::sys::socket::{Address, Datagram, DatagramSocket};
-use crate::sys::{Pid, process};
+use crate::sys::{Errno, Pid, process};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A request is no longer, in bytes.
 const LONGEST_REQUEST: usize = 64;
 
-/// Requests taken per wake-up.
+/// Requests received per wake-up.
 const AT_ONCE: usize = 16;
 
-/// Who asked.
+/// The process that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub pid: Pid,
@@ -22,7 +24,7 @@ pub struct Client {
 }
 
 /// guard's end.
-pub struct Control(DatagramSocket);
+pub struct Control(Queue);
 
 impl Control {
     /// Takes the first name of its mount namespace that is free; an error if [`wire::NAMES`] are taken. Without a /proc the
@@ -38,7 +40,10 @@ impl Control {
             let address = Address::abstract_name(wire::name(mount_namespace, number).as_bytes())?;
             match DatagramSocket::bind(&address) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < wire::NAMES => number += 1,
-                result => return result.map(Control),
+                result => {
+                    let socket = result?.refuse_descriptors();
+                    return Ok(Control(Queue::new(socket, LONGEST_REQUEST)));
+                }
             }
         }
     }
@@ -49,20 +54,20 @@ impl Control {
     }
 
     fn send(&self, to: &Address, reply: &Reply) {
-        let _ = self.0.send(reply.to_text().as_bytes(), to);
+        let _ = self.0.socket.send(reply.to_text().as_bytes(), to);
     }
 
-    /// The message of a datagram. What guard does not know and who may not ask is answered here.
-    fn hear(&self, datagram: &Datagram) -> Option<Message> {
+    /// The message of a datagram. Requests that guard does not know, and clients that may not ask, get their answer here.
+    fn read(&self, datagram: &Datagram) -> Option<Message> {
         let (Some(address), Some(sender)) = (datagram.sender, datagram.credentials) else {
             return Some(Message::Refused);
         };
-        // From another PID namespace: a neighbour in the same network namespace, whom it does not concern.
+        // From another PID namespace: a neighbour in the same network namespace, which this guard does not concern.
         if sender.pid == 0 {
             return Some(Message::Refused);
         }
         let own = process::effective_uid();
-        if !may_ask(sender.uid, own) {
+        if !is_trusted(sender.uid, own) {
             self.send(&address, &Reply::Refused(format!("only root or uid {own} may ask this guard")));
             return Some(Message::Refused);
         }
@@ -74,35 +79,44 @@ impl Control {
     }
 }
 
-/// Root, or the user that guard acts as.
-fn may_ask(uid: u32, own: u32) -> bool {
-    uid == 0 || uid == own
-}
-
 impl Door for Control {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    fn take(&mut self) -> Taken {
-        let mut taken = Taken::default();
+    fn receive(&mut self) -> Received {
+        let mut received = Received::default();
         for _ in 0..AT_ONCE {
-            match self.0.receive(LONGEST_REQUEST) {
-                Ok(datagram) => taken.messages.extend(self.hear(&datagram)),
-                Err(error) => {
-                    taken.closed = is_lasting(&error);
+            match self.0.next() {
+                Next::Datagram(datagram) => received.messages.extend(self.read(&datagram)),
+                Next::WithDescriptors(datagram) => {
+                    received.messages.extend(datagram.and_then(|datagram| self.read(&datagram)));
+                    received.descriptors = true;
+                    break;
+                }
+                Next::Nothing => break,
+                Next::Closed => {
+                    received.closed = true;
                     break;
                 }
             }
         }
-        taken
+        received
+    }
+
+    fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
+        self.0.receive_in_copy()
+    }
+
+    fn received(&mut self, surely: bool) {
+        self.0.received(surely);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket;
+    use crate::sys::socket::{self, Head};
     use std::time::Duration;
 
     /// A namespace that nobody has: inodes of the kernel's are above 0xefff0000.
@@ -111,12 +125,18 @@ mod tests {
     }
 
     fn client(control: &Control) -> (DatagramSocket, Address) {
-        let name = control.0.name().expect("a name");
+        let name = control.0.socket.name().expect("a name");
         (DatagramSocket::bind_anew().expect("a socket"), Address::abstract_name(&name).expect("an address"))
     }
 
+    fn next(client: &DatagramSocket) -> Option<Datagram> {
+        let Ok(Head::Datagram(datagram)) = client.peek(1024) else { return None };
+        client.discard();
+        Some(datagram)
+    }
+
     fn reply(client: &DatagramSocket) -> Option<Reply> {
-        client.receive(1024).ok().and_then(|datagram| Reply::parse(&datagram.bytes))
+        next(client).and_then(|datagram| Reply::parse(&datagram.bytes))
     }
 
     #[test]
@@ -124,9 +144,9 @@ mod tests {
         let mut control = Control::open_for(namespace(1)).expect("a socket");
         let (client, guard) = client(&control);
         client.send(b"guard 1 status", &guard).expect("a receiver");
-        let taken = control.take();
-        assert!(!taken.closed);
-        let [Message::Request(Request::Status, asker)] = &taken.messages[..] else { panic!("{taken:?}") };
+        let received = control.receive();
+        assert!(!received.closed);
+        let [Message::Request(Request::Status, asker)] = &received.messages[..] else { panic!("{received:?}") };
         assert_eq!(asker.pid, process::id());
         control.answer(asker, &Reply::Text("fine\n".to_owned()));
         assert_eq!(reply(&client), Some(Reply::Text("fine\n".to_owned())));
@@ -140,15 +160,13 @@ mod tests {
         let (client, guard) = client(&control);
         for bytes in [&b"guard 1 dance"[..], b"guard 9 ready", b"", b"\xff"] {
             client.send(bytes, &guard).expect("a receiver");
-            assert!(control.take().messages.is_empty());
+            assert!(control.receive().messages.is_empty());
             assert_eq!(reply(&client), Some(Reply::No("unknown request".to_owned())));
         }
     }
 
     #[test]
     fn strangers_are_refused_and_counted() {
-        assert!(may_ask(0, 1000) && may_ask(1000, 1000));
-        assert!(!may_ask(1000, 0) && !may_ask(1001, 1000));
         let control = Control::open_for(namespace(3)).expect("a socket");
         let (client, _) = client(&control);
         let sender = Address::abstract_name(&client.name().expect("a name")).ok();
@@ -156,18 +174,17 @@ mod tests {
             bytes: b"guard 1 stop".to_vec(),
             sender,
             credentials: Some(socket::Credentials { pid, uid }),
-            descriptors: Vec::new(),
             truncated: false,
         };
         let own = process::effective_uid();
-        assert_eq!(control.hear(&from(7, own + 1)), Some(Message::Refused));
+        assert_eq!(control.read(&from(7, own + 1)), Some(Message::Refused));
         assert_eq!(reply(&client), Some(Reply::Refused(format!("only root or uid {own} may ask this guard"))));
-        assert_eq!(control.hear(&from(0, 0)), Some(Message::Refused));
-        assert_eq!(control.hear(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
-        assert_eq!(control.hear(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
+        assert_eq!(control.read(&from(0, 0)), Some(Message::Refused));
+        assert_eq!(control.read(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
+        assert_eq!(control.read(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
         assert!(
             !socket::wait_readable(&[client.as_fd()], Duration::ZERO).expect("a wait"),
-            "whom it does not concern gets no answer"
+            "a stranger gets no answer"
         );
     }
 
@@ -179,18 +196,18 @@ mod tests {
         while sent < 40 && client.send(b"guard 1 ping", &guard).is_ok() {
             sent += 1;
         }
-        let mut taken = Vec::new();
-        while taken.last() != Some(&0) {
-            taken.push(control.take().messages.len());
+        let mut counts = Vec::new();
+        while counts.last() != Some(&0) {
+            counts.push(control.receive().messages.len());
         }
-        assert_eq!(taken.iter().sum::<usize>(), sent);
-        assert!(taken.iter().all(|&count| count <= AT_ONCE), "{taken:?}");
+        assert_eq!(counts.iter().sum::<usize>(), sent);
+        assert!(counts.iter().all(|&count| count <= AT_ONCE), "{counts:?}");
     }
 
     #[test]
     fn names_are_taken_in_turn() {
         let all: Vec<Control> = (0..wire::NAMES).map_while(|_| Control::open_for(namespace(5)).ok()).collect();
-        let names = all.iter().map(|control| control.0.name().expect("a name"));
+        let names = all.iter().map(|control| control.0.socket.name().expect("a name"));
         let expected = (1..=wire::NAMES).map(|number| wire::name(namespace(5), number).into_bytes());
         assert!(names.eq(expected));
         assert!(Control::open_for(namespace(5)).is_err());

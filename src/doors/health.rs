@@ -1,15 +1,15 @@
-//! What a health check says on its stdout and stderr: the beginning is kept for the log, the rest is read all the same,
-//! lest the check waits for a reader.
+//! What a health check prints: guard keeps the beginning for the log, and reads the rest too, so that no check waits for a
+//! reader.
 
-use super::{Door, Taken, read_some};
-use crate::sys::socket;
+use super::{Door, Received};
+use crate::sys::{Errno, socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// 16 KiB per wake-up.
 const READS: usize = 4;
 
-/// What is kept, in bytes.
+/// How much guard keeps, in bytes.
 const LONGEST: usize = 300;
 
 /// The output of one check.
@@ -25,7 +25,7 @@ impl Health {
         Ok((Health { reader, text: Vec::new() }, writer))
     }
 
-    /// What it has said, without white space around.
+    /// The beginning of the output, without white space around.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.text).trim().to_owned()
     }
@@ -36,13 +36,23 @@ impl Door for Health {
         self.reader.as_fd()
     }
 
-    fn take(&mut self) -> Taken {
-        let text = &mut self.text;
-        let closed = read_some(|buffer| nix::unistd::read(&self.reader, buffer), READS, &mut |bytes| {
-            let room = LONGEST - text.len();
-            text.extend(&bytes[..bytes.len().min(room)]);
-        });
-        Taken { closed, ..Taken::default() }
+    fn receive(&mut self) -> Received {
+        let mut closed = false;
+        let mut buffer = [0; 4096];
+        for _ in 0..READS {
+            match nix::unistd::read(&self.reader, &mut buffer) {
+                Ok(0) => closed = true,
+                Ok(count) => {
+                    let room = LONGEST - self.text.len();
+                    self.text.extend(&buffer[..count.min(room)]);
+                    continue;
+                }
+                Err(Errno::EINTR) => continue,
+                Err(error) => closed = error != Errno::EAGAIN,
+            }
+            break;
+        }
+        Received { closed, ..Received::default() }
     }
 }
 
@@ -56,13 +66,13 @@ mod tests {
     fn the_beginning_is_kept() {
         let (mut health, writer) = Health::open().expect("a pipe");
         let mut writer = File::from(writer);
-        assert!(!health.take().closed, "nothing was said yet");
+        assert!(!health.receive().closed, "nothing was said yet");
         writer.write_all(b"\n curl: (7) failed\nto connect \xff").expect("a reader");
         writer.write_all(&[b' '; 20_000]).expect("room");
-        assert!(!health.take().closed);
+        assert!(!health.receive().closed);
         writer.write_all("x".repeat(40_000).as_bytes()).expect("a reader that goes on");
         drop(writer);
-        let wakeups = (1..100).find(|_| health.take().closed).expect("an end");
+        let wakeups = (1..100).find(|_| health.receive().closed).expect("an end");
         assert!(wakeups >= 3, "16 KiB at once, not more: {wakeups}");
         assert_eq!(health.text(), "curl: (7) failed\nto connect \u{fffd}");
         assert_eq!(health.text.len(), LONGEST);

@@ -1,42 +1,56 @@
 //! The doors: where the app and the operator talk with guard. A door turns bytes into messages and answers into bytes; it
 //! neither spawns nor kills.
 //!
-//! No door can stop guard: each never waits, takes a bounded amount per wake-up and keeps a bounded amount of it, and is
-//! closed on error.
+//! No door can stop guard: none waits, each receives a bounded amount per wake-up and keeps a bounded amount of it, and each
+//! is closed on error.
 
 pub mod control;
 pub mod health;
 pub mod node_ipc;
 pub mod notify;
+mod queue;
 pub mod wire;
 
 use crate::supervisor::{Event, RunId};
-use crate::sys::Pid;
+use crate::sys::rights::Receiver;
+use crate::sys::socket::Credentials;
+use crate::sys::{Errno, Pid};
 use control::Client;
-use nix::errno::Errno;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 use wire::Request;
 
 /// Something that is polled for reading.
+///
+/// Where [`Received::descriptors`] says so, the door's owner handles the messages, calls [`Door::receive_in_copy`], and polls
+/// for the copy's report instead of the door. After the report it calls [`Door::received`], and then [`Door::receive`] again.
 pub trait Door {
     /// What to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
 
-    /// Takes what has come, within the door's bound: what is left wakes guard again.
-    fn take(&mut self) -> Taken;
+    /// Receives what has come, within the door's bound: what is left wakes guard again.
+    fn receive(&mut self) -> Received;
+
+    /// Has a copy of guard receive the message that came with descriptors, and close those.
+    fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
+        Err(Errno::ENOTSUP)
+    }
+
+    /// The copy has received the message; or, not `surely`, it has ended and nobody knows.
+    fn received(&mut self, _surely: bool) {}
 }
 
-/// What a door has taken.
+/// What a door has received.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct Received {
     /// In the order in which they came.
     pub messages: Vec<Message>,
     /// Nothing more can come, and the door is to be dropped.
     pub closed: bool,
-    /// Descriptors whose closing tells their sender that all up to there was handled (BARRIER, `sd_notify(3)`). So this is
-    /// to be dropped when the messages have been.
-    pub barriers: Vec<OwnedFd>,
+    /// The last message came with descriptors, which are still in the queue. They are closed when all up to there was
+    /// handled: their sender may wait for that (BARRIER, `sd_notify(3)`).
+    pub descriptors: bool,
 }
 
 /// What somebody said.
@@ -48,33 +62,30 @@ pub enum Message {
     Status(RunId, String),
     /// A run reads its configuration again.
     Reloading(RunId),
-    /// A run's main process is to be another one.
-    MainPid(RunId, Pid),
-    /// A process says that it begins to end, which is news of its run if it is the main one.
-    Stopping(RunId, Pid),
-    /// What was too long to be heard.
+    /// What not everybody may say, and its sender.
+    Restricted(RunId, Credentials, Restricted),
+    /// What was too long to be read.
     TooLong(RunId),
-    /// Somebody who may not.
+    /// From somebody who may not speak here.
     Refused,
     /// The operator wants to know or to have something.
     Request(Request, Client),
 }
 
+/// What ends or changes a run (`sd_notify(3)`).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Restricted {
+    /// The sender begins to end (STOPPING).
+    Stopping,
+    /// The run's main process is to be this one.
+    MainPid(Pid),
+    /// A new watchdog period (WATCHDOG_USEC).
+    WatchdogPeriod(Duration),
+    /// WATCHDOG=trigger.
+    WatchdogTrigger,
+}
+
 /// Whether an error of a socket says more than that nothing is there.
 fn is_lasting(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Reads what is there, in so many reads of 4 KiB at most; `true` at the end, and on an error.
-fn read_some(mut read: impl FnMut(&mut [u8]) -> nix::Result<usize>, reads: usize, each: &mut dyn FnMut(&[u8])) -> bool {
-    let mut buffer = [0; 4096];
-    for _ in 0..reads {
-        match read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(count) => each(&buffer[..count]),
-            Err(Errno::EINTR) => {}
-            Err(error) => return error != Errno::EAGAIN,
-        }
-    }
-    false
 }

@@ -1,53 +1,57 @@
 //! guard's end of Node's IPC channel: a stream with one JSON value a line, in both directions.
 //!
-//! It is read always, since a full one would keep a finished app from exiting. Nothing but whole lines goes out, for a
-//! piece of one would crash the app. Descriptors that the app sends along are closed.
+//! guard reads it always, since a full channel would keep a finished app from exiting. guard writes whole lines only, since a
+//! piece of one would crash the app. guard closes the descriptors that the app sends (`process.send(message, handle)`).
 
-use super::{Door, Message, Taken, read_some};
+use super::{Door, Message, Received};
 use crate::supervisor::{Event, RunId};
-use crate::sys::socket;
+use crate::sys::Errno;
+use crate::sys::rights::Receiver;
+use crate::sys::socket::{Piece, Stream};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// 64 KiB per wake-up.
 const READS: usize = 16;
 
-/// What is kept of a line, in bytes. The only one that matters is far shorter.
+/// How much guard keeps of a line, in bytes. The only line that matters is far shorter.
 const LONGEST_LINE: usize = 64;
 
 /// What guard says to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum AppMessage {
     /// A drain has begun.
     Drain,
-    /// What the stop signal would say.
+    /// The same as the stop signal.
     Shutdown,
 }
 
 /// The channel of one run.
 pub struct NodeIpc {
     run: RunId,
-    stream: OwnedFd,
+    stream: Stream,
     line: Line,
+    /// Bytes that came with descriptors: guard has handled them, and they are still at the head of the stream.
+    handled: Vec<u8>,
 }
 
 impl NodeIpc {
     /// A channel, and the end of it that is the app's (NODE_CHANNEL_FD).
     pub fn open(run: RunId) -> io::Result<(NodeIpc, OwnedFd)> {
-        let (stream, of_the_app) = socket::channel()?;
-        Ok((NodeIpc { run, stream, line: Line::default() }, of_the_app))
+        let (stream, of_the_app) = Stream::open()?;
+        Ok((NodeIpc { run, stream, line: Line::default(), handled: Vec::new() }, of_the_app))
     }
 
     /// Says it, unless the channel is full or closed: `false` if the app will not hear of it.
-    pub fn send(&mut self, word: Word) -> bool {
-        let line: &[u8] = match word {
-            Word::Drain => b"\"drain\"\n",
-            Word::Shutdown => b"\"shutdown\"\n",
+    pub fn send(&mut self, message: AppMessage) -> bool {
+        let line: &[u8] = match message {
+            AppMessage::Drain => b"\"drain\"\n",
+            AppMessage::Shutdown => b"\"shutdown\"\n",
         };
-        match socket::send(&self.stream, line) {
+        match self.stream.send(line) {
             Ok(count) if count < line.len() => {
-                // What would follow could not be told from the rest of this line. The next take sees the end.
-                socket::end(&self.stream);
+                // The app would take what follows for the rest of this line. The next read finds the end.
+                self.stream.end();
                 false
             }
             result => result.is_ok(),
@@ -60,12 +64,47 @@ impl Door for NodeIpc {
         self.stream.as_fd()
     }
 
-    fn take(&mut self) -> Taken {
-        let mut ready = false;
-        let closed =
-            read_some(|buffer| socket::read(&self.stream, buffer), READS, &mut |bytes| ready |= self.line.read(bytes));
-        let messages = ready.then_some(Message::Event(Event::SaidReady(self.run)));
-        Taken { messages: messages.into_iter().collect(), closed, ..Taken::default() }
+    fn receive(&mut self) -> Received {
+        let (mut received, mut ready) = (Received::default(), false);
+        for _ in 0..READS {
+            match self.stream.peek() {
+                Ok(Piece::Bytes(bytes)) => {
+                    ready |= self.line.read(&bytes);
+                    if self.stream.discard(bytes.len()).is_err() {
+                        received.closed = true;
+                        break;
+                    }
+                    continue;
+                }
+                Ok(Piece::WithDescriptors(bytes)) => {
+                    received.descriptors = true;
+                    if self.handled.is_empty() {
+                        ready |= self.line.read(&bytes);
+                        self.handled = bytes;
+                    }
+                }
+                Ok(Piece::End) => received.closed = true,
+                Err(Errno::EINTR) => continue,
+                Err(error) => received.closed = error != Errno::EAGAIN,
+            }
+            break;
+        }
+        received.messages.extend(ready.then_some(Message::Event(Event::SaidReady(self.run))));
+        received
+    }
+
+    fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
+        self.stream.receive_in_copy(self.handled.len())
+    }
+
+    fn received(&mut self, surely: bool) {
+        let is_there = || match self.stream.peek() {
+            Ok(Piece::WithDescriptors(bytes)) => bytes.starts_with(&self.handled),
+            Ok(Piece::Bytes(_) | Piece::End) | Err(_) => false,
+        };
+        if surely || !is_there() {
+            self.handled.clear();
+        }
     }
 }
 
@@ -105,8 +144,8 @@ mod tests {
         (door, File::from(of_the_app))
     }
 
-    fn is_ready(taken: &Taken) -> bool {
-        taken.messages == [Message::Event(Event::SaidReady(RUN))]
+    fn is_ready(received: &Received) -> bool {
+        received.messages == [Message::Event(Event::SaidReady(RUN))]
     }
 
     #[test]
@@ -124,10 +163,10 @@ mod tests {
         ] {
             let (mut door, mut app) = channel();
             app.write_all(text.as_bytes()).expect("room");
-            let taken = door.take();
-            assert!(!taken.closed, "{text:?}");
-            assert_eq!(is_ready(&taken), expected, "{text:?}");
-            assert_eq!(taken.messages.len(), usize::from(expected), "{text:?}");
+            let received = door.receive();
+            assert!(!received.closed, "{text:?}");
+            assert_eq!(is_ready(&received), expected, "{text:?}");
+            assert_eq!(received.messages.len(), usize::from(expected), "{text:?}");
         }
     }
 
@@ -136,12 +175,12 @@ mod tests {
         let (mut door, mut app) = channel();
         for piece in ["\"re", "ad", "y\""] {
             app.write_all(piece.as_bytes()).expect("room");
-            assert!(door.take().messages.is_empty());
+            assert!(door.receive().messages.is_empty());
         }
         app.write_all(b"\n\"rea").expect("room");
-        assert!(is_ready(&door.take()));
+        assert!(is_ready(&door.receive()));
         app.write_all(b"dy\"\n").expect("room");
-        assert!(is_ready(&door.take()));
+        assert!(is_ready(&door.receive()));
     }
 
     #[test]
@@ -166,7 +205,7 @@ mod tests {
         assert!(filled > 100_000, "{filled} bytes fill it");
         let mut wakeups = 0;
         drop(app);
-        while !door.take().closed {
+        while !door.receive().closed {
             wakeups += 1;
         }
         assert_eq!(wakeups, filled / 65_536, "{filled}");
@@ -175,20 +214,20 @@ mod tests {
     #[test]
     fn words_are_lines_and_their_own_end_is_seen() {
         let (mut door, mut app) = channel();
-        assert!(door.send(Word::Drain) && door.send(Word::Shutdown));
+        assert!(door.send(AppMessage::Drain) && door.send(AppMessage::Shutdown));
         let mut said = [0; 19];
         app.read_exact(&mut said).expect("two lines");
         assert_eq!(&said, b"\"drain\"\n\"shutdown\"\n");
         drop(app);
-        assert!(!door.send(Word::Drain), "nobody hears it");
-        assert!(door.take().closed);
+        assert!(!door.send(AppMessage::Drain), "nobody hears it");
+        assert!(door.receive().closed);
     }
 
     #[test]
     fn a_full_channel_takes_whole_lines_or_none() {
         let (mut door, mut app) = channel();
-        let lines = (0..).take_while(|_| door.send(Word::Shutdown)).count();
-        assert!(!door.take().closed, "still open");
+        let lines = (0..).take_while(|_| door.send(AppMessage::Shutdown)).count();
+        assert!(!door.receive().closed, "still open");
         drop(door);
         let mut said = String::new();
         app.read_to_string(&mut said).expect("text");

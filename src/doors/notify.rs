@@ -1,10 +1,12 @@
-//! A run's notify socket (`sd_notify(3)`), which is its alone and closes with it: so it is the socket that says whose word
-//! it is. Every user of guard's PID namespace may speak, since apps change theirs; nobody else may.
+//! A run's notify socket (`sd_notify(3)`). Each run has its own, which closes with the run, so the socket tells of which run a
+//! message is. Every user of guard's PID namespace may speak, since apps change theirs; nobody else may.
 
-use super::{Door, Message, Taken, is_lasting};
+use super::queue::{Next, Queue};
+use super::{Door, Message, Received, Restricted};
 use crate::supervisor::{Event, RunId};
-use crate::sys::Pid;
-use crate::sys::socket::{Datagram, DatagramSocket};
+use crate::sys::rights::Receiver;
+use crate::sys::socket::{Credentials, Datagram, DatagramSocket};
+use crate::sys::{Errno, Pid};
 use crate::text::cut;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,88 +15,107 @@ use std::time::Duration;
 /// A datagram is no longer, in bytes: systemd takes as much (PIPE_BUF).
 pub const LONGEST: usize = 4096;
 
-/// Datagrams taken per wake-up.
+/// Datagrams received per wake-up.
 const AT_ONCE: usize = 16;
 
 /// Datagrams read when the run has ended. A queue has 10, under systemd 512 (net.unix.max_dgram_qlen, `unix(7)`).
 const REST: usize = 1024;
 
-/// What is kept of a STATUS, in bytes.
+/// How much of a STATUS guard keeps, in bytes.
 const LONGEST_STATUS: usize = 400;
 
 /// The socket of one run.
 pub struct Notify {
     run: RunId,
-    socket: DatagramSocket,
+    queue: Queue,
 }
 
 impl Notify {
     /// A socket whose name no other has.
     pub fn open(run: RunId) -> io::Result<Notify> {
-        Ok(Notify { run, socket: DatagramSocket::bind_anew()? })
+        Ok(Notify { run, queue: Queue::new(DatagramSocket::bind_anew()?, LONGEST) })
     }
 
     /// What NOTIFY_SOCKET is to say: `@` and an abstract name.
     pub fn name(&self) -> io::Result<String> {
-        Ok(format!("@{}", String::from_utf8_lossy(&self.socket.name()?)))
+        Ok(format!("@{}", String::from_utf8_lossy(&self.queue.socket.name()?)))
     }
 
-    /// Whether there is something to take.
+    /// Whether there is something to receive.
     pub fn has_something(&self) -> bool {
-        self.socket.has_something()
+        self.queue.socket.has_something()
     }
 
-    /// Takes all that is left of what the run has said, when it has ended.
-    pub fn take_rest(&mut self) -> Taken {
-        self.take_up_to(REST)
+    /// All that the run has said before its main process ended. Datagrams that are behind one with descriptors stay in the
+    /// queue, and are not handled again.
+    pub fn receive_rest(&mut self) -> Received {
+        let mut received = Received { descriptors: true, ..Received::default() };
+        if !self.queue.has_copy() {
+            received = self.receive_up_to(REST);
+        }
+        if received.descriptors {
+            let ahead = self.queue.look_ahead(REST);
+            ahead.into_iter().for_each(|datagram| self.read(&datagram, &mut received.messages));
+        }
+        received
     }
 
-    fn take_up_to(&self, datagrams: usize) -> Taken {
-        let mut taken = Taken::default();
+    fn receive_up_to(&mut self, datagrams: usize) -> Received {
+        let mut received = Received::default();
         for _ in 0..datagrams {
-            match self.socket.receive(LONGEST) {
-                Ok(datagram) => self.hear(datagram, &mut taken),
-                Err(error) => {
-                    taken.closed = is_lasting(&error);
+            match self.queue.next() {
+                Next::Datagram(datagram) => self.read(&datagram, &mut received.messages),
+                Next::WithDescriptors(datagram) => {
+                    datagram.iter().for_each(|datagram| self.read(datagram, &mut received.messages));
+                    received.descriptors = true;
+                    break;
+                }
+                Next::Nothing => break,
+                Next::Closed => {
+                    received.closed = true;
                     break;
                 }
             }
         }
-        taken
+        received
     }
 
-    fn hear(&self, datagram: Datagram, taken: &mut Taken) {
-        let Some(sender) = datagram.credentials.map(|sender| sender.pid).filter(|&pid| pid != 0) else {
-            return taken.messages.push(Message::Refused);
+    fn read(&self, datagram: &Datagram, messages: &mut Vec<Message>) {
+        let Some(sender) = datagram.credentials.filter(|sender| sender.pid != 0) else {
+            return messages.push(Message::Refused);
         };
         // A line that was cut may say something else.
         if datagram.truncated {
-            return taken.messages.push(Message::TooLong(self.run));
+            return messages.push(Message::TooLong(self.run));
         }
-        let words = Words::read(&datagram.bytes);
-        if words.barrier {
-            taken.barriers.extend(datagram.descriptors);
-        }
-        words.messages(self.run, sender, &mut taken.messages);
+        Fields::parse(&datagram.bytes).into_messages(self.run, sender, messages);
     }
 }
 
 impl Door for Notify {
     fn descriptor(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.queue.as_fd()
     }
 
-    fn take(&mut self) -> Taken {
-        self.take_up_to(AT_ONCE)
+    fn receive(&mut self) -> Received {
+        self.receive_up_to(AT_ONCE)
+    }
+
+    fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
+        self.queue.receive_in_copy()
+    }
+
+    fn received(&mut self, surely: bool) {
+        self.queue.received(surely);
     }
 }
 
-/// What one datagram says; of a key that it has twice, the last.
+/// The fields of one datagram; of a key that it has twice, the last.
 ///
-/// FDSTORE needs nothing: the descriptors are closed with the datagram, and so refused. Nor does MONOTONIC_USEC, which
-/// comes with RELOADING for whoever has sent a signal to ask for it.
+/// FDSTORE and BARRIER need nothing: the descriptors of every datagram are closed when it was handled. MONOTONIC_USEC, which
+/// comes with RELOADING for a manager that has asked for the reload, needs nothing either.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Words {
+struct Fields {
     ready: bool,
     reloading: bool,
     stopping: bool,
@@ -104,23 +125,22 @@ struct Words {
     watchdog_trigger: bool,
     watchdog_period: Option<Duration>,
     timeout_extension: Option<Duration>,
-    barrier: bool,
 }
 
-impl Words {
-    /// Reads lines of `KEY=VALUE`. What is not known or does not fit is skipped, as the protocol wants it.
-    fn read(bytes: &[u8]) -> Words {
-        let mut words = Words::default();
+impl Fields {
+    /// Reads lines of `KEY=VALUE`, and skips what is unknown or does not fit, as the protocol wants it.
+    fn parse(bytes: &[u8]) -> Fields {
+        let mut fields = Fields::default();
         // Some clients count the NUL at the end of their string in.
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
         if bytes.contains(&0) {
-            return words;
+            return fields;
         }
         for line in bytes.split(|byte| matches!(byte, b'\n' | b'\r')) {
             let Some(equals) = line.iter().position(|&byte| byte == b'=') else { continue };
-            words.set(&line[..equals], &line[equals + 1..]);
+            fields.set(&line[..equals], &line[equals + 1..]);
         }
-        words
+        fields
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) {
@@ -134,24 +154,24 @@ impl Words {
             (b"WATCHDOG", b"trigger") => self.watchdog_trigger = true,
             (b"WATCHDOG_USEC", time) => self.watchdog_period = microseconds(time).or(self.watchdog_period),
             (b"EXTEND_TIMEOUT_USEC", time) => self.timeout_extension = microseconds(time).or(self.timeout_extension),
-            (b"BARRIER", b"1") => self.barrier = true,
             _ => {}
         }
     }
 
-    /// What came together counts together: first what is said of the run, then what it is at. One that is reloading and
-    /// ready is ready.
-    fn messages(self, run: RunId, sender: Pid, messages: &mut Vec<Message>) {
+    /// The fields of a datagram count together: first what changes the run, then its state. A run that is reloading and ready
+    /// is ready.
+    fn into_messages(self, run: RunId, sender: Credentials, messages: &mut Vec<Message>) {
         let said = |happened: bool, event: fn(RunId) -> Event| happened.then(|| Message::Event(event(run)));
+        let restricted = |what| Message::Restricted(run, sender, what);
         messages.extend(self.status.map(|status| Message::Status(run, status)));
-        messages.extend(self.main_pid.map(|pid| Message::MainPid(run, pid)));
-        messages.extend(self.watchdog_period.map(|period| Message::Event(Event::WatchdogPeriod(run, period))));
+        messages.extend(self.main_pid.map(Restricted::MainPid).map(restricted));
+        messages.extend(self.watchdog_period.map(Restricted::WatchdogPeriod).map(restricted));
         messages.extend(self.timeout_extension.map(|time| Message::Event(Event::TimeoutExtended(run, time))));
         messages.extend(self.reloading.then_some(Message::Reloading(run)));
         messages.extend(said(self.ready, Event::SaidReady));
         messages.extend(said(self.watchdog_ping, Event::WatchdogPing));
-        messages.extend(said(self.watchdog_trigger, Event::WatchdogTriggered));
-        messages.extend(self.stopping.then_some(Message::Stopping(run, sender)));
+        messages.extend(self.watchdog_trigger.then_some(Restricted::WatchdogTrigger).map(restricted));
+        messages.extend(self.stopping.then_some(Restricted::Stopping).map(restricted));
     }
 }
 

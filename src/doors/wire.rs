@@ -1,5 +1,5 @@
-//! How `guard status` and its kind talk with the guard that runs: a datagram each way, the answer's first word says what it
-//! is. A request is `guard 1 VERB`, where 1 is the version of all this.
+//! How `guard status` and the like talk with the guard that runs: a datagram each way, and the first word of the answer says
+//! which kind it is. A request is `guard 1 VERB`, where 1 is the version of the protocol.
 
 use crate::text::printable_lines;
 use std::time::Duration;
@@ -13,6 +13,11 @@ pub fn name(mount_namespace: u64, number: u32) -> String {
         1 => format!("guard/{mount_namespace}"),
         _ => format!("guard/{mount_namespace}/{number}"),
     }
+}
+
+/// Whether `own` trusts a peer: root, or the same user. guard asks it of its clients, and clients of guard.
+pub fn is_trusted(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
 }
 
 /// What can be asked for.
@@ -68,7 +73,7 @@ pub enum Reply {
     No(String),
     /// It was begun; the outcome follows within this time, if it is limited.
     Wait(Option<Duration>, String),
-    /// The one who asks may not.
+    /// The client may not ask.
     Refused(String),
     /// What was asked for, as it is.
     Text(String),
@@ -87,8 +92,8 @@ impl Reply {
         }
     }
 
-    /// What a datagram answers; `None` if it is no answer that this version knows. Without what could change the reader's
-    /// terminal: to root anybody may have sent it.
+    /// What a datagram answers; `None` if it is no answer that this version knows. Control characters, which could change the
+    /// reader's terminal, are escaped: root reads answers of every user.
     pub fn parse(bytes: &[u8]) -> Option<Reply> {
         let text = printable_lines(&String::from_utf8_lossy(bytes));
         let (word, rest) = text.split_once(' ')?;
@@ -140,6 +145,12 @@ mod tests {
         for wrong in ["", "yes", "maybe x", "wait 8300", "wait soon x", "wait -1 x", "wait 99999999999999999999 x"] {
             assert_eq!(Reply::parse(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn root_and_the_same_user_are_trusted() {
+        assert!(is_trusted(0, 1000) && is_trusted(1000, 1000));
+        assert!(!is_trusted(1000, 0) && !is_trusted(1001, 1000));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The termination log: a small file from which Kubernetes and others read why a container ended.
 
-use crate::text::cut;
-use std::fs::{File, OpenOptions};
+use crate::text::{cut, printable_lines};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -13,11 +13,23 @@ const LONGEST: usize = 4096;
 pub struct LastWord(Option<File>);
 
 impl LastWord {
-    /// Opens the file and empties it of an earlier container's word.
+    /// Opens the file and empties it of an earlier container's word. Where another guard holds the lock on the file, the word is
+    /// that one's, and this guard writes nothing: below `docker run --init` the first guard has it, nested guards have not.
     pub fn open(path: Option<&Path>) -> io::Result<LastWord> {
         let Some(path) = path else { return Ok(LastWord(None)) };
         let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+        // Pipes and devices are not emptied, and others may use them too.
+        if file.metadata()?.is_file() {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    log::debug!(path:% = path.display(), msg = "another guard writes it"; "termination-log");
+                    return Ok(LastWord(None));
+                }
+                // Without locks, as on some network file systems, guard writes as ever.
+                Ok(()) | Err(TryLockError::Error(_)) => file.set_len(0)?,
+            }
+        }
         Ok(LastWord(Some(file)))
     }
 
@@ -29,7 +41,7 @@ impl LastWord {
     /// Replaces what the file says. Errors are those of `write(2)`.
     pub fn say(&self, text: &str) -> io::Result<()> {
         let Some(mut file) = self.0.as_ref() else { return Ok(()) };
-        let line = format!("{text}\n");
+        let line = format!("{}\n", printable_lines(text));
         let bytes = cut(&line, LONGEST).as_bytes();
         // What has no positions, a pipe or a terminal, simply gets another line.
         match file.write_all_at(bytes, 0) {

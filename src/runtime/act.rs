@@ -1,11 +1,11 @@
 //! The core's actions as system calls.
 
 use super::children::{Owner, RunProcess};
+use super::doors::DoorId;
 use super::environment::Environment;
-use super::hear::Which;
 use super::{Runtime, hooks};
 use crate::config::Scope;
-use crate::doors::node_ipc::{NodeIpc, Word};
+use crate::doors::node_ipc::{AppMessage, NodeIpc};
 use crate::doors::notify::Notify;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Notice, RunId};
@@ -49,7 +49,7 @@ impl Runtime<'_> {
                 self.kill_everything();
                 return self.childless.then_some(Event::NothingLeft);
             }
-            Action::Forget(id) => self.children.forget(id),
+            Action::Forget(id) => self.forget(id),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::Report(notice) => {
                 // guard looks names up after the kill, and only for the log.
@@ -61,10 +61,10 @@ impl Runtime<'_> {
                 self.journal.notice(notice);
             }
             Action::SayDrain(id) => {
-                self.say(id, Word::Drain);
+                self.say(id, AppMessage::Drain);
             }
             Action::SayShutdown(id) => {
-                if !self.say(id, Word::Shutdown) {
+                if !self.say(id, AppMessage::Shutdown) {
                     return Some(Event::ShutdownUndelivered(id));
                 }
                 log::info!(instance = self.journal.instance(id), run = id.number, msg = "told over Node's channel"; "shutdown");
@@ -123,7 +123,7 @@ impl Runtime<'_> {
         let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
         match opened {
             Ok((name, notify)) => {
-                let notify = self.attend(Which::Notify(run), notify)?;
+                let notify = self.register(DoorId::Notify(run), notify)?;
                 environment.set("NOTIFY_SOCKET", name);
                 if let Some(period) = self.config.watchdog {
                     environment.set("WATCHDOG_USEC", period.as_micros().to_string());
@@ -144,7 +144,7 @@ impl Runtime<'_> {
         }
         match NodeIpc::open(run) {
             Ok((channel, of_the_app)) => {
-                let channel = self.attend(Which::Channel(run), channel)?;
+                let channel = self.register(DoorId::Channel(run), channel)?;
                 environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
                 Some((channel, of_the_app))
             }
@@ -156,9 +156,9 @@ impl Runtime<'_> {
     }
 
     /// Says something over Node's channel; `false` if nobody will hear it.
-    fn say(&mut self, id: RunId, word: Word) -> bool {
+    fn say(&mut self, id: RunId, message: AppMessage) -> bool {
         let channel = self.children.get_mut(id).and_then(|run| run.channel.as_mut());
-        channel.is_some_and(|channel| channel.send(word))
+        channel.is_some_and(|channel| channel.send(message))
     }
 
     /// Puts the newest run into the foreground, or guard itself while none lives.

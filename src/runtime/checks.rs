@@ -1,7 +1,7 @@
 //! Health checks as children: how one is started, ended, and what it said.
 
 use super::children::Check;
-use super::hear::Which;
+use super::doors::DoorId;
 use super::{Runtime, hooks};
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
@@ -25,7 +25,7 @@ impl Runtime<'_> {
         };
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
-        let output = output.and_then(|output| self.attend(Which::Check(id), output));
+        let output = output.and_then(|output| self.register(DoorId::Check(id), output));
         let environment = self.environment.for_run(id);
         let entries = environment.entries();
         let mut start = Start::new(&entries, self.directory.as_deref());
@@ -55,7 +55,7 @@ impl Runtime<'_> {
     pub(super) fn check_ended(&mut self, id: RunId, pid: Pid, status: Status) -> Option<Event> {
         let mut check = self.children.take_check(pid)?;
         // What it said last may not have been heard yet.
-        check.listen();
+        check.read_output();
         let passed = status == Status::Exited(0) && !check.killed;
         if passed {
             self.journal.check_passed(id);

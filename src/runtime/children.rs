@@ -17,6 +17,8 @@ pub(super) enum Owner {
     /// A health check of this run.
     Check(RunId),
     Hook,
+    /// A copy of guard.
+    Copy,
     /// An orphan that was handed to guard.
     Nobody,
 }
@@ -46,6 +48,10 @@ pub(super) struct RunProcess {
     pub(super) reloading: bool,
     /// It has said something that was too long, and the log says so.
     pub(super) was_too_long: bool,
+    /// Something that it or another has said was refused, and the log says so.
+    pub(super) has_refused: bool,
+    /// The user of its main process, as far as anybody has asked.
+    pub(super) user: Option<u32>,
     /// Who is to be the main process when this one has ended (MAINPID, `sd_notify(3)`).
     pub(super) heir: Option<Heir>,
 }
@@ -87,6 +93,8 @@ impl RunProcess {
             status: String::new(),
             reloading: false,
             was_too_long: false,
+            has_refused: false,
+            user: None,
             heir: None,
         }
     }
@@ -94,9 +102,9 @@ impl RunProcess {
 
 impl Check {
     /// Reads what it says. A closed pipe is let go, or it would wake guard again and again.
-    pub(super) fn listen(&mut self) {
+    pub(super) fn read_output(&mut self) {
         if let Some(output) = &mut self.output {
-            let closed = output.take().closed;
+            let closed = output.receive().closed;
             self.said = output.text();
             self.output = self.output.take().filter(|_| !closed);
         }
@@ -110,7 +118,7 @@ pub(super) struct Children {
     /// Those that have not been reaped.
     pub(super) checks: Vec<Check>,
     /// Copies of guard that have not been reaped.
-    copies: Vec<Pid>,
+    pub(super) copies: Vec<Pid>,
 }
 
 impl Children {
@@ -118,9 +126,10 @@ impl Children {
         self.runs.push(run);
     }
 
-    /// Forgets a run of which nothing is left.
-    pub(super) fn forget(&mut self, id: RunId) {
-        self.runs.retain(|run| run.id != id);
+    /// Forgets a run of which nothing is left, and gives back what was known of it.
+    pub(super) fn forget(&mut self, id: RunId) -> Option<RunProcess> {
+        let index = self.runs.iter().position(|run| run.id == id)?;
+        Some(self.runs.remove(index))
     }
 
     /// The health check of a run.
@@ -173,6 +182,7 @@ impl Children {
             (Some(run), _) => Owner::Run(run.id),
             (None, Some(check)) => Owner::Check(check.run),
             (None, None) if self.hook == Some(pid) => Owner::Hook,
+            (None, None) if self.copies.contains(&pid) => Owner::Copy,
             (None, None) => Owner::Nobody,
         }
     }
@@ -182,18 +192,8 @@ impl Children {
         self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)
     }
 
-    /// A copy of guard was started (`sys::fork`), which is no part of a run.
-    pub(super) fn add_copy(&mut self, pid: Pid) {
-        self.copies.push(pid);
-    }
-
-    pub(super) fn is_copy(&self, pid: Pid) -> bool {
-        self.copies.contains(&pid)
-    }
-
-    /// A child of nobody's was reaped: it may have been an heir, or a copy of guard.
+    /// An orphan was reaped: it may have been an heir.
     pub(super) fn note_heir(&mut self, pid: Pid, status: Status, usage: Usage) {
-        self.copies.retain(|&copy| copy != pid);
         for run in &mut self.runs {
             if matches!(run.heir, Some(Heir::Alive(heir)) if heir == pid) {
                 run.heir = Some(Heir::Ended(status, usage));

@@ -4,25 +4,42 @@ use super::environment::Environment;
 use crate::config::Config;
 use crate::sys::Pid;
 use crate::sys::spawn::{Program, SpawnFailure, Start};
-use nix::libc::O_NONBLOCK;
 use std::ffi::{CStr, OsString};
-use std::fs::{OpenOptions, remove_file};
+use std::fs::{OpenOptions, remove_file, symlink_metadata};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Makes the file if guard drains and removes it if not; at the start it may be there from an earlier life.
+/// Makes the drain file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
     let Some(path) = path else { return };
-    // What is there may be a pipe without a reader, which must not keep guard waiting.
-    let create = || OpenOptions::new().write(true).create(true).truncate(true).custom_flags(O_NONBLOCK).open(path);
-    let result = if drains { create().map(drop) } else { remove_file(path) };
+    let result = if drains { make_file(path) } else { remove_file(path) };
     match result {
         Err(error) if drains || error.kind() != io::ErrorKind::NotFound => {
             log::warn!(path:% = path.display(), error:% = error; "drain-file");
         }
         Ok(()) | Err(_) => {}
     }
+}
+
+/// Makes an empty file, or leaves a regular file alone that is there. The app may have put a link in its place, to have root
+/// make or empty another file, or a pipe, to have guard wait. So guard opens nothing that is there (O_EXCL, `open(2)`).
+fn make_file(path: &Path) -> io::Result<()> {
+    /// The app may put another link there meanwhile.
+    const ATTEMPTS: u32 = 3;
+    let mut result = Ok(());
+    for _ in 0..ATTEMPTS {
+        result = OpenOptions::new().write(true).create_new(true).open(path).map(drop);
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+                    return Ok(());
+                }
+                remove_file(path)?;
+            }
+            Ok(()) | Err(_) => return result,
+        }
+    }
+    result
 }
 
 /// A configured command, which is looked for where the app is.

@@ -79,7 +79,7 @@ impl Runtime<'_> {
     /// What has been killed, or is about to be: its number and the names of the first few, as far as a short look shows them.
     pub(super) fn killed(&self) -> (usize, String) {
         let mut processes = self.descendants(LONGEST_WALK_FOR_NAMES).map_or_else(Vec::new, |seen| seen.processes);
-        processes.retain(|process| process.state != State::Ended && !self.children.is_copy(process.pid));
+        processes.retain(|process| process.state != State::Ended && self.children.owner(process.pid) != Owner::Copy);
         (processes.len(), names(&processes))
     }
 
@@ -104,6 +104,13 @@ impl Runtime<'_> {
         usage
     }
 
+    /// Whether a process, which may be a zombie, belongs to a run and is not its main process.
+    pub(super) fn belongs_to(&mut self, pid: Pid, id: RunId) -> bool {
+        let Some(process) = procfs::process(pid) else { return false };
+        let marks = self.read_marks(&[process]);
+        belongs(&process, id, &self.children, &marks)
+    }
+
     /// The marks of those whose group does not say whose they are. A copy of guard reads them; where it does not come to
     /// one, or cannot be made, that one is unreadable.
     fn read_marks(&mut self, processes: &[Process]) -> HashMap<Pid, Mark> {
@@ -116,7 +123,7 @@ impl Runtime<'_> {
         match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), |environment| encode(mark(environment))) {
             Ok(findings) => {
                 self.childless = false;
-                self.children.add_copy(findings.copy);
+                self.children.copies.push(findings.copy);
                 findings.of.into_iter().map(|(pid, finding)| (pid, decode(finding))).collect()
             }
             Err(error) => {
@@ -135,10 +142,7 @@ enum GroupOwner {
 }
 
 fn group_owner(process: &Process, children: &Children) -> Option<GroupOwner> {
-    if children.owner(process.pid) != Owner::Nobody
-        || children.is_auxiliary(process.group)
-        || children.is_copy(process.pid)
-    {
+    if children.owner(process.pid) != Owner::Nobody || children.is_auxiliary(process.group) {
         return Some(GroupOwner::Guard);
     }
     let run = children.runs().find(|run| [run.pid, run.group].contains(&process.group))?;

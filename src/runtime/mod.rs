@@ -7,12 +7,13 @@ mod act;
 mod checks;
 mod children;
 mod clock;
+mod doors;
 mod environment;
-mod hear;
 mod hooks;
 mod journal;
 mod leftovers;
 mod linger;
+mod messages;
 mod notices;
 mod operator;
 mod outer;
@@ -33,8 +34,8 @@ use crate::sys::{process, reserve, scheduler};
 use anyhow::Context;
 use children::Children;
 use clock::Clock;
+use doors::{DoorId, Resting};
 use environment::Environment;
-use hear::Which;
 use journal::Journal;
 use operator::Waiting;
 use outer::Outer;
@@ -91,6 +92,7 @@ struct Runtime<'a> {
     children: Children,
     journal: Journal<'a>,
     control: Option<Control>,
+    resting: Resting,
     /// Who waits for the outcome of a stop or a restart.
     waiting: Vec<Waiting>,
     /// Datagrams of those who may not speak to guard.
@@ -152,6 +154,7 @@ impl<'a> Runtime<'a> {
             journal: Journal::new(config, settings.instances),
             supervisor: Supervisor::new(settings),
             control: None,
+            resting: Resting::default(),
             waiting: Vec::new(),
             refused: 0,
             outer: None,
@@ -191,7 +194,10 @@ impl<'a> Runtime<'a> {
     /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
     /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
-        let retry = [self.reap_at, self.open_control_at, self.next_recount()].into_iter().flatten().min();
+        let retry = [self.reap_at, self.open_control_at, self.resting.retry_at, self.next_recount()]
+            .into_iter()
+            .flatten()
+            .min();
         // guard reads the clock only where something is due.
         let before = self.deadline.or(retry).map(|_| self.clock.now());
         let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
@@ -203,19 +209,23 @@ impl<'a> Runtime<'a> {
         {
             self.dispatch(Event::Overslept(delay));
         }
-        let doors: Vec<Which> = tokens.filter_map(Which::of).collect();
-        let is_notify = |which: &&Which| matches!(which, Which::Notify(_));
-        doors.iter().filter(is_notify).for_each(|which| self.hear(*which));
+        let doors: Vec<DoorId> = tokens.filter_map(DoorId::of).collect();
+        let is_notify = |id: &&DoorId| matches!(id, DoorId::Notify(_));
+        doors.iter().filter(is_notify).for_each(|id| self.handle_door(*id));
         if !self.signals.take_child_news() && doors.is_empty() {
             // No child had ended before these signals came.
             self.handle_signals();
         }
         self.reap();
         self.handle_signals();
-        doors.iter().filter(|which| !is_notify(which)).for_each(|which| self.hear(*which));
+        doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
         let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
         if is_due(self.open_control_at) {
             self.open_control();
+        }
+        if is_due(self.resting.retry_at) {
+            self.resting.retry_at = None;
+            self.wake_doors(true);
         }
         // Only what was due when the wait ended: guard may have stood still since then, and what was said meanwhile comes
         // first.
@@ -241,7 +251,7 @@ impl<'a> Runtime<'a> {
     fn open_control(&mut self) {
         let again = self.open_control_at.take().is_some();
         match Control::open() {
-            Ok(control) => self.control = self.attend(Which::Control, control),
+            Ok(control) => self.control = self.register(DoorId::Control, control),
             Err(error) if !again => log::warn!(error:%; "control-socket"),
             Err(_) => {}
         }
@@ -268,7 +278,7 @@ impl<'a> Runtime<'a> {
         self.actions = actions;
         self.deadline = self.supervisor.next_deadline();
         if let Some(outer) = &mut self.outer {
-            outer.look(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
+            outer.update(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
         }
     }
 }

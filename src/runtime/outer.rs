@@ -1,13 +1,13 @@
-//! Whoever started guard and waits to hear from it (NOTIFY_SOCKET, `sd_notify(3)`): systemd, Podman, an outer guard.
+//! The manager that started guard with a NOTIFY_SOCKET (`sd_notify(3)`): systemd, Podman, an outer guard.
 
-use super::hear::Which;
+use super::doors::DoorId;
 use crate::sys::poll::Poll;
 use crate::sys::socket::{Address, DatagramSocket};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Passes on how guard is. What cannot be sent at once is sent when there is room, as it is then.
+/// Tells the manager of guard's state. What finds no room at once is sent when there is room, as it is then.
 pub(super) struct Outer {
     socket: DatagramSocket,
     address: Address,
@@ -25,10 +25,10 @@ struct Unsent {
 }
 
 impl Outer {
-    /// Nobody, where no socket is named or it is none.
+    /// `None` where the variable is unset or names no socket.
     pub(super) fn of(notify_socket: Option<&OsStr>) -> Option<Outer> {
         let value = notify_socket?;
-        let socket = Address::of_notify_socket(value).map(|address| (address, DatagramSocket::bind_anew()));
+        let socket = Address::of_notify_socket(value).map(|address| (address, DatagramSocket::unbound()));
         match socket {
             Some((address, Ok(socket))) => {
                 Some(Outer { socket, address, ready: false, stopping: false, unsent: Unsent::default() })
@@ -44,8 +44,8 @@ impl Outer {
         }
     }
 
-    /// Says what has changed.
-    pub(super) fn look(&mut self, ready: bool, stopping: bool, poll: &Poll) {
+    /// Sends what has changed.
+    pub(super) fn update(&mut self, ready: bool, stopping: bool, poll: &Poll) {
         let (now_ready, now_stopping) = (ready && !self.ready, stopping && !self.stopping);
         (self.ready, self.stopping) = (ready, stopping);
         if now_ready || now_stopping {
@@ -60,7 +60,8 @@ impl Outer {
         self.send(poll);
     }
 
-    /// Sends all that is unsent, in one datagram; without room for it, waits for that. Where nobody listens it is lost.
+    /// Sends all that is unsent, in one datagram. Where there is no room the poll waits for it; where nobody listens the
+    /// datagram is lost.
     pub(super) fn send(&mut self, poll: &Poll) {
         let status = self.unsent.status.as_ref().map(|text| format!("STATUS={text}"));
         let ready = self.unsent.ready.then(|| "READY=1".to_owned());
@@ -81,7 +82,7 @@ impl Outer {
     }
 
     fn wait_for_room(&self, poll: &Poll) {
-        let waits = || poll.add_once_for_writing(self.socket.as_fd(), Which::Outer.token()).map_err(io::Error::from);
+        let waits = || poll.add_once_for_writing(self.socket.as_fd(), DoorId::Outer.token()).map_err(io::Error::from);
         if let Err(error) = self.socket.connect(&self.address).and_then(|()| waits()) {
             log::debug!(error:%; "notify-socket");
         }

@@ -45,7 +45,7 @@ impl Runtime<'_> {
         self.wait_for_children(&mut news);
         let any = news.iter().any(|news| matches!(news, News::Ended(..)));
         if any {
-            self.hear_runs();
+            self.handle_last_messages();
         }
         if news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
             // What is queued for a run that has ended is not for the next one.
@@ -126,8 +126,9 @@ impl Runtime<'_> {
                     Succession::Ended(status, usage) => (status, usage),
                     Succession::None => (status, usage),
                 };
-                let run = self.children.get_mut(id)?;
-                run.channel = None;
+                let channel = self.children.get_mut(id)?.channel.take();
+                channel.into_iter().for_each(|channel| self.close(channel));
+                let run = self.children.get(id)?;
                 let oom_kills = || self.oom_kills.as_ref()?.as_ref()?.read();
                 let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
                 let ending = match status {
@@ -145,6 +146,10 @@ impl Runtime<'_> {
                 self.children.hook = None;
                 self.journal.hook_ended(status);
                 Some(Event::HookEnded)
+            }
+            Owner::Copy => {
+                self.children.copies.retain(|copy| *copy != pid);
+                None
             }
             Owner::Nobody => {
                 log::debug!(pid; "reaped");
@@ -178,7 +183,7 @@ impl Runtime<'_> {
             // SIGSTOP is somebody's will; the others come from a terminal.
             Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
             Owner::Run(id) if signal != Signal::STOP => self.starved(id, pid, signal),
-            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Nobody => None,
+            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod reserve;
+pub mod rights;
 pub mod scheduler;
 pub mod signal_set;
 pub mod signals;

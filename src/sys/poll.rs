@@ -23,6 +23,11 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
+    /// Removes a descriptor, which a copy of guard may still have open.
+    pub fn remove(&self, descriptor: BorrowedFd) {
+        let _ = self.0.delete(descriptor);
+    }
+
     /// Adds a descriptor, or arms it again. Its token comes back once, when there is room to write.
     pub fn add_once_for_writing(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
         let mut event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token);

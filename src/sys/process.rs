@@ -3,6 +3,8 @@
 use super::{Errno, Pid};
 use crate::signal::Signal;
 use std::ffi::{CStr, c_char};
+use std::fs::File;
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -119,6 +121,16 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// The user that another process acts as; `None` where that cannot be read.
+pub fn effective_uid_of(pid: Pid) -> Option<u32> {
+    // The line is among the first ten (`proc_pid_status(5)`). The owner of the directory may be another one, see there.
+    let mut start = [0; 1024];
+    let count = File::open(format!("/proc/{pid}/status")).ok()?.read(&mut start).ok()?;
+    let text = String::from_utf8_lossy(&start[..count]);
+    let users = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The inode that names guard's mount namespace (`namespaces(7)`); `None` without a /proc.
 pub fn mount_namespace() -> Option<u64> {
     std::fs::metadata("/proc/self/ns/mnt").ok().map(|namespace| namespace.ino())
@@ -142,6 +154,18 @@ pub fn is_child(pid: Pid) -> bool {
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0
+    }
+}
+
+/// Whether this is a child of guard's that has ended and was not reaped (`waitid(2)`).
+pub fn is_zombie(pid: Pid) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let id = libc::id_t::try_from(pid).unwrap_or(0);
+    // SAFETY: siginfo_t is plain data, for which all zeros is a value. waitid(2) writes one, and the pid is zero where the
+    // child lives.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0 && info.si_pid() == pid
     }
 }
 

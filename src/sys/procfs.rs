@@ -142,7 +142,7 @@ impl Walk {
                 return;
             }
             if self.seen.insert(child) {
-                self.processes.extend(stat(child));
+                self.processes.extend(process(child));
             }
         }
     }
@@ -155,7 +155,7 @@ impl Walk {
             if !self.may_go_on() {
                 break;
             }
-            if let Some(process) = Some(pid).filter(|&pid| self.seen.insert(pid)).and_then(stat) {
+            if let Some(process) = Some(pid).filter(|&pid| self.seen.insert(pid)).and_then(process) {
                 children.entry(process.parent).or_default().push(process);
             }
         }
@@ -195,8 +195,8 @@ fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) {
     pids.extend(Some(pid).filter(|&pid| pid > 0));
 }
 
-/// Reads a process's line.
-fn stat(pid: Pid) -> Option<Process> {
+/// The process with this pid, a zombie included.
+pub fn process(pid: Pid) -> Option<Process> {
     let mut line = [0; 1024];
     parse_stat(pid, read_stat(pid, &mut line)?.1)
 }

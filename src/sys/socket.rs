@@ -1,23 +1,17 @@
-//! Unix sockets (`unix(7)`): datagrams with the credentials of who sent them, and a channel to a child. All are closed on
-//! exec, and nothing here waits but [`wait_readable`].
+//! Unix sockets (`unix(7)`): datagrams with the credentials of their senders, and a stream to a child. All are closed on
+//! exec, and nothing here waits but [`wait_readable`], whatever others have sent (see [`rights`]).
 
-use super::{Errno, Pid};
+use super::Errno;
+use super::rights::{self, Inbox, Kind, Message, Receiver};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket as nix_socket;
-use nix_socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, UnixAddr, sockopt};
+use nix_socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, sockopt};
 use std::ffi::OsStr;
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
-
-/// Space for all that comes along with a datagram, in bytes: descriptors, of which there are 253 at most (SCM_RIGHTS), and
-/// the credentials.
-// SAFETY: CMSG_SPACE(3) only computes.
-const CONTROL: usize =
-    unsafe { libc::CMSG_SPACE(253 * 4) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize;
 
 /// The address of a unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,30 +34,45 @@ impl Address {
     }
 }
 
-/// Who sent a datagram, as the kernel vouches for it (SCM_CREDENTIALS).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// 0 if the sender is outside of this PID namespace.
-    pub pid: Pid,
-    pub uid: u32,
-}
+pub use super::rights::Credentials;
 
-/// A message, and what came along.
-#[derive(Debug)]
+/// A message, without the descriptors that came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     pub bytes: Vec<u8>,
     /// `None` if the sender has no address, and so cannot be answered.
     pub sender: Option<Address>,
     pub credentials: Option<Credentials>,
-    /// They close with the datagram.
-    pub descriptors: Vec<OwnedFd>,
     /// It was longer than there was room.
     pub truncated: bool,
 }
 
-/// A socket for datagrams that never waits and has the kernel tell who sent what.
+/// What is at the head of a queue. The message is still there.
 #[derive(Debug)]
-pub struct DatagramSocket(OwnedFd);
+pub enum Head {
+    Datagram(Datagram),
+    /// One that came with descriptors: [`DatagramSocket::receive_in_copy`] is the way to receive it.
+    WithDescriptors(Datagram),
+}
+
+impl Datagram {
+    fn of(message: Message) -> Datagram {
+        let Message { bytes, truncated, credentials, sender, .. } = message;
+        let sender = sender.filter(|address| !address.is_unnamed()).map(Address);
+        Datagram { bytes, sender, credentials, truncated }
+    }
+}
+
+impl Head {
+    fn of(message: Message) -> Head {
+        let of = if message.descriptors { Head::WithDescriptors } else { Head::Datagram };
+        of(Datagram::of(message))
+    }
+}
+
+/// A socket for datagrams that never waits and has the kernel name the sender of each. To drop it never waits either.
+#[derive(Debug)]
+pub struct DatagramSocket(Inbox);
 
 impl DatagramSocket {
     /// A socket of this address; `AddrInUse` if it is taken.
@@ -76,13 +85,25 @@ impl DatagramSocket {
         DatagramSocket::bind_to(&UnixAddr::new_unnamed())
     }
 
-    fn bind_to(address: &UnixAddr) -> io::Result<DatagramSocket> {
+    /// A socket that can send, and that nobody can send to.
+    pub fn unbound() -> io::Result<DatagramSocket> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = nix_socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        Ok(DatagramSocket(Inbox::new(socket)))
+    }
+
+    fn bind_to(address: &UnixAddr) -> io::Result<DatagramSocket> {
+        let socket = DatagramSocket::unbound()?;
         // Before there is an address to send to: only what is sent from here on has credentials.
-        nix_socket::setsockopt(&socket, sockopt::PassCred, &true)?;
-        nix_socket::bind(socket.as_raw_fd(), address)?;
-        Ok(DatagramSocket(socket))
+        nix_socket::setsockopt(&socket.0, sockopt::PassCred, &true)?;
+        nix_socket::bind(socket.0.as_raw_fd(), address)?;
+        Ok(socket)
+    }
+
+    /// Has senders of descriptors fail, where the kernel can do so (Linux 6.16). What was sent before stays.
+    pub fn refuse_descriptors(self) -> DatagramSocket {
+        let _ = rights::refuse(self.0.as_fd());
+        self
     }
 
     /// The abstract name without its leading NUL.
@@ -91,48 +112,60 @@ impl DatagramSocket {
         Ok(address.as_abstract().unwrap_or_default().to_vec())
     }
 
-    /// Whether there is a datagram to take.
+    /// Whether there is a datagram.
     pub fn has_something(&self) -> bool {
-        nix_socket::recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK.union(MsgFlags::MSG_DONTWAIT)).is_ok()
+        nix_socket::recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK).is_ok()
     }
 
-    /// Takes the next datagram, no more of it than this many bytes; `WouldBlock` if there is none.
-    pub fn receive(&self, longest: usize) -> io::Result<Datagram> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(longest);
-        let mut control = [0_u64; CONTROL.div_ceil(size_of::<u64>())];
-        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: longest };
-        // SAFETY: both are plain data, for which all zeros is a value.
-        let (mut sender, mut header): (libc::sockaddr_un, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
-        header.msg_name = (&raw mut sender).cast();
-        header.msg_namelen = UnixAddr::size();
-        header.msg_iov = &raw mut part;
-        header.msg_iovlen = 1;
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = size_of_val(&control) as _;
-        // SAFETY: recvmsg(2) writes no more into each of the places above than the size that is given with it.
-        let count = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
-        let count = Errno::result(count)?;
-        // SAFETY: so many bytes were written, and there is room for them.
-        unsafe { bytes.set_len(usize::try_from(count).unwrap_or(0)) };
-        // SAFETY: the kernel has filled in the control messages.
-        let (credentials, descriptors) = unsafe { came_along(&header) };
-        descriptors.iter().for_each(never_linger);
-        // A path of full length comes with one byte more than the structure has.
-        let length = header.msg_namelen.min(UnixAddr::size());
-        // SAFETY: so much of the address was written; nix looks at its family before anything else.
-        let sender = unsafe { UnixAddr::from_raw((&raw const sender).cast(), Some(length)) };
-        Ok(Datagram {
-            bytes,
-            sender: sender.filter(|address| !address.is_unnamed()).map(Address),
-            credentials,
-            descriptors,
-            truncated: header.msg_flags & libc::MSG_TRUNC != 0,
-        })
+    /// Looks at the next datagram, no more of it than this many bytes; `WouldBlock` if there is none.
+    pub fn peek(&self, longest: usize) -> io::Result<Head> {
+        Ok(Head::of(rights::receive(self.0.as_fd(), Kind::Datagrams, longest, libc::MSG_PEEK)?))
     }
 
-    /// Makes a poll for writing wait for room at this receiver, which is nothing that it knows of others (`unix(7)`).
+    /// Removes the next datagram, which is to be a [`Head::Datagram`].
+    pub fn discard(&self) {
+        let _ = rights::receive(self.0.as_fd(), Kind::Datagrams, 0, 0);
+    }
+
+    /// The datagrams that are in the queue, those behind one with descriptors too (SO_PEEK_OFF, `socket(7)`). A copy of guard
+    /// may receive one meanwhile. Empty where the kernel cannot look so far.
+    pub fn peek_all(&self, longest: usize, most: usize) -> Vec<Datagram> {
+        let seek = |offset| rights::set_option(self.0.as_fd(), libc::SO_PEEK_OFF, offset).is_ok();
+        let peek = |longest| rights::receive(self.0.as_fd(), Kind::Datagrams, longest, libc::MSG_PEEK);
+        let mut found = Vec::new();
+        if !seek(0) {
+            return found;
+        }
+        // The kernel goes on behind each piece that was seen, and back when somebody receives one.
+        while found.len() < most
+            && let Ok(message) = peek(longest)
+        {
+            let mut unseen = message.length.saturating_sub(message.bytes.len());
+            while unseen > 0
+                && let Ok(rest) = peek(unseen)
+            {
+                unseen = unseen.saturating_sub(rest.bytes.len().max(1));
+            }
+            found.push(Datagram::of(message));
+        }
+        let _ = seek(-1);
+        found
+    }
+
+    /// Starts a copy of guard that receives the next datagram with its descriptors, and closes them.
+    pub fn receive_in_copy(&self) -> Result<Receiver, Errno> {
+        rights::receive_in_copy(self.0.as_fd(), 0)
+    }
+
+    /// Makes a poll for writing wait for room at this receiver, and lets nobody else send to this socket (`unix(7)`).
     pub fn connect(&self, to: &Address) -> io::Result<()> {
         nix_socket::connect(self.0.as_raw_fd(), &to.0)?;
+        Ok(())
+    }
+
+    /// The same as [`DatagramSocket::send`], to the receiver that it is connected to.
+    pub fn send_on(&self, bytes: &[u8]) -> io::Result<()> {
+        nix_socket::send(self.0.as_raw_fd(), bytes, NEVER_WAIT)?;
         Ok(())
     }
 
@@ -150,50 +183,6 @@ impl AsFd for DatagramSocket {
 }
 
 const NEVER_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
-
-/// What a received header has in its control messages (`cmsg(3)`).
-///
-/// # Safety
-///
-/// The kernel has written the header, and what it points to is still there.
-unsafe fn came_along(header: &libc::msghdr) -> (Option<Credentials>, Vec<OwnedFd>) {
-    let (mut credentials, mut descriptors) = (None, Vec::new());
-    // SAFETY: the macros of cmsg(3) stay inside of what the kernel has written, which is not aligned for every type. A
-    // descriptor that was received is new, and nobody else's.
-    unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(header);
-        while let Some(message) = next.as_ref() {
-            let data = libc::CMSG_DATA(message);
-            match (message.cmsg_level, message.cmsg_type) {
-                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
-                    let sender = data.cast::<libc::ucred>().read_unaligned();
-                    credentials = Some(Credentials { pid: sender.pid, uid: sender.uid });
-                }
-                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                    let length: usize = message.cmsg_len as _;
-                    let length = length.saturating_sub(libc::CMSG_LEN(0) as usize);
-                    let numbers = data.cast::<libc::c_int>();
-                    let numbers =
-                        (0..length / size_of::<libc::c_int>()).map(|index| numbers.add(index).read_unaligned());
-                    descriptors.extend(numbers.map(|number| OwnedFd::from_raw_fd(number)));
-                }
-                _ => {}
-            }
-            next = libc::CMSG_NXTHDR(header, message);
-        }
-    }
-    (credentials, descriptors)
-}
-
-/// Has the close of somebody else's socket not wait for its peer (SO_LINGER, `socket(7)`), as it would even where nothing
-/// else on it waits.
-fn never_linger(descriptor: &OwnedFd) {
-    let lingers = |linger: libc::linger| linger.l_onoff != 0 && linger.l_linger > 0;
-    if nix_socket::getsockopt(descriptor, sockopt::Linger).is_ok_and(lingers) {
-        let off = libc::linger { l_onoff: 0, l_linger: 0 };
-        let _ = nix_socket::setsockopt(descriptor, sockopt::Linger, &off);
-    }
-}
 
 /// Waits until one of these can be read from or has been closed, and no longer than this. `false` if none has, which may be
 /// sooner where the time is more than 24 days or a signal came (`poll(2)`).
@@ -214,33 +203,65 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((own, other))
 }
 
-/// Reads from a stream what is there, 0 at its end. Descriptors that come along are closed: to leave that to the kernel would
-/// be to wait for their peers.
-pub fn read(stream: &OwnedFd, bytes: &mut [u8]) -> Result<usize, Errno> {
-    let mut control = [0_u64; CONTROL.div_ceil(size_of::<u64>())];
-    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: it is plain data, for which all zeros is a value.
-    let mut header: libc::msghdr = unsafe { zeroed() };
-    header.msg_iov = &raw mut part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: recvmsg(2) writes no more into each of the places above than the size that is given with it.
-    let count = Errno::result(unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) })?;
-    // SAFETY: the kernel has filled in the control messages.
-    let (_, descriptors) = unsafe { came_along(&header) };
-    descriptors.iter().for_each(never_linger);
-    Ok(usize::try_from(count).unwrap_or(0))
+/// One end of a stream that never waits. To drop it never waits either.
+#[derive(Debug)]
+pub struct Stream(Inbox);
+
+/// What is at the head of a stream, and is still there.
+#[derive(Debug)]
+pub enum Piece {
+    Bytes(Vec<u8>),
+    /// Bytes that came with descriptors: [`Stream::receive_in_copy`] is the way to receive them.
+    WithDescriptors(Vec<u8>),
+    End,
 }
 
-/// Writes to a stream what can be written at once, and returns how much that was.
-pub fn send(stream: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(nix_socket::send(stream.as_raw_fd(), bytes, NEVER_WAIT)?)
+impl Stream {
+    /// guard's end, and the other one.
+    pub fn open() -> io::Result<(Stream, OwnedFd)> {
+        let (own, other) = channel()?;
+        let _ = rights::refuse(own.as_fd());
+        // The kernel would throw an urgent byte away unseen, and close its descriptors in guard's name. A kernel that knows no
+        // such bytes (Linux before 5.15) need not know the option.
+        let _ = rights::set_option(own.as_fd(), libc::SO_OOBINLINE, 1);
+        Ok((Stream(Inbox::new(own)), other))
+    }
+
+    /// Looks at what comes next; `EAGAIN` if there is nothing yet.
+    pub fn peek(&self) -> Result<Piece, Errno> {
+        let message = rights::receive(self.0.as_fd(), Kind::Stream, rights::LONGEST, libc::MSG_PEEK)?;
+        Ok(match message {
+            Message { descriptors: true, bytes, .. } => Piece::WithDescriptors(bytes),
+            Message { bytes, .. } if bytes.is_empty() => Piece::End,
+            Message { bytes, .. } => Piece::Bytes(bytes),
+        })
+    }
+
+    /// Removes so many bytes, which are to be a [`Piece::Bytes`].
+    pub fn discard(&self, length: usize) -> Result<(), Errno> {
+        rights::receive(self.0.as_fd(), Kind::Stream, length, 0).map(drop)
+    }
+
+    /// Starts a copy of guard that receives so many bytes with their descriptors, and closes those.
+    pub fn receive_in_copy(&self, length: usize) -> Result<Receiver, Errno> {
+        rights::receive_in_copy(self.0.as_fd(), length)
+    }
+
+    /// Writes what can be written at once, and returns how much that was.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix_socket::send(self.0.as_raw_fd(), bytes, NEVER_WAIT)?)
+    }
+
+    /// Ends the stream for both sides, though it stays open: the reader of each is told.
+    pub fn end(&self) {
+        let _ = nix_socket::shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
 }
 
-/// Ends a stream for both sides, though it stays open: whoever waits for it is told.
-pub fn end(stream: &OwnedFd) {
-    let _ = nix_socket::shutdown(stream.as_raw_fd(), Shutdown::Both);
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// A pipe: the end to read, which never waits, and the end to write, which is a child's and does (`pipe(2)`).

@@ -1,98 +1,78 @@
-//! Datagrams to a guard and from it, of which only those count that the kernel says are from one.
+//! Datagrams to one guard and from it. The kernel says which process and user sent each.
 
-use crate::doors::wire::{Reply, Request};
-use crate::sys::clock::Deadline;
-use crate::sys::socket::{Address, Credentials, DatagramSocket, wait_readable};
+use crate::doors::wire::{Reply, Request, is_trusted};
+use crate::sys::socket::{Address, Credentials, Datagram, DatagramSocket, Head};
 use crate::sys::{Pid, process};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// An answer is no longer, in bytes: a status of several hundred instances.
 const LONGEST: usize = 64 * 1024;
 
-/// How long to wait where guard has no room for one more request, since it takes all that it has at once, and where it has
-/// just begun.
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
-
+/// A socket that is connected to a guard's. Nobody else can send to it (`unix(7)`), so nobody else can fill it.
 pub(super) struct Conversation {
     socket: DatagramSocket,
+    guard: Address,
     /// The user that asks.
     uid: u32,
 }
 
-/// What has come.
-pub(super) enum Heard {
-    Reply {
-        address: Address,
-        pid: Pid,
-        /// It is from root or from the user that asks.
-        trusted: bool,
-        reply: Reply,
-    },
-    /// Nothing until the deadline.
-    Nothing,
-    /// The process that was to answer has ended.
-    End,
+/// A reply, and its sender.
+pub(super) struct Answer {
+    pub(super) pid: Pid,
+    /// It is from root or from the user that asks.
+    pub(super) trusted: bool,
+    pub(super) reply: Reply,
 }
 
 impl Conversation {
-    pub(super) fn open() -> io::Result<Conversation> {
-        Ok(Conversation { socket: DatagramSocket::bind_anew()?, uid: process::effective_uid() })
+    /// `ConnectionRefused` if nobody listens there.
+    pub(super) fn with(guard: &Address) -> io::Result<Conversation> {
+        let socket = DatagramSocket::bind_anew()?.refuse_descriptors();
+        socket.connect(guard)?;
+        Ok(Conversation { socket, guard: *guard, uid: process::effective_uid() })
     }
 
-    /// Sends a request; `ConnectionRefused` if nobody listens there.
-    pub(super) fn send(&self, request: Request, to: &Address, deadline: Deadline) -> io::Result<()> {
-        loop {
-            match self.socket.send(request.to_text().as_bytes(), to) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !deadline.left().is_zero() => {
-                    wait_readable(&[], PAUSE.min(deadline.left()))?;
-                }
-                // What could not be sent in time will not be answered in time.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                result => return result,
-            }
+    /// Sends a request, without a wait: `false` if there is no room for it. `ConnectionRefused` if nobody listens any more.
+    pub(super) fn ask(&self, request: Request) -> io::Result<bool> {
+        match self.socket.send_on(request.to_text().as_bytes()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// Waits for the next reply, or for the end of the `process` that is to send one.
-    pub(super) fn listen(&self, deadline: Deadline, process: Option<&OwnedFd>) -> io::Result<Heard> {
-        let descriptors: Vec<_> = [self.socket.as_fd()].into_iter().chain(process.map(AsFd::as_fd)).collect();
+    /// The next reply; `WouldBlock` if there is none yet, `PermissionDenied` if it is of a user that is not believed. Fails also
+    /// where what listens there is no guard, since it sends descriptors.
+    pub(super) fn answer(&self) -> io::Result<Answer> {
         loop {
-            let left = deadline.left();
-            if left.is_zero() {
-                return Ok(Heard::Nothing);
-            }
-            if !wait_readable(&descriptors, left)? {
-                continue;
-            }
-            let datagram = match self.socket.receive(LONGEST) {
-                Ok(datagram) => datagram,
-                Err(error) if error.kind() == ErrorKind::WouldBlock && process.is_some() => return Ok(Heard::End),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
+            let Head::Datagram(Datagram { bytes, sender, credentials, .. }) = self.socket.peek(LONGEST)? else {
+                return Err(ErrorKind::InvalidData.into());
             };
-            let reply = Reply::parse(&datagram.bytes);
-            if let (Some(address), Some(sender), Some(reply)) = (datagram.sender, datagram.credentials, reply)
-                && is_believed(sender, &reply, self.uid)
-            {
-                let trusted = is_trusted(sender, self.uid);
-                return Ok(Heard::Reply { address, pid: sender.pid, trusted, reply });
+            self.socket.discard();
+            // Anybody may have sent something before the socket was connected.
+            let known = credentials.filter(|_| sender == Some(self.guard)).zip(Reply::parse(&bytes));
+            let Some((sender, reply)) = known else { continue };
+            if !is_believed(sender, &reply, self.uid) {
+                return Err(ErrorKind::PermissionDenied.into());
             }
+            return Ok(Answer { pid: sender.pid, trusted: is_trusted(sender.uid, self.uid), reply });
         }
     }
 }
 
-/// Root, or the user that asks.
-fn is_trusted(sender: Credentials, own: u32) -> bool {
-    sender.uid == 0 || sender.uid == own
+/// Readable when there is an answer.
+impl AsFd for Conversation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
-/// guard is root's or of the user that asks; root believes all, since guard may be anybody's. Another user's guard refuses,
-/// which is believed too, as it does nothing. A pid of 0 is another container's.
+/// A guard is root's or of the user that asks. Root believes all users, since any may run guard. Another user's guard refuses,
+/// and a refusal is believed too, as it does nothing. A pid of 0 is another container's.
 fn is_believed(sender: Credentials, reply: &Reply, own: u32) -> bool {
     let refusal = matches!(reply, Reply::Refused(_));
-    sender.pid != 0 && (is_trusted(sender, own) || own == 0 || refusal)
+    sender.pid != 0 && (is_trusted(sender.uid, own) || own == 0 || refusal)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 use super::*;
 use crate::doors::control::{Client, Control};
 use crate::doors::{Door, Message};
-use crate::sys::socket::{DatagramSocket, wait_readable};
-use std::os::fd::AsFd;
+use crate::sys::socket::{DatagramSocket, Head, wait_readable};
 use std::thread;
 
 /// Long, since machines are busy, and never waited out where all is well.
@@ -19,7 +18,7 @@ fn namespace(test: u64) -> u64 {
 /// The client of the next request, which is to be this one.
 fn next(control: &mut Control, expected: Request) -> Client {
     assert!(wait_readable(&[control.descriptor()], LONG).expect("a wait"), "a request");
-    match control.take().messages.pop() {
+    match control.receive().messages.pop() {
         Some(Message::Request(request, client)) if request == expected => client,
         other => panic!("{other:?}"),
     }
@@ -76,20 +75,6 @@ fn silence_is_no_answer() {
 }
 
 #[test]
-fn the_end_of_guard_ends_the_wait() {
-    let conversation = Conversation::open().expect("a socket");
-    let nobody = process::watch_process(process::id()).expect("a descriptor");
-    let heard = conversation.listen(Deadline::after(Duration::from_millis(20)), Some(&nobody)).expect("a wait");
-    assert!(matches!(heard, Heard::Nothing), "it lives");
-    #[expect(clippy::disallowed_methods, reason = "a process that ends")]
-    let mut child = std::process::Command::new("true").spawn().expect("true");
-    let ended = process::watch_process(Pid::try_from(child.id()).expect("a pid")).expect("a descriptor");
-    let heard = conversation.listen(Deadline::after(LONG), Some(&ended)).expect("a wait");
-    assert!(matches!(heard, Heard::End));
-    child.wait().expect("an end");
-}
-
-#[test]
 fn where_there_is_no_guard_it_says_so() {
     let error = ask_in(namespace(4), Request::Ready, &Options::default()).expect_err("nobody");
     let name = format!("no guard is running here: looked for @guard/{} in /proc/net/unix", namespace(4));
@@ -130,23 +115,49 @@ fn one_of_several_is_chosen() {
     });
 }
 
+/// A socket with a guard's name, and an address of its client.
+fn name_and_client(test: u64) -> (DatagramSocket, thread::JoinHandle<Result<Answer, String>>) {
+    let name = wire::name(namespace(test), 1);
+    let guard = DatagramSocket::bind(&Address::abstract_name(name.as_bytes()).expect("an address")).expect("a socket");
+    let ask = move || {
+        let options = Options { timeout: Some(LONG), ..Options::default() };
+        ask_in(namespace(test), Request::Ready, &options).map_err(|error| error.to_string())
+    };
+    #[expect(clippy::disallowed_methods, reason = "the client of a test")]
+    let client = thread::spawn(ask);
+    assert!(wait_readable(&[guard.as_fd()], LONG).expect("a wait"));
+    (guard, client)
+}
+
+fn sender(guard: &DatagramSocket) -> Address {
+    let Ok(Head::Datagram(datagram)) = guard.peek(1024) else { panic!("no request") };
+    guard.discard();
+    datagram.sender.expect("an address")
+}
+
 #[test]
-fn only_who_was_asked_is_heard() {
-    let name = wire::name(namespace(6), 1);
-    let address = Address::abstract_name(name.as_bytes()).expect("an address");
-    let guard = DatagramSocket::bind(&address).expect("a socket");
+fn only_the_guard_that_was_asked_can_answer() {
+    let (guard, client) = name_and_client(6);
     let stranger = DatagramSocket::bind_anew().expect("a socket");
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            assert!(wait_readable(&[guard.as_fd()], LONG).expect("a wait"));
-            let client = guard.receive(1024).expect("a request").sender.expect("an address");
-            stranger.send(b"yes forged", &client).expect("a receiver");
-            guard.send(b"what", &client).expect("a receiver");
-            guard.send(b"no really", &client).expect("a receiver");
-        });
-        let heard = ask_in(namespace(6), Request::Ready, &Options::default()).map_err(|error| error.to_string());
-        assert_eq!(heard, answer("really\n", 1));
-    });
+    let address = sender(&guard);
+    let refused = stranger.send(b"yes forged", &address).expect_err("it is connected to another");
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    guard.send(b"what", &address).expect("a receiver");
+    guard.send(b"no really", &address).expect("a receiver");
+    assert_eq!(client.join().expect("an end"), answer("really\n", 1));
+}
+
+#[test]
+fn a_guard_that_closes_its_socket_cannot_answer() {
+    let (guard, client) = name_and_client(7);
+    let address = sender(&guard);
+    guard.send(b"wait none soon", &address).expect("a receiver");
+    drop(guard);
+    let again =
+        DatagramSocket::bind(&Address::abstract_name(wire::name(namespace(7), 1).as_bytes()).expect("an address"))
+            .expect("the name is free");
+    assert!(again.send(b"yes forged", &address).is_err(), "the client is connected to the socket, not to its name");
+    drop(client);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 use super::*;
-use crate::sys::process;
-use nix::sys::socket::{ControlMessage, sendmsg};
-use std::fs::File;
-use std::io::{IoSlice, Read};
+use crate::sys::{Pid, process};
+use nix_socket::SockaddrLike;
+use std::mem::zeroed;
 use std::path::Path;
 
 /// Long, since machines are busy, and never waited out where all is well.
@@ -16,19 +15,26 @@ fn pair() -> (DatagramSocket, DatagramSocket, Address) {
 
 const LONGEST: usize = 4096;
 
+/// Receives the next datagram, which came without descriptors.
+fn receive(socket: &DatagramSocket) -> io::Result<Datagram> {
+    let Head::Datagram(datagram) = socket.peek(LONGEST)? else { panic!("descriptors") };
+    socket.discard();
+    Ok(datagram)
+}
+
 #[test]
 fn a_datagram_says_who_sent_it() {
     let (receiver, sender, address) = pair();
     assert!(!wait_readable(&[receiver.as_fd()], Duration::ZERO).expect("a wait"));
-    assert_eq!(receiver.receive(LONGEST).expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(receive(&receiver).expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
     sender.send(b"READY=1\n", &address).expect("a receiver");
     assert!(wait_readable(&[receiver.as_fd()], DEADLINE).expect("a wait"));
-    let datagram = receiver.receive(LONGEST).expect("a datagram");
+    let datagram = receive(&receiver).expect("a datagram");
     assert_eq!(datagram.bytes, b"READY=1\n");
     assert_eq!(datagram.credentials, Some(Credentials { pid: process::id(), uid: process::effective_uid() }));
     let name = sender.name().expect("a name");
     assert_eq!(datagram.sender, Address::abstract_name(&name).ok());
-    assert!(datagram.descriptors.is_empty() && !datagram.truncated);
+    assert!(!datagram.truncated);
     assert_eq!(name.len(), 5, "unix(7): a name that the kernel picks has five digits");
 }
 
@@ -38,59 +44,8 @@ fn a_sender_without_an_address_is_none() {
     let flags = SockFlag::SOCK_CLOEXEC;
     let sender = nix_socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None).expect("a socket");
     nix_socket::sendto(sender.as_raw_fd(), b"x", &address.0, NEVER_WAIT).expect("a receiver");
-    let datagram = receiver.receive(LONGEST).expect("a datagram");
+    let datagram = receive(&receiver).expect("a datagram");
     assert_eq!((datagram.sender, datagram.credentials.map(|sender| sender.pid)), (None, Some(process::id())));
-}
-
-#[test]
-fn the_close_of_a_socket_that_came_along_does_not_wait() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let bytes = [IoSlice::new(b"FDSTORE=1")];
-    let sent = |through: &dyn Fn(&[ControlMessage])| {
-        let lingering = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let linger = libc::linger { l_onoff: 1, l_linger: 60 };
-        nix_socket::setsockopt(&lingering, sockopt::Linger, &linger).expect("a socket");
-        through(&[ControlMessage::ScmRights(&[lingering.as_raw_fd()])]);
-        lingering
-    };
-    let lingers = |socket| nix_socket::getsockopt(&socket, sockopt::Linger).expect("a socket").l_onoff == 1;
-
-    let (receiver, sender, address) = pair();
-    let socket = sent(&|message| {
-        sendmsg(sender.0.as_raw_fd(), &bytes, message, NEVER_WAIT, Some(&address.0)).expect("a receiver");
-    });
-    drop(receiver.receive(LONGEST).expect("a datagram"));
-    assert!(!lingers(socket), "with a datagram");
-
-    let (own, other) = channel().expect("a channel");
-    let socket = sent(&|message| {
-        sendmsg::<()>(other.as_raw_fd(), &bytes, message, NEVER_WAIT, None).expect("a receiver");
-    });
-    let mut buffer = [0; 4096];
-    assert_eq!(read(&own, &mut buffer), Ok(9));
-    assert_eq!(buffer[..9], *b"FDSTORE=1");
-    assert!(!lingers(socket), "through a channel");
-}
-
-#[test]
-fn descriptors_come_closed_on_exec_and_close_with_the_datagram() {
-    let (receiver, sender, address) = pair();
-    let (reader, writer) = pipe().expect("a pipe");
-    let numbers = [writer.as_raw_fd(); 253];
-    let message = [ControlMessage::ScmRights(&numbers)];
-    let bytes = [IoSlice::new(b"BARRIER=1")];
-    sendmsg(sender.0.as_raw_fd(), &bytes, &message, NEVER_WAIT, Some(&address.0)).expect("a receiver");
-    drop(writer);
-    let datagram = receiver.receive(LONGEST).expect("a datagram");
-    assert_eq!(datagram.descriptors.len(), 253, "SCM_MAX_FD, unix(7)");
-    assert!(datagram.credentials.is_some());
-    for descriptor in &datagram.descriptors {
-        let flags = fcntl(descriptor, FcntlArg::F_GETFD).expect("an open descriptor");
-        assert_eq!(flags, libc::FD_CLOEXEC);
-    }
-    assert!(!wait_readable(&[reader.as_fd()], Duration::ZERO).expect("a wait"), "still open");
-    drop(datagram);
-    assert_eq!(File::from(reader).read(&mut [0; 8]).expect("the end"), 0);
 }
 
 #[test]
@@ -99,7 +54,7 @@ fn what_is_too_long_is_cut() {
     sender.send(&vec![b'x'; LONGEST], &address).expect("a receiver");
     sender.send(&vec![b'x'; LONGEST + 1], &address).expect("a receiver");
     sender.send(b"", &address).expect("a receiver");
-    let received = std::iter::from_fn(|| receiver.receive(LONGEST).ok());
+    let received = std::iter::from_fn(|| receive(&receiver).ok());
     let seen: Vec<_> = received.map(|datagram| (datagram.bytes.len(), datagram.truncated)).collect();
     assert_eq!(seen, [(LONGEST, false), (LONGEST, true), (0, false)]);
 }
@@ -153,23 +108,23 @@ fn a_path_of_full_length_can_be_a_sender() {
     let sender = DatagramSocket::bind_to(&address).expect("108 bytes without a NUL fit (unix(7))");
     let (receiver, _, to) = pair();
     sender.send(b"x", &to).expect("a receiver");
-    let seen = receiver.receive(LONGEST).expect("a datagram").sender.expect("an address");
+    let seen = receive(&receiver).expect("a datagram").sender.expect("an address");
     assert_eq!(seen.0.path(), Some(Path::new(&path)));
 }
 
 #[test]
-fn a_channel_is_guards_own_at_one_end() {
-    let (own, other) = channel().expect("a channel");
-    for end in [&own, &other] {
+fn a_stream_is_guards_own_at_one_end() {
+    let (own, other) = Stream::open().expect("a stream");
+    for end in [own.as_fd(), other.as_fd()] {
         assert_eq!(fcntl(end, FcntlArg::F_GETFD).expect("open"), libc::FD_CLOEXEC);
     }
     let waits = |end| fcntl(end, FcntlArg::F_GETFL).expect("open") & libc::O_NONBLOCK == 0;
-    assert!(!waits(&own) && waits(&other));
-    assert_eq!(send(&own, b"\"drain\"\n").expect("room"), 8);
-    end(&own);
+    assert!(!waits(own.as_fd()) && waits(other.as_fd()));
+    assert_eq!(own.send(b"\"drain\"\n").expect("room"), 8);
+    own.end();
     assert!(wait_readable(&[own.as_fd()], Duration::ZERO).expect("a wait"), "the end can be read");
     drop(other);
-    assert_eq!(send(&own, b"x").expect_err("nobody").kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(own.send(b"x").expect_err("nobody").kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! The datagrams of a door, some of which come with descriptors.
+//!
+//! guard handles such a datagram at a look and leaves it in the queue until a copy of guard has received it. So
+//! [`Queue::next`] says [`Next::WithDescriptors`], the door's owner calls [`Queue::receive_in_copy`] and asks for nothing more
+//! until the copy reports, and then calls [`Queue::received`].
+
+use super::is_lasting;
+use crate::sys::Errno;
+use crate::sys::rights::Receiver;
+use crate::sys::socket::{Datagram, DatagramSocket, Head};
+use std::os::fd::{AsFd, BorrowedFd};
+
+pub(super) struct Queue {
+    pub(super) socket: DatagramSocket,
+    /// A datagram is no longer, in bytes.
+    longest: usize,
+    /// So many datagrams at the head of the queue were handled already.
+    handled: usize,
+    /// The first of them.
+    head: Option<Datagram>,
+    /// A copy of guard is about to receive it.
+    copy: bool,
+}
+
+/// What is next in a queue.
+pub(super) enum Next {
+    Datagram(Datagram),
+    /// A datagram, unless it was handled before. Its descriptors are still there.
+    WithDescriptors(Option<Datagram>),
+    Nothing,
+    /// Nothing, and nothing can come.
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new(socket: DatagramSocket, longest: usize) -> Queue {
+        Queue { socket, longest, handled: 0, head: None, copy: false }
+    }
+
+    pub(super) fn next(&mut self) -> Next {
+        loop {
+            match self.socket.peek(self.longest) {
+                Ok(Head::Datagram(datagram)) => {
+                    self.socket.discard();
+                    if self.handled == 0 {
+                        return Next::Datagram(datagram);
+                    }
+                    self.handled -= 1;
+                }
+                Ok(Head::WithDescriptors(datagram)) => {
+                    if self.handled > 0 {
+                        self.head = Some(datagram);
+                        return Next::WithDescriptors(None);
+                    }
+                    (self.handled, self.head) = (1, Some(datagram.clone()));
+                    return Next::WithDescriptors(Some(datagram));
+                }
+                Err(error) if is_lasting(&error) => return Next::Closed,
+                Err(_) => return Next::Nothing,
+            }
+        }
+    }
+
+    /// All that is in the queue behind the datagram with descriptors and was not handled, this many datagrams at most. It stays
+    /// in the queue, and counts as handled. Needs no report of the copy, which may be late.
+    pub(super) fn look_ahead(&mut self, most: usize) -> Vec<Datagram> {
+        let mut all = self.socket.peek_all(self.longest, most);
+        // The copy may have received the head already, and not reported.
+        let gone = usize::from(all.first() != self.head.as_ref()).min(self.handled);
+        let new = all.split_off((self.handled - gone).min(all.len()));
+        self.handled += new.len();
+        new
+    }
+
+    /// Whether a copy of guard is about to receive the head.
+    pub(super) fn has_copy(&self) -> bool {
+        self.copy
+    }
+
+    pub(super) fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
+        let receiver = self.socket.receive_in_copy()?;
+        self.copy = true;
+        Ok(receiver)
+    }
+
+    /// The copy has reported that it has received the head; or, not `surely`, it has ended without a report.
+    pub(super) fn received(&mut self, surely: bool) {
+        self.copy = false;
+        // Of two that say the same the second may count as the first.
+        let is_there = || match self.socket.peek(self.longest) {
+            Ok(Head::WithDescriptors(datagram)) => self.head.as_ref() == Some(&datagram),
+            Ok(Head::Datagram(_)) | Err(_) => false,
+        };
+        if surely || !is_there() {
+            self.handled = self.handled.saturating_sub(1);
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,250 @@
+//! The doors that guard polls, and those that rest while a copy of guard receives a message with descriptors.
+
+use super::Runtime;
+use super::children::RunProcess;
+use crate::doors::Door;
+use crate::supervisor::{RunId, Timestamp};
+use crate::sys::Errno;
+use crate::sys::poll::Token;
+use crate::sys::rights::has_received;
+use crate::sys::socket::wait_readable;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Copies of guard that may live at a time to receive descriptors. One that hangs waits for a descriptor to close.
+const MOST_COPIES: usize = 8;
+
+/// When guard asks again for a copy that it could not make.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// One of the things that guard polls beside signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DoorId {
+    Notify(RunId),
+    Channel(RunId),
+    Check(RunId),
+    Control,
+    /// There is room again at the receiver of guard's own notifications.
+    Outer,
+    /// A door that rests may be looked at again.
+    Resting,
+}
+
+impl DoorId {
+    /// What a poll knows it by: the kind, the instance and the run's number, in this order of bits.
+    pub(super) fn token(self) -> Token {
+        let (kind, id) = match self {
+            DoorId::Notify(id) => (0, Some(id)),
+            DoorId::Channel(id) => (1, Some(id)),
+            DoorId::Check(id) => (2, Some(id)),
+            DoorId::Control => (3, None),
+            DoorId::Outer => (4, None),
+            DoorId::Resting => (5, None),
+        };
+        let instance = id.map_or(0, |id| u64::from(id.instance));
+        kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
+    }
+
+    /// The door of a token; `None` if it is none of a door's.
+    pub(super) fn of(token: Token) -> Option<DoorId> {
+        let number = u32::try_from(token & u64::from(u32::MAX)).ok()?;
+        let instance = u32::try_from(token >> 32 & 0xff_ffff).ok()?;
+        let id = RunId { instance, number };
+        match token >> 56 {
+            0 => Some(DoorId::Notify(id)),
+            1 => Some(DoorId::Channel(id)),
+            2 => Some(DoorId::Check(id)),
+            3 => Some(DoorId::Control),
+            4 => Some(DoorId::Outer),
+            5 => Some(DoorId::Resting),
+            _ => None,
+        }
+    }
+}
+
+/// Doors that guard leaves alone until a copy of guard has received a message with descriptors, or can be made.
+#[derive(Default)]
+pub(super) struct Resting {
+    /// Each with the report of its copy, where there is one.
+    doors: Vec<(DoorId, Option<OwnedFd>)>,
+    /// When guard tries again to make a copy for the others.
+    pub(super) retry_at: Option<Timestamp>,
+}
+
+impl Runtime<'_> {
+    /// Polls a door from now on; `None` where that cannot be, and the door is closed again.
+    pub(super) fn register<D: Door>(&self, id: DoorId, door: D) -> Option<D> {
+        match self.poll.add(door.descriptor(), id.token()) {
+            Ok(()) => Some(door),
+            Err(error) => {
+                log::warn!(door:? = id, error = error.desc(); "door");
+                None
+            }
+        }
+    }
+
+    /// Closes a door. A copy of guard that has the socket too must not keep it in the poll.
+    pub(super) fn close(&self, door: impl Door) {
+        self.poll.remove(door.descriptor());
+    }
+
+    /// Forgets a run, and closes its doors.
+    pub(super) fn forget(&mut self, id: RunId) {
+        let Some(RunProcess { notify, channel, .. }) = self.children.forget(id) else { return };
+        notify.into_iter().for_each(|door| self.close(door));
+        channel.into_iter().for_each(|door| self.close(door));
+    }
+
+    /// Receives what has come through a door, and closes one through which nothing more can come.
+    pub(super) fn handle_door(&mut self, id: DoorId) {
+        match id {
+            DoorId::Notify(_) | DoorId::Channel(_) | DoorId::Control => {
+                let Some(received) = self.door(id).map(Door::receive) else { return };
+                let (closed, descriptors) = (received.closed, received.descriptors);
+                self.handle_messages(received);
+                if closed {
+                    self.close_door(id);
+                } else if descriptors {
+                    self.receive_in_copy(id);
+                }
+            }
+            DoorId::Check(id) => {
+                if let Some(check) = self.children.check_mut(id) {
+                    check.read_output();
+                }
+            }
+            DoorId::Outer => {
+                if let Some(outer) = &mut self.outer {
+                    outer.send(&self.poll);
+                }
+            }
+            DoorId::Resting => self.wake_doors(false),
+        }
+    }
+
+    /// A door that is a socket, if it is open.
+    fn door(&mut self, id: DoorId) -> Option<&mut dyn Door> {
+        match id {
+            DoorId::Notify(id) => self.children.get_mut(id)?.notify.as_mut().map(|door| door as &mut dyn Door),
+            DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
+            DoorId::Control => self.control.as_mut().map(|door| door as &mut dyn Door),
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
+        }
+    }
+
+    fn descriptor(&self, id: DoorId) -> Option<BorrowedFd<'_>> {
+        match id {
+            DoorId::Notify(id) => self.children.get(id)?.notify.as_ref().map(Door::descriptor),
+            DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
+            DoorId::Control => self.control.as_ref().map(Door::descriptor),
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
+        }
+    }
+
+    fn close_door(&mut self, id: DoorId) {
+        self.unpoll(id);
+        match id {
+            DoorId::Notify(id) => {
+                if let Some(run) = self.children.get_mut(id) {
+                    run.notify = None;
+                }
+            }
+            DoorId::Channel(id) => {
+                if let Some(run) = self.children.get_mut(id) {
+                    run.channel = None;
+                }
+            }
+            DoorId::Control => self.control = None,
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => {}
+        }
+    }
+
+    /// Has a copy of guard receive the message with descriptors at a door. The door is not polled until that is done; where no
+    /// copy can be made, until it is time to try again.
+    fn receive_in_copy(&mut self, id: DoorId) {
+        let may_copy = self.children.copies.len() < MOST_COPIES && !self.killing;
+        let Some(door) = self.door(id) else { return };
+        let receiver = if may_copy { door.receive_in_copy() } else { Err(Errno::EAGAIN) };
+        let rests = match receiver {
+            Ok(receiver) => {
+                self.children.copies.push(receiver.pid);
+                self.childless = false;
+                let polled = self.poll.add(receiver.report.as_fd(), DoorId::Resting.token());
+                polled.map(|()| Some(receiver.report))
+            }
+            Err(error) => {
+                log::debug!(door:? = id, error = error.desc(); "no-copy");
+                self.resting.retry_at = Some(self.clock.now().after(RETRY));
+                Ok(None)
+            }
+        };
+        match rests {
+            Ok(report) => {
+                self.unpoll(id);
+                self.resting.doors.push((id, report));
+            }
+            Err(error) => {
+                log::warn!(door:? = id, error = error.desc(); "door");
+                self.close_door(id);
+            }
+        }
+    }
+
+    /// Polls the doors again whose copy has reported; with `retry`, those as well for which no copy could be made.
+    pub(super) fn wake_doors(&mut self, retry: bool) {
+        let wakes = |(_, report): &(DoorId, Option<OwnedFd>)| {
+            report.as_ref().map_or(retry, |report| is_readable(report.as_fd()))
+        };
+        let (awake, resting) = std::mem::take(&mut self.resting.doors).into_iter().partition(wakes);
+        self.resting.doors = resting;
+        let awake: Vec<_> = awake;
+        for (id, report) in awake {
+            let Some(door) = self.door(id) else { continue };
+            if let Some(report) = report {
+                door.received(has_received(&report));
+            }
+            match self.poll_again(id) {
+                Ok(()) => self.handle_door(id),
+                Err(error) => {
+                    log::warn!(door:? = id, error = error.desc(); "door");
+                    self.close_door(id);
+                }
+            }
+        }
+    }
+
+    fn unpoll(&self, id: DoorId) {
+        if let Some(descriptor) = self.descriptor(id) {
+            self.poll.remove(descriptor);
+        }
+    }
+
+    fn poll_again(&self, id: DoorId) -> Result<(), Errno> {
+        self.descriptor(id).map_or(Ok(()), |descriptor| self.poll.add(descriptor, id.token()))
+    }
+}
+
+fn is_readable(descriptor: BorrowedFd) -> bool {
+    wait_readable(&[descriptor], Duration::ZERO).unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_door_again() {
+        let id = RunId { instance: 1_000, number: u32::MAX };
+        for door in [
+            DoorId::Notify(id),
+            DoorId::Channel(id),
+            DoorId::Check(id),
+            DoorId::Control,
+            DoorId::Outer,
+            DoorId::Resting,
+        ] {
+            assert_eq!(DoorId::of(door.token()), Some(door));
+        }
+        assert_eq!(DoorId::of(Token::MAX), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! What becomes of what comes in through the doors.
+
+use super::Runtime;
+use super::children::{Heir, Owner, RunProcess};
+use crate::doors::notify::{LONGEST, Notify};
+use crate::doors::wire::is_trusted;
+use crate::doors::{Message, Received, Restricted};
+use crate::supervisor::{Event, RunId};
+use crate::sys::socket::Credentials;
+use crate::sys::{Pid, process};
+
+impl Runtime<'_> {
+    /// Handles all that the runs have said up to now. guard calls it when processes have ended: the kernel has put what
+    /// they said into the sockets before.
+    pub(super) fn handle_last_messages(&mut self) {
+        let speaks = |run: &&RunProcess| run.notify.as_ref().is_some_and(Notify::has_something);
+        let speaking: Vec<RunId> = self.children.runs().filter(speaks).map(|run| run.id).collect();
+        for id in speaking {
+            let notify = self.children.get_mut(id).and_then(|run| run.notify.as_mut());
+            if let Some(received) = notify.map(Notify::receive_rest) {
+                self.handle_messages(received);
+            }
+        }
+    }
+
+    pub(super) fn handle_messages(&mut self, received: Received) {
+        for message in received.messages {
+            match message {
+                Message::Event(event) => {
+                    if let Event::SaidReady(id) = event
+                        && let Some(run) = self.children.get_mut(id)
+                    {
+                        run.reloading = false;
+                    }
+                    self.dispatch(event);
+                }
+                Message::Status(id, text) => self.note_status(id, text),
+                Message::Reloading(id) => {
+                    if let Some(run) = self.children.get_mut(id) {
+                        run.reloading = true;
+                    }
+                }
+                Message::Restricted(id, sender, what) => self.handle_restricted(id, sender, what),
+                Message::TooLong(id) => self.note_too_long(id),
+                Message::Refused => {
+                    self.refused += 1;
+                    // Once, since one who keeps on sending must not fill the log; `guard status` has the count.
+                    if self.refused == 1 {
+                        log::warn!(msg = "a datagram from another user or PID namespace was refused"; "refused");
+                    }
+                }
+                Message::Request(request, client) => self.serve(request, client),
+            }
+        }
+    }
+
+    /// Somebody says what would end or change a run.
+    fn handle_restricted(&mut self, id: RunId, sender: Credentials, what: Restricted) {
+        let Some(run) = self.children.get(id) else { return };
+        let main = run.pid;
+        let event = match what {
+            // A helper, such as the server that a database's image starts for its set-up, ends without its run.
+            Restricted::Stopping if sender.pid == main => Event::SaidStopping(id),
+            Restricted::Stopping => {
+                self.refused += 1;
+                return;
+            }
+            Restricted::WatchdogPeriod(_) | Restricted::WatchdogTrigger | Restricted::MainPid(_)
+                if !self.may_change(id, sender) =>
+            {
+                return self.refuse(id, sender, "the sender is not root, the main process or of its user");
+            }
+            Restricted::WatchdogPeriod(period) => Event::WatchdogPeriod(id, period),
+            Restricted::WatchdogTrigger => Event::WatchdogTriggered(id),
+            Restricted::MainPid(pid) => return self.name_heir(id, sender, pid),
+        };
+        self.dispatch(event);
+    }
+
+    /// Whether a sender may end or change a run: its main process may, root, and the main process's user.
+    fn may_change(&mut self, id: RunId, sender: Credentials) -> bool {
+        let Some(run) = self.children.get_mut(id) else { return false };
+        if sender.pid == run.pid || sender.uid == 0 {
+            return true;
+        }
+        if !run.reaped {
+            run.user = process::effective_uid_of(run.pid).or(run.user);
+        }
+        run.user.is_some_and(|user| is_trusted(sender.uid, user))
+    }
+
+    /// Said once a run; `guard status` has the count.
+    fn refuse(&mut self, id: RunId, sender: Credentials, why: &str) {
+        self.refused += 1;
+        if let Some(run) = self.children.get_mut(id)
+            && !std::mem::replace(&mut run.has_refused, true)
+        {
+            let msg = format!("MAINPID, WATCHDOG_USEC or WATCHDOG=trigger was refused: {why}");
+            log::warn!(run = id.number, pid = sender.pid, uid = sender.uid, msg:%; "refused");
+        }
+    }
+
+    /// Said once a run.
+    fn note_too_long(&mut self, id: RunId) {
+        if let Some(run) = self.children.get_mut(id)
+            && !std::mem::replace(&mut run.was_too_long, true)
+        {
+            let msg = format!("a datagram to the notify socket was longer than {LONGEST} bytes, and is not heard");
+            log::warn!(run = id.number, msg:%; "refused");
+        }
+    }
+
+    fn note_status(&mut self, id: RunId, text: String) {
+        log::debug!(run = id.number, text:%; "status");
+        if let Some(outer) = &mut self.outer {
+            outer.status(&text, &self.poll);
+        }
+        if let Some(run) = self.children.get_mut(id) {
+            run.status = text;
+        }
+    }
+
+    /// Somebody names the process that will be the main one. Whether it can be is seen when the present one has ended.
+    fn name_heir(&mut self, id: RunId, sender: Credentials, pid: Pid) {
+        let heir = match self.children.owner(pid) {
+            // One that has ended, or cleared its environment, has no trace of its run any more.
+            Owner::Nobody
+                if pid == sender.pid || process::is_zombie(pid) || pid != process::id() && self.belongs_to(pid, id) =>
+            {
+                Some(Heir::Alive(pid))
+            }
+            // The present one stays: an upgrade was taken back.
+            Owner::Run(owner) if owner == id => None,
+            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => {
+                return self.refuse(id, sender, "MAINPID names no process of the run");
+            }
+        };
+        log::debug!(run = id.number, pid; "heir");
+        if let Some(run) = self.children.get_mut(id) {
+            run.heir = heir;
+        }
+    }
+}
