@@ -244,6 +244,29 @@ fn an_app_that_has_left_the_channel_gets_the_signal_at_once() {
     }
 }
 
+/// The kernel refuses it where it can, and Node minds neither.
+#[test]
+fn an_app_that_sends_handles_lives_and_is_told_to_stop() {
+    let Some(node) = node() else { return };
+    for setup in everywhere() {
+        let app = "
+            const server = require('net').createServer().listen(0, '127.0.0.1', () => {
+                process.send('ready', () => {
+                    for (let i = 0; i < 3; i++) process.send({ i }, server);
+                    setImmediate(() => console.log('sent'));
+                });
+            });
+            process.on('message', (message) => { if (message === 'shutdown') process.exit(3); });
+        ";
+        let mut guard = script(setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "1m"), &node, app).start();
+        guard.line("sent");
+        guard.event("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 3);
+        assert!(logged(&guard, "restart").is_empty(), "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn a_flood_holds_up_neither_the_app_nor_guard() {
     let Some(node) = node() else { return };
