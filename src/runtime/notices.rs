@@ -108,7 +108,12 @@ impl Journal<'_> {
                 let (count, names) = std::mem::take(&mut self.killed);
                 self.cause = Some(format!("killed after {why} {names}").trim_end().to_owned());
                 let msg = format!("still running after {why}: SIGKILL");
-                log::error!(count, processes:% = names, msg:%; "kill");
+                if count > 0 {
+                    log::error!(count, processes:% = names, msg:%; "kill");
+                } else {
+                    // There was no time to look.
+                    log::error!(msg:%; "kill");
+                }
             }
             Notice::Over { code } => self.over(code),
             Notice::Lingering { unsent: UnsentData { connections, bytes } } => log::info!(
