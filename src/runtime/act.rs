@@ -43,11 +43,13 @@ impl Runtime<'_> {
                 }
             }
             Action::KillEverything(reason) => {
-                self.killing = true;
+                self.ending.killing = true;
                 self.journal.note_kill(reason);
+                // Clients that wait for the stop have a moment to read its outcome, and the runs have none.
+                self.kill_known();
                 self.bid_farewell();
                 self.kill_everything();
-                return self.childless.then_some(Event::NothingLeft);
+                return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
@@ -77,14 +79,14 @@ impl Runtime<'_> {
                     terminal.restore();
                 }
                 self.journal.end(code);
-                self.exit = Some(code);
+                self.ending.exit = Some(code);
             }
         }
         None
     }
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
-        let mut environment = self.environment.for_run(run);
+        let mut environment = self.launch.environment.for_run(run);
         environment.set_history(restarts, last);
         let notify = self.open_notify(run, &mut environment);
         let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
@@ -98,21 +100,21 @@ impl Runtime<'_> {
             die_with_guard: !self.init,
             own_pid: if self.config.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] },
             kept: &kept,
-            ..Start::new(&entries, self.directory.as_deref())
+            ..Start::new(&entries, self.launch.directory.as_deref())
         };
-        match self.program.spawn(&start) {
+        match self.launch.program.spawn(&start) {
             Ok(pid) => {
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
-                let oom_kills = self.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
+                let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
                 let oom_kills = oom_kills.and_then(OomCounter::read);
                 self.children.add(RunProcess { notify, channel, oom_kills, ..RunProcess::new(run, pid, started) });
-                self.childless = false;
+                self.reaping.childless = false;
                 self.journal.spawned(run, pid);
                 Event::Spawned(run)
             }
             Err(failure) => {
-                let found = self.program.found(self.config.directory.as_deref());
+                let found = self.launch.program.found(self.config.directory.as_deref());
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, found.as_deref()))
             }
         }
@@ -204,12 +206,12 @@ impl Runtime<'_> {
     }
 
     fn start_hook(&mut self, signal: Option<Signal>, left: Option<Duration>) -> Option<Event> {
-        let environment = self.environment.for_hook(signal, left);
-        match hooks::start_pre_stop(self.config, &environment, self.directory.as_deref()) {
+        let environment = self.launch.environment.for_hook(signal, left);
+        match hooks::start_pre_stop(self.config, &environment, self.launch.directory.as_deref()) {
             Ok(pid) => {
                 self.journal.hook_told = false;
                 self.children.hook = Some(pid);
-                self.childless = false;
+                self.reaping.childless = false;
                 debug_assert_eq!(self.children.owner(pid), Owner::Hook);
                 None
             }

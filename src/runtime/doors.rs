@@ -127,7 +127,7 @@ impl Runtime<'_> {
         match id {
             DoorId::Notify(id) => self.children.get_mut(id)?.notify.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Control => self.control.as_mut().map(|door| door as &mut dyn Door),
+            DoorId::Control => self.operator.control.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
         }
     }
@@ -136,7 +136,7 @@ impl Runtime<'_> {
         match id {
             DoorId::Notify(id) => self.children.get(id)?.notify.as_ref().map(Door::descriptor),
             DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
-            DoorId::Control => self.control.as_ref().map(Door::descriptor),
+            DoorId::Control => self.operator.control.as_ref().map(Door::descriptor),
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
         }
     }
@@ -154,7 +154,7 @@ impl Runtime<'_> {
                     run.channel = None;
                 }
             }
-            DoorId::Control => self.control = None,
+            DoorId::Control => self.operator.control = None,
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => {}
         }
     }
@@ -162,13 +162,13 @@ impl Runtime<'_> {
     /// Has a copy of guard receive the message with descriptors at a door. The door is not polled until that is done; where no
     /// copy can be made, until it is time to try again.
     fn receive_in_copy(&mut self, id: DoorId) {
-        let may_copy = self.children.copies.len() < MOST_COPIES && !self.killing;
+        let may_copy = self.children.copies.len() < MOST_COPIES && !self.ending.killing;
         let Some(door) = self.door(id) else { return };
         let receiver = if may_copy { door.receive_in_copy() } else { Err(Errno::EAGAIN) };
         let rests = match receiver {
             Ok(receiver) => {
                 self.children.copies.push(receiver.pid);
-                self.childless = false;
+                self.reaping.childless = false;
                 let polled = self.poll.add(receiver.report.as_fd(), DoorId::Resting.token());
                 polled.map(|()| Some(receiver.report))
             }

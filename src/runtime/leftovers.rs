@@ -87,7 +87,7 @@ impl Runtime<'_> {
     pub(super) fn measure(&mut self) -> HashMap<RunId, Usage> {
         let mut usage: HashMap<RunId, Usage> = HashMap::new();
         let end = self.end_of_walk(LONGEST_WALK);
-        let seen = if self.childless { None } else { procfs::descendants(end) };
+        let seen = if self.reaping.childless { None } else { procfs::descendants(end) };
         let Some(Descendants { processes, .. }) = seen else { return usage };
         let marks = self.read_marks(&processes);
         let runs: Vec<RunId> = self.children.runs().map(|run| run.id).collect();
@@ -122,7 +122,7 @@ impl Runtime<'_> {
         }
         match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), |environment| encode(mark(environment))) {
             Ok(findings) => {
-                self.childless = false;
+                self.reaping.childless = false;
                 self.children.copies.push(findings.copy);
                 findings.of.into_iter().map(|(pid, finding)| (pid, decode(finding))).collect()
             }

@@ -21,12 +21,12 @@ impl Runtime<'_> {
             return UnsentData::default();
         }
         let now = connections::unsent(Deadline::after(LONGEST_READING));
-        let left = match self.unsent.take() {
+        let left = match self.ending.unsent.take() {
             None => now,
             Some(before) => still_there(now, &before),
         };
         let (connections, bytes) = (left.len(), left.iter().map(|connection| connection.bytes).sum());
-        self.unsent = Some(left);
+        self.ending.unsent = Some(left);
         UnsentData { connections, bytes }
     }
 }

@@ -43,9 +43,9 @@ impl Runtime<'_> {
                 Message::Restricted(id, sender, what) => self.handle_restricted(id, sender, what),
                 Message::TooLong(id) => self.note_too_long(id),
                 Message::Refused => {
-                    self.refused += 1;
+                    self.operator.refused += 1;
                     // Once, since one who keeps on sending must not fill the log; `guard status` has the count.
-                    if self.refused == 1 {
+                    if self.operator.refused == 1 {
                         log::warn!(msg = "a datagram from another user or PID namespace was refused"; "refused");
                     }
                 }
@@ -62,7 +62,7 @@ impl Runtime<'_> {
             // A helper, such as the server that a database's image starts for its set-up, ends without its run.
             Restricted::Stopping if sender.pid == main => Event::SaidStopping(id),
             Restricted::Stopping => {
-                self.refused += 1;
+                self.operator.refused += 1;
                 return;
             }
             Restricted::WatchdogPeriod(_) | Restricted::WatchdogTrigger | Restricted::MainPid(_)
@@ -92,7 +92,7 @@ impl Runtime<'_> {
 
     /// Said once a run; `guard status` has the count.
     fn refuse(&mut self, id: RunId, sender: Credentials, why: &str) {
-        self.refused += 1;
+        self.operator.refused += 1;
         if let Some(run) = self.children.get_mut(id)
             && !std::mem::replace(&mut run.has_refused, true)
         {

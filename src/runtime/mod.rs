@@ -1,4 +1,4 @@
-//! The one poll loop: it turns what happens into events for the core, and the core's actions into system calls.
+//! The one epoll loop: it turns what happens into events for the core, and the core's actions into system calls.
 //!
 //! It decides nothing, and once the first run has been spawned nothing here ends guard early: errors are logged and
 //! become events.
@@ -21,7 +21,6 @@ mod reap;
 mod sweep;
 
 use crate::config::{Config, RestartPolicy};
-use crate::doors::control::Control;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
@@ -37,9 +36,9 @@ use clock::Clock;
 use doors::{DoorId, Resting};
 use environment::Environment;
 use journal::Journal;
-use operator::Waiting;
+use operator::Operator;
 use outer::Outer;
-use reap::News;
+use reap::Reaping;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
@@ -67,53 +66,51 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
 /// A poll that ends this much too late means that guard, and the app with it, was kept from running.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// How long guard waits before it tries again what the kernel has refused for lack of memory or descriptors.
+/// How long guard waits before it tries again what the kernel has refused.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What guard runs with. Each file of this room adds the methods for its part.
 struct Runtime<'a> {
     config: &'a Config,
+    /// guard is PID 1 of its namespace.
+    init: bool,
     clock: Clock,
     supervisor: Supervisor,
-    /// Empty between two events; kept, since to allocate it anew would delay each signal.
+    /// Empty between two events, and kept so that no signal waits for an allocation.
     actions: Vec<Action>,
-    /// The core's next one, which only an event can change.
+    /// The core's next deadline, which only an event can change.
     deadline: Option<Timestamp>,
     poll: Poll,
     signals: Signals,
-    /// Empty between two turns, and kept so that no orphan costs an allocation.
-    news: Vec<News>,
-    /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
-    /// where the kernel did not answer.
-    reap_at: Option<Timestamp>,
-    /// The kernel did not answer when guard last asked about its children, and the log says so.
-    wait_failed: bool,
-    /// When guard tries again to open its control socket.
-    open_control_at: Option<Timestamp>,
     children: Children,
+    reaping: Reaping,
+    launch: Launch,
+    terminal: Option<Terminal>,
     journal: Journal<'a>,
-    control: Option<Control>,
+    operator: Operator,
     resting: Resting,
-    /// Who waits for the outcome of a stop or a restart.
-    waiting: Vec<Waiting>,
-    /// Datagrams of those who may not speak to guard.
-    refused: u64,
     outer: Option<Outer>,
+    ending: Ending,
+}
+
+/// What each child starts with.
+struct Launch {
     program: Program,
     directory: Option<CString>,
     environment: Environment,
-    terminal: Option<Terminal>,
     /// Found at the first spawn; `Some(None)` where there is none.
     oom_kills: Option<Option<OomCounter>>,
-    /// guard is PID 1 of its namespace.
-    init: bool,
-    /// The connections that guard waits for in the end, once it has looked.
-    unsent: Option<Vec<Connection>>,
-    /// The last reap found no child at all, so there is no descendant either.
-    childless: bool,
+}
+
+/// The last part of guard's life.
+#[derive(Default)]
+struct Ending {
     /// SIGKILL went to everything.
     killing: bool,
     /// When it goes again.
     last_blow: Pace,
+    /// The connections that guard waits for, once it has looked.
+    unsent: Option<Vec<Connection>>,
     exit: Option<u8>,
 }
 
@@ -139,36 +136,30 @@ impl<'a> Runtime<'a> {
             job_control: !init && terminal.is_some() && has_job_control(),
             seed: seed(),
         };
+        let directory = config.directory.as_ref();
         Runtime {
             config,
+            init,
             clock: Clock::start(),
             actions: Vec::new(),
             deadline: None,
             poll,
             signals,
-            news: Vec::new(),
-            reap_at: None,
-            wait_failed: false,
-            open_control_at: None,
             children: Children::default(),
+            reaping: Reaping::default(),
+            launch: Launch {
+                program: Program::new(&config.command, config.variable_of_the_app("PATH")),
+                directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
+                environment: Environment::new(config),
+                oom_kills: None,
+            },
+            terminal,
             journal: Journal::new(config, settings.instances),
             supervisor: Supervisor::new(settings),
-            control: None,
+            operator: Operator::default(),
             resting: Resting::default(),
-            waiting: Vec::new(),
-            refused: 0,
             outer: None,
-            program: Program::new(&config.command, config.variable_of_the_app("PATH")),
-            directory: config.directory.as_ref().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
-            environment: Environment::new(config),
-            terminal,
-            oom_kills: None,
-            init,
-            unsent: None,
-            childless: false,
-            killing: false,
-            last_blow: Pace::default(),
-            exit: None,
+            ending: Ending::default(),
         }
     }
 
@@ -182,7 +173,7 @@ impl<'a> Runtime<'a> {
         self.open_control();
         self.dispatch(Event::Start);
         loop {
-            if let Some(code) = self.exit {
+            if let Some(code) = self.ending.exit {
                 return code;
             }
             self.turn();
@@ -194,7 +185,7 @@ impl<'a> Runtime<'a> {
     /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
     /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
-        let retry = [self.reap_at, self.open_control_at, self.resting.retry_at, self.next_recount()]
+        let retry = [self.reaping.again_at, self.operator.open_control_at, self.resting.retry_at, self.next_recount()]
             .into_iter()
             .flatten()
             .min();
@@ -220,7 +211,7 @@ impl<'a> Runtime<'a> {
         self.handle_signals();
         doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
         let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
-        if is_due(self.open_control_at) {
+        if is_due(self.operator.open_control_at) {
             self.open_control();
         }
         if is_due(self.resting.retry_at) {
@@ -236,7 +227,7 @@ impl<'a> Runtime<'a> {
 
     /// Gives the signals that were received to the core.
     fn handle_signals(&mut self) {
-        while self.exit.is_none()
+        while self.ending.exit.is_none()
             && let Some(signal) = self.signals.pop()
         {
             // A shell may have put guard into the foreground again: the app belongs there.
@@ -244,19 +235,6 @@ impl<'a> Runtime<'a> {
                 self.look_at_terminal();
             }
             self.dispatch(Event::Signal(signal));
-        }
-    }
-
-    /// Opens the door that is not a run's. Without it guard cannot be asked, and runs all the same; it tries again later.
-    fn open_control(&mut self) {
-        let again = self.open_control_at.take().is_some();
-        match Control::open() {
-            Ok(control) => self.control = self.register(DoorId::Control, control),
-            Err(error) if !again => log::warn!(error:%; "control-socket"),
-            Err(_) => {}
-        }
-        if self.control.is_none() {
-            self.open_control_at = Some(self.clock.now().after(RETRY));
         }
     }
 

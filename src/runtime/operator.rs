@@ -1,13 +1,14 @@
 //! What an operator asks over the control socket, and what becomes of it.
 
-use super::Runtime;
-use crate::doors::control::Client;
+use super::doors::DoorId;
+use super::{RETRY, Runtime};
+use crate::doors::control::{Client, Control};
 use crate::doors::wire::{Reply, Request};
 use crate::report::{
     self,
     status::{self, GuardStatus, InstanceStatus},
 };
-use crate::supervisor::{Event, InPlace, Outcome};
+use crate::supervisor::{Event, InPlace, Outcome, Timestamp};
 use crate::sys::{process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -21,6 +22,17 @@ const FAREWELL: Duration = Duration::from_millis(100);
 /// More than a restart needs besides its timeouts: the sweep of leftovers, and what SIGKILL takes.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// The door for operators, and those who wait behind it.
+#[derive(Default)]
+pub(super) struct Operator {
+    pub(super) control: Option<Control>,
+    /// When guard tries again to open it.
+    pub(super) open_control_at: Option<Timestamp>,
+    waiting: Vec<Waiting>,
+    /// Datagrams of those who may not speak to guard.
+    pub(super) refused: u64,
+}
+
 /// Somebody who waits for an outcome.
 pub(super) struct Waiting {
     request: Request,
@@ -32,6 +44,19 @@ pub(super) struct Waiting {
 }
 
 impl Runtime<'_> {
+    /// Opens the door that is not a run's. Without it guard cannot be asked, and runs all the same; it tries again later.
+    pub(super) fn open_control(&mut self) {
+        let again = self.operator.open_control_at.take().is_some();
+        match Control::open() {
+            Ok(control) => self.operator.control = self.register(DoorId::Control, control),
+            Err(error) if !again => log::warn!(error:%; "control-socket"),
+            Err(_) => {}
+        }
+        if self.operator.control.is_none() {
+            self.operator.open_control_at = Some(self.clock.now().after(RETRY));
+        }
+    }
+
     pub(super) fn serve(&mut self, request: Request, client: Client) {
         let reply = match request {
             Request::Ping => Reply::Yes(format!("{} {}", process::id(), self.app())),
@@ -50,11 +75,11 @@ impl Runtime<'_> {
 
     /// Begins what takes its time; the outcome follows.
     fn begin(&mut self, request: Request, client: Client) {
-        self.waiting.retain(|waiting| !waiting.process.as_ref().is_some_and(has_ended));
-        if self.waiting.len() >= MOST_WAITING {
+        self.operator.waiting.retain(|waiting| !waiting.process.as_ref().is_some_and(has_ended));
+        if self.operator.waiting.len() >= MOST_WAITING {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
-        if self.killing && request == Request::Stop {
+        if self.ending.killing && request == Request::Stop {
             // Nothing is left to wait for, and nobody would tell.
             return self.reply(&client, &Reply::Yes(format!("stopped: {}", self.journal.reason())));
         }
@@ -78,7 +103,7 @@ impl Runtime<'_> {
         self.reply(&client, &Reply::Wait(within, String::new()));
         let process = process::watch_process(client.pid).ok();
         log::info!(request = what, pid = client.pid; "asked");
-        self.waiting.push(Waiting { request, client, process, is_queued });
+        self.operator.waiting.push(Waiting { request, client, process, is_queued });
         self.dispatch(event);
     }
 
@@ -93,20 +118,21 @@ impl Runtime<'_> {
             Err(why) => Reply::No(format!("not {done}: {why}")),
         };
         let is_answered = |waiting: &Waiting| waiting.request == request && !waiting.is_queued;
-        let (answered, mut rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_answered);
+        let (answered, mut rest): (Vec<_>, Vec<_>) = self.operator.waiting.drain(..).partition(is_answered);
         rest.iter_mut().filter(|waiting| waiting.request == request).for_each(|waiting| waiting.is_queued = false);
-        self.waiting = rest;
+        self.operator.waiting = rest;
         answered.iter().for_each(|waiting| self.reply(&waiting.client, &reply));
     }
 
     /// Everything is about to be killed, those who wait for the stop among them: they are told, and get a moment.
     pub(super) fn bid_farewell(&mut self) {
         let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
-        for waiting in &self.waiting {
+        for waiting in &self.operator.waiting {
             self.reply(&waiting.client, &outcome);
         }
         let until = self.clock.now().after(FAREWELL);
-        let mut processes: Vec<OwnedFd> = self.waiting.drain(..).filter_map(|waiting| waiting.process).collect();
+        let mut processes: Vec<OwnedFd> =
+            self.operator.waiting.drain(..).filter_map(|waiting| waiting.process).collect();
         loop {
             let left = until.since(self.clock.now());
             processes.retain(|process| !has_ended(process));
@@ -118,7 +144,7 @@ impl Runtime<'_> {
     }
 
     fn reply(&self, client: &Client, reply: &Reply) {
-        if let Some(control) = &self.control {
+        if let Some(control) = &self.operator.control {
             control.answer(client, reply);
         }
     }
@@ -156,7 +182,7 @@ impl Runtime<'_> {
             app: self.app(),
             readiness: self.supervisor.readiness(),
             stopping: self.supervisor.is_ending(),
-            refused: self.refused,
+            refused: self.operator.refused,
             instances: instances.collect(),
         }
     }

@@ -26,6 +26,20 @@ enum Succession {
     Ended(Status, Usage),
 }
 
+/// What is known of guard's children as a whole.
+#[derive(Default)]
+pub(super) struct Reaping {
+    /// Empty between two turns, and kept so that no orphan costs an allocation.
+    news: Vec<News>,
+    /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
+    /// where the kernel did not answer.
+    pub(super) again_at: Option<Timestamp>,
+    /// The kernel did not answer when guard last asked, and the log says so.
+    failed: bool,
+    /// The last reap found no child at all, so there is no descendant either.
+    pub(super) childless: bool,
+}
+
 impl News {
     fn ended(&self) -> Option<Pid> {
         match self {
@@ -41,7 +55,7 @@ impl Runtime<'_> {
     /// guard reads what the runs have said once more between the reaping and the events: what a process said before it
     /// ended is in its socket by then, whichever process it was.
     pub(super) fn reap(&mut self) {
-        let mut news = std::mem::take(&mut self.news);
+        let mut news = std::mem::take(&mut self.reaping.news);
         self.wait_for_children(&mut news);
         let any = news.iter().any(|news| matches!(news, News::Ended(..)));
         if any {
@@ -66,25 +80,25 @@ impl Runtime<'_> {
                 self.dispatch(event);
             }
         }
-        if self.childless {
+        if self.reaping.childless {
             for event in self.lost() {
                 self.dispatch(event);
             }
         }
-        if self.killing && self.childless {
+        if self.ending.killing && self.reaping.childless {
             self.dispatch(Event::NothingLeft);
-        } else if self.reap_at.is_none() {
+        } else if self.reaping.again_at.is_none() {
             self.recount_due();
         }
         news.clear();
-        self.news = news;
+        self.reaping.news = news;
     }
 
     /// Takes what the kernel has to tell of children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
     fn wait_for_children(&mut self, all: &mut Vec<News>) {
-        self.childless = false;
-        self.reap_at = None;
+        self.reaping.childless = false;
+        self.reaping.again_at = None;
         while all.len() < MOST {
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
@@ -98,24 +112,24 @@ impl Runtime<'_> {
                 }
                 Wait::Stopped(pid, signal) => all.push(News::Stopped(pid, signal)),
                 Wait::Nothing => {
-                    self.wait_failed = false;
+                    self.reaping.failed = false;
                     return;
                 }
                 Wait::NoChildren => {
-                    self.childless = true;
+                    self.reaping.childless = true;
                     return;
                 }
                 Wait::Failed(error) => {
-                    if !std::mem::replace(&mut self.wait_failed, true) {
+                    if !std::mem::replace(&mut self.reaping.failed, true) {
                         log::error!(error = error.desc(), msg = "wait4(2) fails; guard tries again"; "wait-failed");
                     }
-                    self.reap_at = Some(self.clock.now().after(RETRY));
+                    self.reaping.again_at = Some(self.clock.now().after(RETRY));
                     return;
                 }
             }
         }
         // At once: that time is over.
-        self.reap_at = Some(Timestamp::default());
+        self.reaping.again_at = Some(Timestamp::default());
     }
 
     fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
@@ -129,7 +143,7 @@ impl Runtime<'_> {
                 let channel = self.children.get_mut(id)?.channel.take();
                 channel.into_iter().for_each(|channel| self.close(channel));
                 let run = self.children.get(id)?;
-                let oom_kills = || self.oom_kills.as_ref()?.as_ref()?.read();
+                let oom_kills = || self.launch.oom_kills.as_ref()?.as_ref()?.read();
                 let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
                 let ending = match status {
                     Status::Exited(code) => Ending::Exited(code),

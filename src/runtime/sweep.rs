@@ -97,7 +97,7 @@ impl Runtime<'_> {
     /// Signals the leftovers of a run. The answer counts them as they were before SIGTERM: their ends are events of their
     /// own.
     pub(super) fn sweep(&mut self, id: RunId, signal: Signal) -> Event {
-        if signal == Signal::KILL && !self.childless {
+        if signal == Signal::KILL && !self.reaping.childless {
             self.kill_group(id);
         }
         let found = self.find(id);
@@ -169,7 +169,7 @@ impl Runtime<'_> {
     fn recount(&mut self, id: RunId) -> Event {
         let swept = self.children.get(id).and_then(|run| run.sweep.as_ref());
         let (signal, complete) = swept.map_or((Signal::TERM, true), |sweep| (sweep.signal, sweep.complete));
-        if signal == Signal::KILL && !self.childless {
+        if signal == Signal::KILL && !self.reaping.childless {
             self.kill_group(id);
         }
         let found = self.find(id);
@@ -204,7 +204,7 @@ impl Runtime<'_> {
     }
 
     fn find(&mut self, id: RunId) -> Found {
-        if self.childless {
+        if self.reaping.childless {
             return Found::Nothing;
         }
         // A look is no snapshot: a process may fork and end during it, and be missed with its child. So nothing counts as
@@ -251,7 +251,7 @@ impl Runtime<'_> {
 
     /// Whether processes end that guard waits for.
     pub(super) fn sweeps(&self) -> bool {
-        self.killing || self.children.runs().any(|run| run.sweep.is_some())
+        self.ending.killing || self.children.runs().any(|run| run.sweep.is_some())
     }
 
     /// Children were reaped: asks for a look where one of them may have been a leftover that is waited for. A look for each
@@ -260,7 +260,7 @@ impl Runtime<'_> {
         if !self.sweeps() {
             return;
         }
-        let (now, childless) = (self.clock.now(), self.childless);
+        let (now, childless) = (self.clock.now(), self.reaping.childless);
         for sweep in self.children.runs_mut().filter_map(|run| run.sweep.as_mut()) {
             if childless {
                 sweep.pace.ask_now(now);
@@ -268,15 +268,15 @@ impl Runtime<'_> {
                 sweep.pace.ask(now);
             }
         }
-        if self.killing {
-            self.last_blow.ask(now);
+        if self.ending.killing {
+            self.ending.last_blow.ask(now);
         }
     }
 
     /// When the next look is due that was asked for.
     pub(super) fn next_recount(&self) -> Option<Timestamp> {
-        if self.killing {
-            return self.last_blow.due;
+        if self.ending.killing {
+            return self.ending.last_blow.due;
         }
         self.children.runs().filter_map(|run| run.sweep.as_ref()?.pace.due).min()
     }
@@ -287,8 +287,8 @@ impl Runtime<'_> {
             return;
         }
         let now = self.clock.now();
-        if self.killing {
-            if self.last_blow.is_due(now) {
+        if self.ending.killing {
+            if self.ending.last_blow.is_due(now) {
                 self.kill_everything();
             }
             return;
@@ -315,15 +315,15 @@ impl Runtime<'_> {
             }
         }
         let now = self.clock.now();
-        self.last_blow.taken(now);
+        self.ending.last_blow.taken(now);
         if !self.init {
             // What was missed and does not end wakes nobody.
-            self.last_blow.ask(now);
+            self.ending.last_blow.ask(now);
         }
     }
 
     /// SIGKILL to what is known without /proc: what guard has started, and its groups, which are returned.
-    fn kill_known(&self) -> Vec<Pid> {
+    pub(super) fn kill_known(&self) -> Vec<Pid> {
         for started in self.children.started() {
             let _ = signals::send(started, Signal::KILL);
         }
