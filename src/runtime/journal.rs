@@ -14,7 +14,6 @@ use crate::sys::spawn::SpawnFailure;
 use crate::sys::{Errno, Pid};
 use log::Level;
 use log::kv::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) struct Journal<'a> {
     /// How many instances there are.
     instances: u32,
     /// What is known of each instance that has had a run, by its number.
-    of_instances: BTreeMap<u32, InstanceRecord>,
+    of_instances: Vec<(u32, InstanceRecord)>,
     /// What the last SIGKILL has ended, as far as it was seen: how many, and the names of some.
     pub(super) killed: (usize, String),
     /// The pre-stop hook got a signal from guard.
@@ -61,7 +60,7 @@ impl<'a> Journal<'a> {
             unwritten: false,
             cause: None,
             instances,
-            of_instances: BTreeMap::new(),
+            of_instances: Vec::new(),
             killed: (0, String::new()),
             hook_told: false,
             dropped: SignalSet::EMPTY,
@@ -96,7 +95,12 @@ impl<'a> Journal<'a> {
     }
 
     fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {
-        self.of_instances.entry(run.instance).or_default()
+        let known = self.of_instances.iter().position(|(number, _)| *number == run.instance);
+        let index = known.unwrap_or_else(|| {
+            self.of_instances.push((run.instance, InstanceRecord::default()));
+            self.of_instances.len() - 1
+        });
+        &mut self.of_instances[index].1
     }
 
     /// guard ends a run for this.
@@ -106,7 +110,7 @@ impl<'a> Journal<'a> {
 
     /// Why the last health check of the run's instance failed; empty if none has since the last that passed.
     pub(super) fn check(&self, run: RunId) -> &str {
-        self.of_instances.get(&run.instance).map_or("", |record| &record.check)
+        self.of_instances.iter().find(|(number, _)| *number == run.instance).map_or("", |(_, record)| &record.check)
     }
 
     /// A health check has passed.

@@ -84,20 +84,17 @@ impl Runtime<'_> {
     }
 
     /// What the processes of each living run use, its main process included.
-    pub(super) fn measure(&mut self) -> HashMap<RunId, Usage> {
-        let mut usage: HashMap<RunId, Usage> = HashMap::new();
+    pub(super) fn measure(&mut self) -> Vec<(RunId, Usage)> {
+        let mut usage: Vec<_> = self.children.runs().map(|run| (run.id, Usage::default())).collect();
         let end = self.end_of_walk(LONGEST_WALK);
         let seen = if self.reaping.childless { None } else { procfs::descendants(end) };
         let Some(Descendants { processes, .. }) = seen else { return usage };
         let marks = self.read_marks(&processes);
-        let runs: Vec<RunId> = self.children.runs().map(|run| run.id).collect();
         for process in processes.iter().filter(|process| process.lives() && !end.left().is_zero()) {
-            let of_run = |id: &&RunId| {
-                self.children.main(**id) == Some(process.pid) || belongs(process, **id, &self.children, &marks)
-            };
-            if let Some(&id) = runs.iter().find(of_run) {
+            let of_run =
+                |id: RunId| self.children.main(id) == Some(process.pid) || belongs(process, id, &self.children, &marks);
+            if let Some((_, sum)) = usage.iter_mut().find(|(id, _)| of_run(*id)) {
                 let used = procfs::usage(process.pid).unwrap_or_default();
-                let sum = usage.entry(id).or_default();
                 (sum.memory, sum.cpu) = (sum.memory + used.memory, sum.cpu + used.cpu);
             }
         }

@@ -9,6 +9,7 @@ use crate::report::{
     status::{self, GuardStatus, InstanceStatus},
 };
 use crate::supervisor::{Event, InPlace, Outcome, Timestamp};
+use crate::sys::procfs::Usage;
 use crate::sys::{process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -159,7 +160,8 @@ impl Runtime<'_> {
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
-            let used = instance.run.and_then(|id| usage.get(&id)).copied().unwrap_or_default();
+            let used =
+                usage.iter().find(|(id, _)| Some(*id) == instance.run).map_or_else(Usage::default, |(_, used)| *used);
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),

@@ -69,9 +69,9 @@ impl Runtime<'_> {
             let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
             self.note_reaped(&ended);
         }
-        // An orphan may be the one that a main process has named its successor.
-        news.sort_by_key(|news| !matches!(news, News::Ended(Owner::Nobody, ..)));
-        for &news in &news {
+        // Orphans come first, since one may be the process that a main process has named its successor.
+        let is_orphan = |news: &&News| matches!(news, News::Ended(Owner::Nobody, ..));
+        for &news in news.iter().filter(is_orphan).chain(news.iter().filter(|news| !is_orphan(news))) {
             let event = match news {
                 News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
                 News::Stopped(pid, signal) => self.stopped(pid, signal),

@@ -7,7 +7,6 @@
 use super::clock::Deadline;
 use super::{Pid, fork, signals, socket};
 use crate::signal::Signal;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -30,7 +29,7 @@ pub struct Findings {
     /// The copy, which is a child that has to be reaped.
     pub copy: Pid,
     /// Without those that the copy did not come to in time.
-    pub of: HashMap<Pid, Finding>,
+    pub of: Vec<(Pid, Finding)>,
 }
 
 /// Has a copy of guard read the environments of these processes, and conclude from each. An environment is the one that
@@ -101,8 +100,8 @@ fn parse_record(record: &[u8]) -> Option<(Pid, Finding)> {
 }
 
 /// Takes what the copy says until it has finished or the time is over.
-fn listen(mut reader: File, deadline: Deadline) -> (HashMap<Pid, Finding>, bool) {
-    let (mut findings, mut buffer, mut filled) = (HashMap::new(), [0; 256 * RECORD], 0);
+fn listen(mut reader: File, deadline: Deadline) -> (Vec<(Pid, Finding)>, bool) {
+    let (mut findings, mut buffer, mut filled) = (Vec::new(), [0; 256 * RECORD], 0);
     let finished = loop {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break true,

@@ -101,8 +101,13 @@ fn one_of_several_is_chosen() {
             pinged(&mut guards);
             pinged(&mut guards);
             pinged(&mut guards);
-            let client = next(&mut guards[0], Request::Ready);
-            guards[0].answer(&client, &Reply::Yes("ready".to_owned()));
+            // Either of them may be the first.
+            let descriptors = guards.each_ref().map(Control::descriptor);
+            assert!(wait_readable(&descriptors, LONG).expect("a wait"), "a request");
+            let messages = guards.iter_mut().map(|guard| guard.receive().messages.pop());
+            let (index, message) = messages.enumerate().find(|(_, message)| message.is_some()).expect("a request");
+            let Some(Message::Request(Request::Ready, client)) = message else { panic!("{message:?}") };
+            guards[index].answer(&client, &Reply::Yes("ready".to_owned()));
         });
         let one = format!("\n  --pid {own}  node server.js");
         assert_eq!(ask(None), Err(format!("more than one guard is running here; say which:{one}{one}")));
