@@ -37,7 +37,7 @@ pub(super) struct RunProcess {
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard.
     pub(super) killed: bool,
-    /// Who has got SIGTERM as the stop signal, with its group.
+    /// The processes that got SIGTERM as the stop signal, with the main process's group.
     pub(super) receivers: Receivers,
     /// Its leftovers have got a signal and are waited for.
     pub(super) sweep: Option<Sweep>,
@@ -46,13 +46,13 @@ pub(super) struct RunProcess {
     /// What it says of itself (STATUS, `sd_notify(3)`).
     pub(super) status: String,
     pub(super) reloading: bool,
-    /// It has said something that was too long, and the log says so.
+    /// A datagram to its socket was too long, and the log says so.
     pub(super) was_too_long: bool,
-    /// Something that it or another has said was refused, and the log says so.
+    /// guard refused a datagram to its socket, and the log says so.
     pub(super) has_refused: bool,
-    /// The user of its main process, as far as anybody has asked.
+    /// The user of its main process, once guard had to know.
     pub(super) user: Option<u32>,
-    /// Who is to be the main process when this one has ended (MAINPID, `sd_notify(3)`).
+    /// The process that the main process has named its successor (MAINPID, `sd_notify(3)`).
     pub(super) heir: Option<Heir>,
 }
 
@@ -115,7 +115,7 @@ impl Check {
 pub(super) struct Children {
     runs: Vec<RunProcess>,
     pub(super) hook: Option<Pid>,
-    /// Those that have not been reaped.
+    /// Health checks that have not been reaped.
     pub(super) checks: Vec<Check>,
     /// Copies of guard that have not been reaped.
     pub(super) copies: Vec<Pid>,

@@ -142,9 +142,9 @@ impl<'a> Journal<'a> {
         log::debug!(instance = self.instance(run), run = run.number, pid; "spawn");
     }
 
-    /// Nobody lives who could take this signal. Somebody may send it again and again, so that is said once.
+    /// No run lives that could take this signal. The log says so once for each signal, since it may come again and again.
     pub(super) fn dropped(&mut self, signal: Signal) {
-        // What continues guard is for guard.
+        // SIGCONT was for guard itself.
         if signal != Signal::CONT && !self.dropped.contains(signal) {
             self.dropped = self.dropped.with(signal);
             log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");

@@ -97,7 +97,7 @@ impl Runtime<'_> {
             && !std::mem::replace(&mut run.has_refused, true)
         {
             let msg = format!("MAINPID, WATCHDOG_USEC or WATCHDOG=trigger was refused: {why}");
-            log::warn!(run = id.number, pid = sender.pid, uid = sender.uid, msg:%; "refused");
+            log::warn!(instance = self.journal.instance(id), run = id.number, pid = sender.pid, uid = sender.uid, msg:%; "refused");
         }
     }
 
@@ -107,12 +107,12 @@ impl Runtime<'_> {
             && !std::mem::replace(&mut run.was_too_long, true)
         {
             let msg = format!("a datagram to the notify socket was longer than {LONGEST} bytes, and is not heard");
-            log::warn!(run = id.number, msg:%; "refused");
+            log::warn!(instance = self.journal.instance(id), run = id.number, msg:%; "refused");
         }
     }
 
     fn note_status(&mut self, id: RunId, text: String) {
-        log::debug!(run = id.number, text:%; "status");
+        log::debug!(instance = self.journal.instance(id), run = id.number, text:%; "status");
         if let Some(outer) = &mut self.outer {
             outer.status(&text, &self.poll);
         }
@@ -136,7 +136,7 @@ impl Runtime<'_> {
                 return self.refuse(id, sender, "MAINPID names no process of the run");
             }
         };
-        log::debug!(run = id.number, pid; "heir");
+        log::debug!(instance = self.journal.instance(id), run = id.number, pid; "heir");
         if let Some(run) = self.children.get_mut(id) {
             run.heir = heir;
         }

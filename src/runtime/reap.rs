@@ -62,7 +62,7 @@ impl Runtime<'_> {
             self.handle_last_messages();
         }
         if news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
-            // What is queued for a run that has ended is not for the next one.
+            // Signals that are queued for a run that has ended are not for the next one.
             self.signals.receive_all();
         }
         if any && self.sweeps() {
@@ -173,9 +173,9 @@ impl Runtime<'_> {
         }
     }
 
-    /// The main process of a run has ended. If it has named another, which is guard's child by now, the run goes on; but
-    /// not if it has failed, since who hands over does that in the end, nor if it was to end, since the other has not been
-    /// told: as a leftover it will be.
+    /// The main process of a run has ended. If it has named a successor that is guard's child by now, the run goes on with
+    /// that. A main process that failed hands over to nobody. In a run that stops the successor has not got the stop signal,
+    /// so it gets SIGTERM as a leftover.
     fn succeed(&mut self, id: RunId, old: Pid, status: Status) -> Succession {
         let heir = self.children.get_mut(id).and_then(|run| run.heir.take()).filter(|_| status == Status::Exited(0));
         let may_be_main = |pid| self.children.owner(pid) == Owner::Nobody && process::is_child(pid);
@@ -183,7 +183,7 @@ impl Runtime<'_> {
             Some(Heir::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
                 let Some(run) = self.children.get_mut(id) else { return Succession::None };
                 (run.pid, run.reaped) = (pid, false);
-                log::info!(run = id.number, pid, old; "main-process");
+                log::info!(instance = self.journal.instance(id), run = id.number, pid, old; "main-process");
                 self.pass_foreground();
                 Succession::Done
             }
@@ -194,32 +194,32 @@ impl Runtime<'_> {
 
     fn stopped(&self, pid: Pid, signal: Signal) -> Option<Event> {
         match self.children.owner(pid) {
-            // SIGSTOP is somebody's will; the others come from a terminal.
+            // Somebody sends SIGSTOP on purpose; the other stop signals come from a terminal.
             Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
             Owner::Run(id) if signal != Signal::STOP => self.starved(id, pid, signal),
             Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
         }
     }
 
-    /// A run wants the terminal from the background (TTIN, TTOU). To continue one that cannot have it would only stop
-    /// it again, and so on.
+    /// A run wants the terminal from the background (TTIN, TTOU). guard does not continue a run that cannot have it, since
+    /// that would only stop it again.
     fn starved(&self, id: RunId, pid: Pid, signal: Signal) -> Option<Event> {
         let has_it = self.children.newest_main() == Some(pid)
             && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_held() || terminal.give(pid));
         if !has_it {
-            log::warn!(run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
+            log::warn!(instance = self.journal.instance(id), run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
         }
         has_it.then_some(Event::Suspended(id))
     }
 
-    /// Runs that must have ended though nobody saw it: there is no child left (ECHILD, `wait(2)`).
+    /// Runs that have ended unseen: guard has no child left (ECHILD, `wait(2)`).
     fn lost(&mut self) -> Vec<Event> {
         let lost: Vec<_> = self.children.runs().filter(|run| !run.reaped).map(|run| run.id).collect();
         for &id in &lost {
             if let Some(run) = self.children.get_mut(id) {
                 run.reaped = true;
             }
-            log::error!(run = id.number; "lost");
+            log::error!(instance = self.journal.instance(id), run = id.number; "lost");
         }
         lost.into_iter().map(|id| Event::Exited(id, Ending::Exited(1))).collect()
     }

@@ -62,7 +62,7 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct Sweep {
     signal: Signal,
-    /// Those that lived at the last look.
+    /// The leftovers that lived at the last look.
     left: HashSet<Pid>,
     /// No others lived then.
     complete: bool,
@@ -317,7 +317,7 @@ impl Runtime<'_> {
         let now = self.clock.now();
         self.ending.last_blow.taken(now);
         if !self.init {
-            // What was missed and does not end wakes nobody.
+            // A process that was missed and does not end wakes nobody.
             self.ending.last_blow.ask(now);
         }
     }

@@ -64,8 +64,9 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }
 
-/// Whether a parent may be there to continue guard if it were stopped. An engine outside of the PID namespace and an init
-/// at PID 1 that is no shell continue nobody, nor does who has begun another session for guard, such as script(1) or sshd.
+/// Whether a parent may be there to continue guard if it were stopped. An engine outside of the PID namespace continues
+/// nobody, an init at PID 1 that is no shell continues nobody, and a parent of another session, such as script(1) or sshd,
+/// continues nobody.
 pub fn has_job_control() -> bool {
     let same_session = getsid(Some(getppid())).is_ok_and(|session| getsid(None) == Ok(session));
     match getppid().as_raw() {
