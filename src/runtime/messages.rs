@@ -7,7 +7,7 @@ use crate::doors::wire::is_trusted;
 use crate::doors::{Message, Received, Restricted};
 use crate::supervisor::{Event, RunId};
 use crate::sys::socket::Credentials;
-use crate::sys::{Pid, process};
+use crate::sys::{Pid, process, procfs};
 
 impl Runtime<'_> {
     /// Handles all that the runs have said up to now. guard calls it when processes have ended: the kernel has put what
@@ -124,6 +124,10 @@ impl Runtime<'_> {
     /// Somebody names the process that will be the main one. Whether it can be is seen when the present one has ended.
     fn name_heir(&mut self, id: RunId, sender: Credentials, pid: Pid) {
         let heir = match self.children.owner(pid) {
+            // It was reaped before guard has read this, and no other process has its pid by now.
+            Owner::Nobody if !procfs::exists(pid) && self.ended_lately(pid).is_some() => {
+                self.ended_lately(pid).map(|(status, usage)| Heir::Ended(status, usage))
+            }
             // One that has ended, or cleared its environment, has no trace of its run any more.
             Owner::Nobody
                 if pid == sender.pid || process::is_zombie(pid) || pid != process::id() && self.belongs_to(pid, id) =>

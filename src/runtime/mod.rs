@@ -166,7 +166,7 @@ impl<'a> Runtime<'a> {
     fn live(&mut self) -> u8 {
         // A stop request that came before the first spawn means that there is none. Children may be there from before
         // guard was executed.
-        self.signals.receive(self.poll.wait(Some(Duration::ZERO)));
+        self.signals.receive(&self.poll.wait(Some(Duration::ZERO)));
         self.reap();
         self.handle_signals();
         // Before there is an app, which may ask at once.
@@ -185,22 +185,24 @@ impl<'a> Runtime<'a> {
     /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
     /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
-        let retry = [self.reaping.again_at, self.operator.open_control_at, self.resting.retry_at, self.next_recount()]
-            .into_iter()
-            .flatten()
-            .min();
+        let unread = self.signals.has_more().then(Timestamp::default);
+        let retry =
+            [unread, self.reaping.again_at, self.operator.open_control_at, self.resting.retry_at, self.next_recount()]
+                .into_iter()
+                .flatten()
+                .min();
         // guard reads the clock only where something is due.
         let before = self.deadline.or(retry).map(|_| self.clock.now());
         let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
         let tokens = self.poll.wait(self.deadline.into_iter().chain(retry).min().map(timeout));
         let woken = before.map(|_| self.clock.now());
-        self.signals.receive(tokens.clone());
+        self.signals.receive(&tokens);
         if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
             && let Some(delay) = overslept(deadline, before, woken)
         {
             self.dispatch(Event::Overslept(delay));
         }
-        let doors: Vec<DoorId> = tokens.filter_map(DoorId::of).collect();
+        let doors: Vec<DoorId> = tokens.iter().filter_map(DoorId::of).collect();
         let is_notify = |id: &&DoorId| matches!(id, DoorId::Notify(_));
         doors.iter().filter(is_notify).for_each(|id| self.handle_door(*id));
         if !self.signals.take_child_news() && doors.is_empty() {

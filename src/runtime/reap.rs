@@ -29,7 +29,7 @@ enum Succession {
 /// What is known of guard's children as a whole.
 #[derive(Default)]
 pub(super) struct Reaping {
-    /// Empty between two turns, and kept so that no orphan costs an allocation.
+    /// Those of the last turn: a message may name one that ended before guard has read it.
     news: Vec<News>,
     /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
     /// where the kernel did not answer.
@@ -52,32 +52,30 @@ impl News {
 impl Runtime<'_> {
     /// Reaps every child that has ended, and tells the core of those that are guard's own.
     ///
-    /// guard reads what the runs have said once more between the reaping and the events: what a process said before it
-    /// ended is in its socket by then, whichever process it was.
+    /// Where a main process has ended guard reads the runs' sockets once more between the reaping and the events: what a
+    /// process said before it ended is in its socket by then.
     pub(super) fn reap(&mut self) {
-        let mut news = std::mem::take(&mut self.reaping.news);
-        self.wait_for_children(&mut news);
+        self.wait_for_children();
+        let news = &self.reaping.news;
         let any = news.iter().any(|news| matches!(news, News::Ended(..)));
-        if any {
-            self.handle_last_messages();
-        }
-        if news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
-            // Signals that are queued for a run that has ended are not for the next one.
-            self.signals.receive_all();
-        }
         if any && self.sweeps() {
             let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
             self.note_reaped(&ended);
         }
+        if self.reaping.news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
+            self.handle_last_messages();
+            // Signals that are queued for a run that has ended are not for the next one.
+            self.signals.receive_all();
+        }
         // Orphans come first, since one may be the process that a main process has named its successor.
-        let is_orphan = |news: &&News| matches!(news, News::Ended(Owner::Nobody, ..));
-        for &news in news.iter().filter(is_orphan).chain(news.iter().filter(|news| !is_orphan(news))) {
-            let event = match news {
-                News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
-                News::Stopped(pid, signal) => self.stopped(pid, signal),
-            };
-            if let Some(event) = event {
-                self.dispatch(event);
+        for orphans in [true, false] {
+            for index in 0..self.reaping.news.len() {
+                let news = self.reaping.news[index];
+                if matches!(news, News::Ended(Owner::Nobody, ..)) == orphans
+                    && let Some(event) = self.handle_child(news)
+                {
+                    self.dispatch(event);
+                }
             }
         }
         if self.reaping.childless {
@@ -90,16 +88,22 @@ impl Runtime<'_> {
         } else if self.reaping.again_at.is_none() {
             self.recount_due();
         }
-        news.clear();
-        self.reaping.news = news;
+    }
+
+    fn handle_child(&mut self, news: News) -> Option<Event> {
+        match news {
+            News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
+            News::Stopped(pid, signal) => self.stopped(pid, signal),
+        }
     }
 
     /// Takes what the kernel has to tell of children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
-    fn wait_for_children(&mut self, all: &mut Vec<News>) {
+    fn wait_for_children(&mut self) {
+        self.reaping.news.clear();
         self.reaping.childless = false;
         self.reaping.again_at = None;
-        while all.len() < MOST {
+        while self.reaping.news.len() < MOST {
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
                     let owner = self.children.owner(pid);
@@ -108,9 +112,9 @@ impl Runtime<'_> {
                     {
                         run.reaped = true;
                     }
-                    all.push(News::Ended(owner, pid, status, usage));
+                    self.reaping.news.push(News::Ended(owner, pid, status, usage));
                 }
-                Wait::Stopped(pid, signal) => all.push(News::Stopped(pid, signal)),
+                Wait::Stopped(pid, signal) => self.reaping.news.push(News::Stopped(pid, signal)),
                 Wait::Nothing => {
                     self.reaping.failed = false;
                     return;
@@ -171,6 +175,14 @@ impl Runtime<'_> {
                 None
             }
         }
+    }
+
+    /// How a child ended that was nobody's and was reaped in the last turn.
+    pub(super) fn ended_lately(&self, pid: Pid) -> Option<(Status, Usage)> {
+        self.reaping.news.iter().find_map(|news| match *news {
+            News::Ended(Owner::Nobody, ended, status, usage) if ended == pid => Some((status, usage)),
+            News::Ended(..) | News::Stopped(..) => None,
+        })
     }
 
     /// The main process of a run has ended. If it has named a successor that is guard's child by now, the run goes on with

@@ -23,6 +23,12 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, token))
     }
 
+    /// Adds a descriptor that guard reads until it is empty. Its token comes back only when something new has come, which
+    /// spares the kernel a look in each wait (EPOLLET).
+    pub fn add_edge(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
+        self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))
+    }
+
     /// Removes a descriptor, which a copy of guard may still have open.
     pub fn remove(&self, descriptor: BorrowedFd) {
         let _ = self.0.delete(descriptor);
@@ -39,12 +45,34 @@ impl Poll {
 
     /// Waits until a descriptor has something, a signal's handler has run, or `timeout` is over; `None` is no limit.
     /// Returns the tokens of some descriptors that have something; the next wait returns the others.
-    pub fn wait(&self, timeout: Option<Duration>) -> impl Iterator<Item = Token> + Clone + use<> {
-        const MOST: usize = 16;
+    pub fn wait(&self, timeout: Option<Duration>) -> Tokens {
         let mut events = [EpollEvent::empty(); MOST];
         // EINTR is the only error that there can be.
         let count = self.0.wait(&mut events, milliseconds(timeout)).unwrap_or(0);
-        events.into_iter().take(count).map(|event| event.data())
+        let mut tokens = Tokens { all: [0; MOST], count };
+        for (token, event) in tokens.all.iter_mut().zip(&events[..count]) {
+            *token = event.data();
+        }
+        tokens
+    }
+}
+
+/// Tokens that one wait returns.
+const MOST: usize = 8;
+
+/// What a wait has returned.
+pub struct Tokens {
+    all: [Token; MOST],
+    count: usize,
+}
+
+impl Tokens {
+    /// None at all.
+    #[cfg(test)]
+    pub const NONE: Tokens = Tokens { all: [0; MOST], count: 0 };
+
+    pub fn iter(&self) -> impl Iterator<Item = Token> {
+        self.all[..self.count].iter().copied()
     }
 }
 

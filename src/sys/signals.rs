@@ -2,7 +2,7 @@
 //!
 //! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers.
 
-use super::poll::{Poll, Token};
+use super::poll::{Poll, Token, Tokens};
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid, process};
 use crate::signal::Signal;
@@ -42,6 +42,8 @@ pub struct Signals {
     /// guard's own pid, which its own SIGPIPE and SIGXFSZ name as the sender.
     own: Pid,
     received: VecDeque<Signal>,
+    /// The descriptor was not read until it was empty.
+    more: bool,
     /// SIGCHLD may have come since [`Signals::take_child_news`] was last called.
     child_news: bool,
 }
@@ -69,26 +71,27 @@ impl Signals {
         // SAFETY: the descriptor is new, and nobody else's.
         let descriptor = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         poll.add(reader.as_fd(), HANDLER_RAN)?;
-        poll.add(descriptor.as_fd(), BLOCKED_CAME)?;
+        poll.add_edge(descriptor.as_fd(), BLOCKED_CAME)?;
         change_mask(libc::SIG_SETMASK, blocked);
         let (pipe, own) = (File::from(reader), process::id());
-        Ok(Signals { handled, pipe, descriptor, own, received: VecDeque::new(), child_news: false })
+        Ok(Signals { handled, pipe, descriptor, own, received: VecDeque::new(), more: false, child_news: false })
     }
 
     /// Receives signals after a wait that returned `tokens`: those that came before the wait ended, up to a bound.
     /// [`Signals::pop`] then has them, and [`Signals::take_child_news`] tells of SIGCHLD.
-    pub fn receive(&mut self, tokens: impl Iterator<Item = Token> + Clone) {
-        let came = |token| tokens.clone().any(|other| other == token);
+    pub fn receive(&mut self, tokens: &Tokens) {
+        let came = |token| tokens.iter().any(|other| other == token);
         if came(HANDLER_RAN) {
             let _ = self.pipe.read(&mut [0; 64]);
         }
         // The flags come first: a child that ended before a stop request is then known to have ended.
         let stop = self.receive_handled();
-        if stop || came(BLOCKED_CAME) {
-            let mut received = Vec::new();
-            // There may be more, SIGCHLD among them.
-            self.child_news |= !self.read_blocked(MOST, &mut |signal| received.push(signal));
-            self.received.extend(received);
+        if stop || self.more || came(BLOCKED_CAME) {
+            let mut received = std::mem::take(&mut self.received);
+            self.more = !self.read_blocked(MOST, &mut |signal| received.push_back(signal));
+            self.received = received;
+            // SIGCHLD may be among those that are left.
+            self.child_news |= self.more;
         }
     }
 
@@ -97,9 +100,14 @@ impl Signals {
     pub fn receive_all(&mut self) {
         self.receive_handled();
         let mut new = SignalSet::EMPTY;
-        self.read_blocked(MOST_OF_ALL, &mut |signal| new = new.with(signal));
+        self.more = !self.read_blocked(MOST_OF_ALL, &mut |signal| new = new.with(signal));
         self.received.extend(new.iter());
         self.child_news = true;
+    }
+
+    /// Whether [`Signals::receive`] is to be called again though no token has come.
+    pub fn has_more(&self) -> bool {
+        self.more
     }
 
     /// The next signal that was received, without SIGCHLD and those that guard's own writes have caused.
@@ -187,7 +195,7 @@ mod tests {
         signals.pipe = File::open("/dev/null").expect("it is there");
         // SAFETY: raise(3) takes any number; TERM has a handler by now.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
-        signals.receive(std::iter::empty());
+        signals.receive(&Tokens::NONE);
         assert_eq!(signals.pop(), Some(Signal::TERM));
         assert_eq!(signals.pop(), None);
     }
