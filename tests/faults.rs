@@ -54,6 +54,25 @@ fn a_control_socket_that_cannot_be_opened_is_opened_later() {
 }
 
 #[test]
+fn leftovers_are_found_as_soon_as_there_are_descriptors_again() {
+    for setup in everywhere() {
+        let words = "before-run 2 fork setsid as left ids serve . quit USR1 1 quit TERM 0 serve";
+        let mut guard = setup.fixture(words).start();
+        guard.line("left ready");
+        guard.line("ready");
+        let before = limit(guard.pid(), libc::RLIMIT_NOFILE).rlim_cur;
+        set_limit(guard.pid(), libc::RLIMIT_NOFILE, 3);
+        guard.signal(libc::SIGUSR1);
+        guard.event("exit");
+        set_limit(guard.pid(), libc::RLIMIT_NOFILE, before);
+        guard.line("left got TERM");
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
 fn without_memory_guard_goes_on() {
     for setup in everywhere() {
         let settings = [("GUARD_BACKOFF_MAX", "100ms"), ("GUARD_STOP_TIMEOUT", "1s"), ("GUARD_LOG", "debug")];

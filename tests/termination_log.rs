@@ -51,6 +51,20 @@ fn the_last_word_replaces_what_was_there() {
 }
 
 #[test]
+fn a_link_to_a_file_is_not_followed() {
+    for setup in everywhere() {
+        let word = Word::new();
+        let other = word.directory.path().join("other");
+        fs::write(&other, "untouched").unwrap();
+        std::os::unix::fs::symlink(&other, word.path()).unwrap();
+        let mut guard = setup.env("GUARD_TERMINATION_LOG", word.path()).fixture("exit 0").start();
+        assert_eq!(guard.code(), 0);
+        assert!(guard.events().iter().any(|event| event.name() == "termination-log"), "{}", guard.transcript());
+        assert_eq!(fs::read_to_string(other).unwrap(), "untouched");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_told_once() {
     for setup in everywhere() {
         let setup = setup.env("GUARD_TERMINATION_LOG", "/dev/full").env("GUARD_MAX_RESTARTS", "1");

@@ -127,7 +127,8 @@ fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> any
     loop {
         let answer = match guard.answer() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !deadline.left().is_zero() => continue,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
             answer => Some(answer?),
         };
         let Some(conversation::Answer { pid, reply, .. }) = answer else {

@@ -66,7 +66,8 @@ impl Queue {
     pub(super) fn look_ahead(&mut self, most: usize) -> Vec<Datagram> {
         let mut all = self.socket.peek_all(self.longest, most);
         // The copy may have received the head already, and not reported.
-        let gone = usize::from(all.first() != self.head.as_ref()).min(self.handled);
+        let is_there = all.first().zip(self.head.as_ref()).is_some_and(|(first, head)| is_same(first, head));
+        let gone = usize::from(!is_there).min(self.handled);
         let new = all.split_off((self.handled - gone).min(all.len()));
         self.handled += new.len();
         new
@@ -88,13 +89,18 @@ impl Queue {
         self.copy = false;
         // Of two that say the same the second may count as the first.
         let is_there = || match self.socket.peek(self.longest) {
-            Ok(Head::WithDescriptors(datagram)) => self.head.as_ref() == Some(&datagram),
+            Ok(Head::WithDescriptors(datagram)) => self.head.as_ref().is_some_and(|head| is_same(head, &datagram)),
             Ok(Head::Datagram(_)) | Err(_) => false,
         };
         if surely || !is_there() {
             self.handled = self.handled.saturating_sub(1);
         }
     }
+}
+
+/// Whether two looks have seen the same datagram. Its sender may have got an address in between.
+fn is_same(one: &Datagram, other: &Datagram) -> bool {
+    one.bytes == other.bytes && one.credentials == other.credentials
 }
 
 impl AsFd for Queue {

@@ -12,13 +12,28 @@ const LONGEST: usize = 4096;
 /// The file, or nothing where there is none to write.
 pub struct LastWord(Option<File>);
 
+/// Opens the file, and makes it if it is not there. A link may lead to a device, as /dev/stderr does, but to no regular
+/// file: the app may have planted it.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    let new = options.write(true).create(true).truncate(false).custom_flags(flags | nix::libc::O_NOFOLLOW).open(path);
+    match new {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+            let is_file = file.metadata()?.is_file();
+            if is_file { Err(io::Error::other(format!("{} is a link to a file", path.display()))) } else { Ok(file) }
+        }
+        new => new,
+    }
+}
+
 impl LastWord {
     /// Opens the file and empties it of an earlier container's word. Where another guard holds the lock on the file, the word is
     /// that one's, and this guard writes nothing: below `docker run --init` the first guard has it, nested guards have not.
     pub fn open(path: Option<&Path>) -> io::Result<LastWord> {
         let Some(path) = path else { return Ok(LastWord(None)) };
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+        let file = open(path)?;
         // Pipes and devices are not emptied, and others may use them too.
         if file.metadata()?.is_file() {
             match file.try_lock() {

@@ -63,6 +63,8 @@ impl Runtime<'_> {
             self.note_reaped(&ended);
         }
         if self.reaping.news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
+            // A copy of guard may have received a message meanwhile, which then counts as read.
+            self.wake_doors(false);
             self.handle_last_messages();
             // Signals that are queued for a run that has ended are not for the next one.
             self.signals.receive_all();

@@ -39,7 +39,11 @@ pub fn read(pids: &[Pid], deadline: Deadline, conclude: impl Fn(io::Result<&[u8]
     let (reader, writer) = socket::pipe()?;
     let copy = fork::spawn_copy(|| {
         let Some(mut writer) = keep_only(&writer) else { return };
-        let mut buffer = vec![0; LONGEST + 1];
+        let mut buffer = Vec::new();
+        if buffer.try_reserve_exact(LONGEST + 1).is_err() {
+            return;
+        }
+        buffer.resize(LONGEST + 1, 0);
         let mut left = MOST_BYTES;
         for &pid in pids {
             let room = &mut buffer[..LONGEST.min(left) + 1];

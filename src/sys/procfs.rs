@@ -8,8 +8,8 @@
 use super::clock::Deadline;
 use super::{Errno, Pid, process};
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, read_dir, read_link};
-use std::io::Read;
+use std::fs::{File, ReadDir, read_dir, read_link};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,8 +85,8 @@ pub fn descendants(deadline: Deadline) -> Option<Descendants> {
     // may be thousands of others. The kernel may have been built without the children (CONFIG_PROC_CHILDREN).
     if process::id() != 1 && Path::new("/proc/thread-self/children").exists() {
         walk.follow_children();
-    } else {
-        walk.ask_for_parents();
+    } else if let Some(proc) = walk.seen_or_gone(read_dir("/proc")) {
+        walk.ask_for_parents(proc);
     }
     Some(Descendants { processes: walk.processes, complete: walk.complete })
 }
@@ -105,6 +105,20 @@ impl Walk {
     fn may_go_on(&mut self) -> bool {
         self.complete &= self.seen.len() < MOST_PROCESSES && !self.deadline.left().is_zero();
         self.complete
+    }
+
+    /// What a file of a process says. That the process is gone is no failure; without descriptors or memory for a look
+    /// the walk is not complete.
+    fn seen_or_gone<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        let is_gone = |error: &io::Error| [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error());
+        self.complete &= result.as_ref().err().is_none_or(is_gone);
+        result.ok()
+    }
+
+    fn process(&mut self, pid: Pid) -> Option<Process> {
+        let mut line = [0; 1024];
+        let count = self.seen_or_gone(read_stat(pid, &mut line))?;
+        parse_stat(pid, split_stat(&line[..count])?.1)
     }
 
     /// Reads /proc/PID/task/TID/children, from guard downwards.
@@ -128,13 +142,16 @@ impl Walk {
     fn add_children(&mut self, pid: Pid, threads: u32) {
         let mut children = Vec::new();
         if threads == 1 {
-            read_pids(format!("/proc/{pid}/task/{pid}/children"), &mut children);
+            let read = read_pids(format!("/proc/{pid}/task/{pid}/children"), &mut children);
+            self.seen_or_gone(read);
         } else {
-            for task in read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let tasks = self.seen_or_gone(read_dir(format!("/proc/{pid}/task")));
+            for task in tasks.into_iter().flatten().flatten() {
                 if !self.may_go_on() {
                     return;
                 }
-                read_pids(task.path().join("children"), &mut children);
+                let read = read_pids(task.path().join("children"), &mut children);
+                self.seen_or_gone(read);
             }
         }
         for child in children {
@@ -142,20 +159,23 @@ impl Walk {
                 return;
             }
             if self.seen.insert(child) {
-                self.processes.extend(process(child));
+                let child = self.process(child);
+                self.processes.extend(child);
             }
         }
     }
 
     /// Asks every process of the namespace for its parent.
-    fn ask_for_parents(&mut self) {
+    fn ask_for_parents(&mut self, proc: ReadDir) {
         let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
-        for entry in read_dir("/proc").into_iter().flatten().flatten() {
+        for entry in proc.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if !self.may_go_on() {
                 break;
             }
-            if let Some(process) = Some(pid).filter(|&pid| self.seen.insert(pid)).and_then(process) {
+            if self.seen.insert(pid)
+                && let Some(process) = self.process(pid)
+            {
                 children.entry(process.parent).or_default().push(process);
             }
         }
@@ -177,8 +197,8 @@ impl Walk {
 }
 
 /// Adds the numbers in a file, no more than a walk may see. A process that has just ended has no children.
-fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) {
-    let Ok(mut file) = File::open(path) else { return };
+fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) -> io::Result<()> {
+    let mut file = File::open(path)?;
     let (mut buffer, mut pid) = ([0; 4096], 0_i32);
     // All of it first: the kernel counts positions, which shift while children end.
     while pids.len() < MOST_PROCESSES
@@ -193,12 +213,14 @@ fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) {
         }
     }
     pids.extend(Some(pid).filter(|&pid| pid > 0));
+    Ok(())
 }
 
 /// The process with this pid, a zombie included.
 pub fn process(pid: Pid) -> Option<Process> {
     let mut line = [0; 1024];
-    parse_stat(pid, read_stat(pid, &mut line)?.1)
+    let count = read_stat(pid, &mut line).ok()?;
+    parse_stat(pid, split_stat(&line[..count])?.1)
 }
 
 /// Whether there is a process with this pid, a zombie included (`kill(2)`, signal 0).
@@ -210,21 +232,23 @@ pub fn exists(pid: Pid) -> bool {
 /// The name that a process goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
 pub fn name(pid: Pid) -> Option<String> {
     let mut line = [0; 1024];
-    Some(String::from_utf8_lossy(read_stat(pid, &mut line)?.0).into_owned())
+    let count = read_stat(pid, &mut line).ok()?;
+    Some(String::from_utf8_lossy(split_stat(&line[..count])?.0).into_owned())
 }
 
 /// What a process uses now.
 pub fn usage(pid: Pid) -> Option<Usage> {
     let mut line = [0; 1024];
-    Some(parse_usage(read_stat(pid, &mut line)?.1))
+    let count = read_stat(pid, &mut line).ok()?;
+    Some(parse_usage(split_stat(&line[..count])?.1))
 }
 
-/// Reads /proc/PID/stat: the name, and the fields after it.
-fn read_stat(pid: Pid, line: &mut [u8; 1024]) -> Option<(&[u8], &str)> {
-    let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(line).ok()?;
-    split_stat(&line[..count])
+/// Reads /proc/PID/stat, and returns its length.
+fn read_stat(pid: Pid, line: &mut [u8; 1024]) -> io::Result<usize> {
+    File::open(format!("/proc/{pid}/stat"))?.read(line)
 }
 
+/// The name, and the fields after it.
 fn split_stat(line: &[u8]) -> Option<(&[u8], &str)> {
     // The name may itself have parentheses and spaces, so it ends at the last one.
     let start = line.iter().position(|&byte| byte == b'(')?;
@@ -310,7 +334,8 @@ mod tests {
     fn both_ways_find_a_child_once() {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat");
         let pid = Pid::try_from(child.id()).expect("a pid");
-        for way in [Walk::follow_children, Walk::ask_for_parents] {
+        let ask_for_parents = |walk: &mut Walk| walk.ask_for_parents(read_dir("/proc").expect("/proc"));
+        for way in [Walk::follow_children, ask_for_parents] {
             let deadline = Deadline::after(Duration::from_secs(20));
             let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
             way(&mut walk);

@@ -9,8 +9,8 @@ use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
-/// Far more than a stop needs: a few log lines, and the lists of a look into /proc, which are bounded.
-const SIZE: usize = 256 * 1024;
+/// More than a stop needs: log lines, and the lists of looks at a thousand leftovers.
+const SIZE: usize = 1024 * 1024;
 
 /// The stack that guard is sure to have, in bytes: the kernel does not let it grow past those limits either.
 const STACK: usize = 128 * 1024;

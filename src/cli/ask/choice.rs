@@ -36,6 +36,9 @@ struct Guard {
     app: String,
 }
 
+/// Replies that guard reads from a candidate before it is another's turn.
+const MOST_REPLIES: usize = 16;
+
 impl Candidate {
     /// Asks it, and reads its answer if there is one.
     fn look(&mut self) {
@@ -45,7 +48,11 @@ impl Candidate {
                 Err(_) => self.state = State::Gone,
             }
         }
-        while matches!(self.state, State::Silent) {
+        // A stranger may send replies without an end.
+        for _ in 0..MOST_REPLIES {
+            if !self.is_silent() {
+                return;
+            }
             match self.conversation.answer() {
                 Ok(Answer { pid, trusted, reply: Reply::Yes(text) }) => {
                     let app = text.split_once(' ').map_or(String::new(), |(_, app)| app.replace('\n', " "));

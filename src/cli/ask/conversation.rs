@@ -25,6 +25,9 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
 }
 
+/// Datagrams that are no replies and that the client skips, before it takes their sender for no guard.
+const MOST_SKIPPED: usize = 32;
+
 impl Conversation {
     /// `ConnectionRefused` if nobody listens there.
     pub(super) fn with(guard: &Address) -> io::Result<Conversation> {
@@ -43,9 +46,9 @@ impl Conversation {
     }
 
     /// The next reply; `WouldBlock` if there is none yet, `PermissionDenied` if it is of a user that is not believed. Fails also
-    /// where what listens there is no guard, since it sends descriptors.
+    /// where what listens there is no guard, since it sends descriptors, or much that is no reply.
     pub(super) fn answer(&self) -> io::Result<Answer> {
-        loop {
+        for _ in 0..MOST_SKIPPED {
             let Head::Datagram(Datagram { bytes, sender, credentials, .. }) = self.socket.peek(LONGEST)? else {
                 return Err(ErrorKind::InvalidData.into());
             };
@@ -58,6 +61,7 @@ impl Conversation {
             }
             return Ok(Answer { pid: sender.pid, trusted: is_trusted(sender.uid, self.uid), reply });
         }
+        Err(ErrorKind::InvalidData.into())
     }
 }
 
