@@ -121,3 +121,24 @@ impl fmt::Display for Failure {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_named_as_guard_last_exit_has_them() {
+        let endings = [Ending::Exited(3), Ending::Signaled(Signal::TERM), Ending::OutOfMemory];
+        assert_eq!(endings.map(|ending| ending.to_string()), ["3", "SIGTERM", "oom"]);
+        let failures = [Failure::NotReady, Failure::Watchdog, Failure::Health];
+        let failures = failures.map(|failure| Ending::Failed(failure, 1).to_string());
+        assert_eq!(failures, ["not-ready", "watchdog", "health"]);
+    }
+
+    #[test]
+    fn a_spawn_error_that_may_pass_is_in_no_list() {
+        let codes = CodeSet::parse("126").expect("a code");
+        let of = |transient| Ending::NotSpawned(SpawnError { code: CANNOT_EXECUTE, transient }).is_in(&codes);
+        assert_eq!([of(false), of(true)], [true, false]);
+    }
+}

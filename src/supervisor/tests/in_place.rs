@@ -325,6 +325,7 @@ fn a_reload_that_is_asked_for_again_is_followed_by_one_more() {
     assert_eq!(world.mains, [run(2)]);
     let actions = world.step(started());
     assert!(actions.contains(&Action::Stop(run(2), STOP)), "the one that follows: {actions:?}");
+    assert!(world.supervisor.is_reloading());
     assert_eq!(reloads(&world.step(exit(2, 0))), [Ok(run(3))]);
     assert!(!world.supervisor.is_reloading(), "one and no more");
 }
