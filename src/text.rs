@@ -6,8 +6,7 @@ pub fn cut(text: &str, longest: usize) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
-/// The same text with each control character escaped, so that it can neither control a terminal nor look like another
-/// line.
+/// The same text with each control character escaped. It then controls no terminal, and looks like no other line.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,13 +1,15 @@
 //! Who may speak on a run's notify socket, and what does no harm there: strangers, garbage, descriptors, floods.
 
 mod common;
+#[path = "common/notify.rs"]
+mod notify;
 
 use common::{Guard, Setup, child, eventually, everywhere, fixture, pid1, send, skipped};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use notify::{barrier, speak};
 use std::fs;
-use std::io::{IoSlice, Read};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 fn setup(setup: Setup) -> Setup {
     setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "700ms")
@@ -19,24 +21,6 @@ fn silent(setup: Setup) -> (Guard, String) {
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     guard.line("ready");
     (guard, socket)
-}
-
-/// Says something as this process, which is no child of guard's.
-fn speak(socket: &str, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<usize> {
-    let address = UnixAddr::new_abstract(socket.trim_start_matches('@').as_bytes())?;
-    let own = UnixDatagram::unbound().expect("a socket");
-    let rights = [ControlMessage::ScmRights(descriptors)];
-    let control = if descriptors.is_empty() { &[] } else { &rights[..] };
-    sendmsg(own.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), Some(&address))
-}
-
-/// Waits until guard has handled all that was said (`sd_notify_barrier(3)`).
-fn barrier(socket: &str) {
-    let (mut own, other) = UnixStream::pair().expect("two sockets");
-    own.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
-    speak(socket, b"BARRIER=1", &[other.as_raw_fd()]).expect("it is sent");
-    drop(other);
-    assert_eq!(own.read(&mut [0]).expect("guard answers"), 0);
 }
 
 fn open_descriptors(guard: &Guard) -> usize {

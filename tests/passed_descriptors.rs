@@ -1,16 +1,19 @@
 //! Descriptors that others pass along (SCM_RIGHTS, `unix(7)`): to close one may take for ever, and guard never waits for that.
 
 mod common;
+#[path = "common/notify.rs"]
+mod notify;
 #[path = "common/operator.rs"]
 mod operator;
 
 use common::{Guard, child, children, eventually, everywhere, fixture, send, skipped};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
+use notify::{barrier, speak};
 use operator::{GUARD, alone, beside, name};
 use std::fs::{self, File};
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// How long the kernel would wait in the close of what is sent here, in seconds.
@@ -40,23 +43,6 @@ fn speak_lingering(guard: &Guard, socket: &str, count: usize) -> TcpStream {
     drop(carrier);
     guard.signal(libc::SIGCONT);
     peer
-}
-
-/// Says something on an abstract socket, with descriptors.
-fn speak(socket: &str, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<usize> {
-    let address = UnixAddr::new_abstract(socket.trim_start_matches('@').as_bytes())?;
-    let own = UnixDatagram::unbound().expect("a socket");
-    let rights = [ControlMessage::ScmRights(descriptors)];
-    sendmsg(own.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::empty(), Some(&address))
-}
-
-/// Waits until guard has handled all that was said (`sd_notify_barrier(3)`).
-fn barrier(socket: &str) {
-    let (mut own, other) = UnixStream::pair().expect("two sockets");
-    own.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
-    speak(socket, b"BARRIER=1", &[other.as_raw_fd()]).expect("it is sent");
-    drop(other);
-    assert_eq!(own.read(&mut [0]).expect("guard answers"), 0);
 }
 
 fn stops(mut guard: Guard) {

@@ -9,7 +9,7 @@ use crate::config::layers::ClientCommand;
 use crate::doors::wire::{self, Reply, Request};
 use crate::sys::clock::Deadline;
 use crate::sys::process;
-use crate::sys::socket::{Address, wait_readable};
+use crate::sys::socket::{Address, is_readable, wait_readable};
 use anyhow::{Context, bail, ensure};
 use choice::choose;
 use conversation::Conversation;
@@ -135,7 +135,9 @@ fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> any
             if deadline.left().is_zero() {
                 return Err(NoAnswer("guard has not answered in time".to_owned()).into());
             }
-            if process.as_ref().is_some_and(has_ended) && !is_readable(guard)? {
+            if process.as_ref().is_some_and(|process: &OwnedFd| is_readable(process.as_fd()))
+                && !is_readable(guard.as_fd())
+            {
                 return Err(NoAnswer("guard has ended without an answer".to_owned()).into());
             }
             let descriptors: Vec<_> = [guard.as_fd()].into_iter().chain(process.as_ref().map(AsFd::as_fd)).collect();
@@ -155,15 +157,6 @@ fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> any
             }
         }
     }
-}
-
-fn is_readable(guard: &Conversation) -> io::Result<bool> {
-    wait_readable(&[guard.as_fd()], Duration::ZERO)
-}
-
-/// What a descriptor of [`process::watch_process`] tells.
-fn has_ended(process: &OwnedFd) -> bool {
-    wait_readable(&[process.as_fd()], Duration::ZERO).unwrap_or(true)
 }
 
 fn line(mut text: String) -> String {

@@ -7,7 +7,7 @@ use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Errno;
 use crate::sys::poll::Token;
 use crate::sys::rights::has_received;
-use crate::sys::socket::wait_readable;
+use crate::sys::socket::is_readable;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -222,10 +222,6 @@ impl Runtime<'_> {
     fn poll_again(&self, id: DoorId) -> Result<(), Errno> {
         self.descriptor(id).map_or(Ok(()), |descriptor| self.poll.add(descriptor, id.token()))
     }
-}
-
-fn is_readable(descriptor: BorrowedFd) -> bool {
-    wait_readable(&[descriptor], Duration::ZERO).unwrap_or(true)
 }
 
 #[cfg(test)]

@@ -76,7 +76,9 @@ impl Runtime<'_> {
 
     /// Begins what takes its time; the outcome follows.
     fn begin(&mut self, request: Request, client: Client) {
-        self.operator.waiting.retain(|waiting| !waiting.process.as_ref().is_some_and(has_ended));
+        self.operator
+            .waiting
+            .retain(|waiting| !waiting.process.as_ref().is_some_and(|process| socket::is_readable(process.as_fd())));
         if self.operator.waiting.len() >= MOST_WAITING {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
@@ -136,7 +138,7 @@ impl Runtime<'_> {
             self.operator.waiting.drain(..).filter_map(|waiting| waiting.process).collect();
         loop {
             let left = until.since(self.clock.now());
-            processes.retain(|process| !has_ended(process));
+            processes.retain(|process| !socket::is_readable(process.as_fd()));
             let Some(process) = processes.first() else { return };
             if left.is_zero() || socket::wait_readable(&[process.as_fd()], left).is_err() {
                 return;
@@ -188,9 +190,4 @@ impl Runtime<'_> {
             instances: instances.collect(),
         }
     }
-}
-
-/// What a descriptor of [`process::watch_process`] tells.
-fn has_ended(process: &OwnedFd) -> bool {
-    socket::wait_readable(&[process.as_fd()], Duration::ZERO).unwrap_or(true)
 }

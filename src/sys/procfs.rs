@@ -60,7 +60,7 @@ impl Process {
 pub struct Descendants {
     /// Each pid once, parents before their children. Zombies are among them.
     pub processes: Vec<Process>,
-    /// Neither the time nor the number was used up.
+    /// The walk reached every process within its time and its number, and could read each.
     pub complete: bool,
 }
 

@@ -184,6 +184,12 @@ impl AsFd for DatagramSocket {
 
 const NEVER_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
+/// Whether this can be read from or has been closed; `true` where the kernel cannot tell. For a descriptor of
+/// [`process::watch_process`](super::process::watch_process) that the process has ended.
+pub fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    wait_readable(&[descriptor], Duration::ZERO).unwrap_or(true)
+}
+
 /// Waits until one of these can be read from or has been closed, and no longer than this. `false` if none has, which may be
 /// sooner where the time is more than 24 days or a signal came (`poll(2)`).
 pub fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<bool> {

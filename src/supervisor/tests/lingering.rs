@@ -112,5 +112,5 @@ fn at_a_terminal_ctrl_c_ends_the_wait_for_connections() {
     world.step(Step::Signal(Signal::INT));
     world.step(Step::Signal(Signal::INT));
     world.step(Step::Reaped);
-    assert!(world.step(Step::Count(1)).contains(&Action::Exit { code: 137 }), "whoever has had enough");
+    assert!(world.step(Step::Count(1)).contains(&Action::Exit { code: 137 }), "after a kill nothing is waited for");
 }
