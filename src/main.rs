@@ -21,6 +21,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let (invocation, layers) = Layers::from_process(&sys::process::environment());
+    if invocation == Invocation::Run {
+        cli::itself::take_the_place(&layers);
+    }
     if invocation != Invocation::Run {
         sys::early::unblock_signals();
     }

@@ -1,7 +1,8 @@
-//! Everything besides running an app: `--help`, `--version`, `guard check`, questions to the running guard, and
-//! `guard probe`.
+//! Everything besides running an app: `--help`, `--version`, `guard check`, questions to the running guard,
+//! `guard probe`, and a guard in whose command line another guard stands.
 
 pub mod ask;
 pub mod check;
 pub mod help;
+pub mod itself;
 pub mod probe;

@@ -131,6 +131,22 @@ impl Layers {
         (invocation, layers)
     }
 
+    /// Whether guard with these arguments would run an app.
+    pub fn runs_an_app(arguments: &[OsString]) -> bool {
+        let (invocation, layers) = Layers::new(arguments.to_vec(), &[]);
+        invocation == Invocation::Run && layers.errors.is_empty()
+    }
+
+    /// The flags in the order given, each as one argument.
+    pub fn flags(&self) -> impl Iterator<Item = OsString> {
+        self.flags.iter().filter_map(|(name, value)| {
+            let variable = VARIABLES.iter().find(|variable| variable.name == *name)?;
+            let mut argument = OsString::from(variable.flag() + "=");
+            argument.push(value);
+            Some(argument)
+        })
+    }
+
     /// An option of the table of variables.
     fn flag(&mut self, name: &str, inline: Option<OsString>, arguments: &mut Arguments) {
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {

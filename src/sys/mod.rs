@@ -11,6 +11,7 @@ pub mod directory;
 pub mod early;
 pub mod environments;
 pub mod fork;
+pub mod itself;
 pub mod poll;
 pub mod process;
 pub mod procfs;

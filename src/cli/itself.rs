@@ -1,0 +1,29 @@
+//! `guard -- guard check`: what a user types behind an ENTRYPOINT that is guard already. The inner guard runs no app, so the
+//! outer one lets it have its place: the inner one then sees the container's whole environment, and is started once.
+
+use crate::config::layers::Layers;
+use crate::sys::itself;
+use std::ffi::{OsStr, OsString};
+
+/// Executes the command in guard's place if it is guard itself and runs no app. Returns if it is anything else, or where it
+/// cannot be executed.
+pub fn take_the_place(layers: &Layers) {
+    let [_, arguments @ ..] = layers.command.as_slice() else { return };
+    if !layers.errors.is_empty() || Layers::runs_an_app(arguments) {
+        return;
+    }
+    let path = layers.environment("PATH");
+    if let Some(file) = itself::find(&layers.command, path) {
+        itself::execute(&file, &words(layers));
+    }
+}
+
+/// The words of the command. `guard check` gets the outer guard's flags too, since they would be in force for an app; its own
+/// come later, and win.
+fn words(layers: &Layers) -> Vec<OsString> {
+    let mut words = layers.command.clone();
+    if words.get(1).is_some_and(|word| word == OsStr::new("check")) {
+        words.splice(2..2, layers.flags());
+    }
+    words
+}
