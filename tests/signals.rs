@@ -105,9 +105,8 @@ fn guards_own_broken_pipe_is_not_forwarded() {
 }
 
 #[test]
-fn term_and_int_are_stop_requests_and_quit_is_none() {
-    for (signal, stops) in [(libc::SIGTERM, true), (libc::SIGINT, true), (libc::SIGQUIT, false), (libc::SIGHUP, false)]
-    {
+fn term_and_int_are_stop_requests_and_hup_is_none() {
+    for (signal, stops) in [(libc::SIGTERM, true), (libc::SIGINT, true), (libc::SIGHUP, false)] {
         for setup in everywhere() {
             // A failure that nobody asked for would be restarted.
             let (mut guard, _) = serving(setup, &format!("quit {signal} 7 quit USR1 8 serve"));
@@ -121,6 +120,47 @@ fn term_and_int_are_stop_requests_and_quit_is_none() {
             }
             assert_eq!(guard.code(), if stops { 7 } else { 8 }, "{signal}");
         }
+    }
+}
+
+/// Images of nginx and php-fpm have QUIT as their STOPSIGNAL, and an app that knows nothing of it dies of it.
+#[test]
+fn an_app_that_ends_after_a_forwarded_quit_has_been_stopped_by_it() {
+    for (words, policy, code) in [
+        ("default QUIT serve", "on-failure", 131),
+        ("quit QUIT 0 serve", "always", 0),
+        ("quit QUIT 7 serve", "on-failure", 7),
+        ("quit QUIT 0 linger 300 serve", "always", 0),
+        ("fork setsid as left linger 2500 serve . quit QUIT 0 serve", "always", 0),
+    ] {
+        for setup in everywhere() {
+            let mut guard = setup.env("GUARD_RESTART", policy).fixture(words).start();
+            guard.line("ready");
+            guard.signal(libc::SIGQUIT);
+            let stopped = guard.event("stopped-by-quit");
+            assert!(stopped.line.contains("GUARD_STOP_SIGNAL=QUIT"), "{}", stopped.line);
+            assert_eq!(guard.code(), code, "{words}");
+            let told = guard.out().iter().filter(|line| **line == "left done").count();
+            assert_eq!(told, usize::from(words.contains("left")), "leftovers have the time of a stop");
+        }
+    }
+}
+
+#[test]
+fn a_quit_that_an_app_has_outlived_for_the_stop_timeout_has_not_stopped_it() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "300ms");
+        let words = "before-run 2 quit USR1 1 before-run 2 linger 400 quit TERM 0 serve";
+        let mut guard = setup.fixture(words).start();
+        guard.line("ready");
+        guard.signal(libc::SIGQUIT);
+        guard.line("got QUIT");
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.event("restart").get("last"), Some("1"));
+        assert!(guard.events().iter().all(|event| event.name() != "drain"), "{}", guard.transcript());
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
     }
 }
 
@@ -274,7 +314,7 @@ fn what_cleans_up_after_the_stop_signal_gets_none() {
     const WORKER: &str = r#"
         trap 'sh -c "echo cleaning; read go <clean; echo clean"; exit' TERM
         echo worker; sleep 1000 & wait"#;
-    const MAIN: &str = r#"cd "$1"; sh -c "$2" & trap 'read go <end; exit 3' TERM; sleep 1000 & wait"#;
+    const MAIN: &str = r#"cd "$1"; trap 'read go <end; exit 3' TERM; sh -c "$2" & sleep 1000 & wait"#;
     for setup in everywhere() {
         let directory = tempfile::tempdir().expect("a directory");
         let pipes = ["clean", "end"].map(|name| directory.path().join(name));

@@ -76,6 +76,13 @@ impl Journal<'_> {
             Notice::StoppedAtTerminal { run, ending } => {
                 log::info!(instance = self.instance(run), run = run.number, last:% = ending; "stopped-at-terminal");
             }
+            Notice::StoppedByQuit { run, ending } => log::warn!(
+                instance = self.instance(run), run = run.number,
+                last:% = ending,
+                msg = "it ended after a SIGQUIT that guard has forwarded, so it counts as stopped; \
+                       with GUARD_STOP_SIGNAL=QUIT such a signal begins a whole stop, with its drain and its deadline";
+                "stopped-by-quit"
+            ),
             Notice::Background { run } => log::warn!(
                 instance = self.instance(run), run = run.number,
                 msg = "the main process exited 0 and left others running: it has probably gone to the background; \

@@ -114,6 +114,8 @@ pub enum Notice {
     ShutdownIgnored { run: RunId, signal: Signal },
     /// Somebody at the terminal ended the app: by Ctrl-C or Ctrl-\, or by leaving a shell.
     StoppedAtTerminal { run: RunId, ending: Ending },
+    /// The main process ended within the stop timeout after a QUIT that guard has forwarded, so none follows.
+    StoppedByQuit { run: RunId, ending: Ending },
     /// The main process exited 0 and left others running, as a program does that goes to the background.
     Background { run: RunId },
     /// The main process was still there when its time was over, and has got SIGKILL. It had got SIGABRT where `aborted`,

@@ -34,7 +34,12 @@ impl Supervisor {
                 }
             }
             None if suspends => self.suspend(signal),
-            None => self.forward(signal),
+            None => {
+                self.forward(signal);
+                if signal == Signal::QUIT {
+                    self.note_quit(now);
+                }
+            }
         }
     }
 
@@ -66,6 +71,15 @@ impl Supervisor {
         self.actions.extend(living.map(|run| Action::Signal(run.id, signal)));
         if self.actions.len() == before {
             self.report(Notice::NotForwarded { signal });
+        }
+    }
+
+    /// QUIT is the STOPSIGNAL of some images, and also how people take a JVM's thread dump. What the run does next tells
+    /// which it was: see [`Supervisor::main_exited`].
+    fn note_quit(&mut self, now: Timestamp) {
+        let until = now.after(self.settings.stop.restart_timeout);
+        for run in self.runs_mut().filter(|run| run.main_lives()) {
+            run.quit_until = Some(until);
         }
     }
 

@@ -109,6 +109,8 @@ pub(super) struct Run {
     pub(super) checks: Option<Checks>,
     /// It was told over Node's channel that it will be stopped.
     pub(super) announced: bool,
+    /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
+    pub(super) quit_until: Option<Timestamp>,
 }
 
 /// Why a run ends.
@@ -122,6 +124,8 @@ pub(super) enum Cause {
     Itself,
     /// guard ends it as a failure. The restart policy decides what follows.
     Failed(Failure),
+    /// A forwarded QUIT has stopped it. No run follows in its instance.
+    Quit,
     /// The new run of a reload takes its place.
     Reload,
     /// A restart in place. The next run follows at once.
@@ -175,7 +179,16 @@ pub(super) struct Reload {
 impl Run {
     /// A run that is being spawned.
     pub(super) fn new(id: RunId, watchdog: Option<Duration>) -> Run {
-        Run { id, state: RunState::Spawning, ready_since: None, cause: None, watchdog, checks: None, announced: false }
+        Run {
+            id,
+            state: RunState::Spawning,
+            ready_since: None,
+            cause: None,
+            watchdog,
+            checks: None,
+            announced: false,
+            quit_until: None,
+        }
     }
 
     /// Notes why the run ends; see [`Cause`] for what counts where there is a cause already.

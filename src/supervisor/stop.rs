@@ -182,7 +182,7 @@ impl Supervisor {
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let failure = match run.cause {
             Some(Cause::Failed(failure)) => Some(failure),
-            Some(Cause::Itself | Cause::Reload | Cause::Restart | Cause::Stop) | None => None,
+            Some(Cause::Itself | Cause::Quit | Cause::Reload | Cause::Restart | Cause::Stop) | None => None,
         };
         let kill_at = match run.state {
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
@@ -197,9 +197,15 @@ impl Supervisor {
         let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
         let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
         let stopped_at_terminal = mode == Mode::Serving && typed && by_itself;
+        // What guard or an operator ends is followed as ever.
+        let stopped_by_quit = run.quit_until.take().filter(|&until| now < until && by_itself && !stopped_at_terminal);
+        if mode == Mode::Serving && stopped_by_quit.is_some() {
+            run.end_for(Cause::Quit);
+        }
         let kill_at = match mode {
             // guard's own end begins, and leaves more time.
             Mode::Serving if stopped_at_terminal => kill_at,
+            Mode::Serving if stopped_by_quit.is_some() => earlier(kill_at, stopped_by_quit),
             Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
             Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => earlier(kill_at, shutdown.kill_at),
             Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => kill_at,
@@ -271,6 +277,11 @@ impl Supervisor {
                     instance.last = Some(ending);
                     instance.slot = Slot::Waiting { spawn_at: Some(now) };
                 }
+            }
+            (Mode::Serving, Some(Cause::Quit)) => {
+                self.new_run_failed(id.instance);
+                self.finish_instance(id, ending, None);
+                self.report(Notice::StoppedByQuit { run: id, ending });
             }
             (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Stop) | None) => {
                 self.apply_policy(now, id, ending);

@@ -138,7 +138,7 @@ fn the_stop_signal_of_an_image_is_forwarded_when_it_is_not() {
     container.tell("stop");
     container.line("got QUIT");
     assert_eq!(container.code(), 0);
-    assert_eq!(container.names(), ["start", "exit", "not-restarted", "end"], "no drain: it was not asked for");
+    assert_eq!(container.names(), ["start", "exit", "stopped-by-quit", "end"], "no drain: it was not asked for");
 }
 
 fn a_stop_request_while_paused_is_a_stop_when_thawed() {

@@ -52,10 +52,11 @@ proptest! {
         settings in any_settings(),
         choices in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
         connections in 0..4_usize,
+        quits in any::<bool>(),
     ) {
         let mut world = World::new(settings);
         world.prompt = false;
-        world.connections = connections;
+        (world.connections, world.quits) = (connections, quits);
         for choice in choices {
             let steps = world.choices();
             if steps.is_empty() {

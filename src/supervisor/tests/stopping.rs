@@ -2,8 +2,9 @@
 
 use super::super::{Action, Ending, Failure, KillReason, Notice, RunId, Settings};
 use super::listening::{health, notify, says};
-use super::scenarios::{delay_of, exit, plain};
+use super::scenarios::{delay_of, exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
+use crate::config::{Meaning, RestartPolicy};
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -317,4 +318,100 @@ fn an_instance_counts_its_own_restarts() {
     let actions = world.step(Step::Exit(RunId { instance: 1, number: 2 }, Ending::Exited(1), Leftovers::None));
     let gave_up = |action: &Action| matches!(action, Action::Report(Notice::GiveUp { run, .. }) if run.instance == 1);
     assert!(actions.iter().any(gave_up), "{actions:?}");
+}
+
+fn quit() -> Step {
+    Step::Signal(Signal::QUIT)
+}
+
+#[test]
+fn an_end_within_the_stop_timeout_after_a_forwarded_quit_is_a_stop() {
+    for (ending, code) in [
+        (Ending::Exited(0), 0),
+        (Ending::Exited(3), 3),
+        (Ending::Signaled(Signal::QUIT), 131),
+        (Ending::Signaled(signal("SEGV")), 139),
+    ] {
+        for units in 0..=5 {
+            let mut settings = plain();
+            settings.restart.policy = RestartPolicy::Always;
+            let mut world = World::serving(settings);
+            world.step(quit());
+            (0..units).for_each(|_| drop(world.step(Step::Advance)));
+            let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
+            let told = actions.contains(&Action::Report(Notice::StoppedByQuit { run: run(1), ending }));
+            assert_eq!(told, units < 4, "{ending:?} after {units} of 4 units: {actions:?}");
+            assert_eq!(spawns(&actions, 2), units >= 4);
+            assert_eq!(world.exit, None, "what SIGKILL went to is to be reaped");
+            if told {
+                assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code }));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_quit_starts_the_time_anew_and_a_mapped_one_has_none() {
+    let mut settings = plain();
+    let mut world = World::serving(settings.clone());
+    world.step(quit());
+    (0..3).for_each(|_| drop(world.step(Step::Advance)));
+    world.step(quit());
+    (0..3).for_each(|_| drop(world.step(Step::Advance)));
+    assert!(!spawns(&world.step(exit(1, 1)), 2));
+
+    settings.signal_map.push((Signal::QUIT, Meaning::Forward(Signal::QUIT)));
+    let mut world = World::serving(settings);
+    assert_eq!(world.step(quit()), [Action::Signal(run(1), Signal::QUIT)]);
+    assert!(spawns(&world.step(exit(1, 1)), 2), "the user has said that it is no stop");
+}
+
+#[test]
+fn leftovers_of_a_run_that_a_quit_has_stopped_have_the_rest_of_the_stop_timeout() {
+    let mut settings = plain();
+    settings.stop.restart_timeout = UNIT * 20;
+    let mut world = World::serving(settings);
+    world.step(quit());
+    let asked = world.now;
+    world.step(Step::Advance);
+    let actions = world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
+    assert!(!actions.contains(&Action::Report(Notice::Background { run: run(1) })), "{actions:?}");
+    world.wait_for(&Action::Sweep(run(1), Signal::KILL));
+    assert_eq!(world.now.since(asked), UNIT * 20);
+}
+
+#[test]
+fn what_guard_or_an_operator_ends_is_followed_though_a_quit_has_come() {
+    let mut world = World::serving(plain());
+    world.step(quit());
+    world.step(Step::AskRestart);
+    assert!(spawns(&world.step(exit(1, 1)), 2), "an operator");
+
+    let mut world = World::serving(plain());
+    world.step(quit());
+    world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Mortal));
+    world.step(Step::AskRestart);
+    assert!(spawns(&world.step(Step::Clear(run(1))), 2), "an operator, while leftovers are swept");
+
+    let mut world = World::serving(notify());
+    world.step(quit());
+    assert!(world.wait().contains(&Action::Stop(run(1), STOP)), "it is not ready in time");
+    assert!(spawns(&world.step(exit(1, 1)), 2), "guard");
+
+    let mut world = World::serving(notify());
+    world.step(says(Words::Ready));
+    world.step(quit());
+    world.step(says(Words::Stopping));
+    assert!(!spawns(&world.step(exit(1, 1)), 2), "an app that says so is stopped by it all the same");
+}
+
+#[test]
+fn instances_that_a_quit_has_stopped_end_one_by_one_without_a_second_signal() {
+    let mut world = World::serving(Settings { instances: 2, ..plain() });
+    world.step(quit());
+    let of = |instance| RunId { instance, number: 1 };
+    let actions = world.step(Step::Exit(of(0), Ending::Exited(5), Leftovers::None));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
+    world.step(Step::Exit(of(1), Ending::Exited(0), Leftovers::None));
+    assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 5 }));
 }

@@ -89,6 +89,21 @@ fn every_state_at_a_terminal() {
 }
 
 #[test]
+fn every_state_with_a_forwarded_quit() {
+    let mut settings = without_reload();
+    settings.init = false;
+    settings.pre_stop = false;
+    settings.stop.drain_delay = Duration::ZERO;
+    settings.stop.timeout = Some(UNIT * 2);
+    settings.stop.restart_timeout = UNIT * 2;
+    settings.restart.policy = RestartPolicy::Always;
+    settings.restart.max = Some(1);
+    let mut first = World::new(settings);
+    first.quits = true;
+    assert!(walk_from("a forwarded QUIT", first, usize::MAX).complete);
+}
+
+#[test]
 fn every_state_with_connections_left_in_the_end() {
     let mut settings = without_reload();
     settings.init = false;

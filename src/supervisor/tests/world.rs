@@ -108,6 +108,12 @@ pub(super) struct World {
     killed: bool,
     /// Connections that may be left in the end.
     pub(super) connections: usize,
+    /// A QUIT may come.
+    pub(super) quits: bool,
+    /// Until when the end of a run counts as its stop, since it has got a QUIT.
+    quit_until: BTreeMap<RunId, Timestamp>,
+    /// An instance whose run a QUIT has stopped, while nobody has asked for another.
+    stopped: Vec<u32>,
     /// guard wants to know how many are.
     counting: bool,
     pub(super) exit: Option<u8>,
@@ -177,6 +183,9 @@ impl World {
             end: None,
             killed: false,
             connections: 0,
+            quits: false,
+            quit_until: BTreeMap::new(),
+            stopped: Vec::new(),
             counting: false,
             exit: None,
         }
@@ -211,6 +220,7 @@ impl World {
             steps.extend(["INT", "HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
         }
         steps.extend(self.supervisor.settings.signal_map.iter().map(|(signal, _)| Step::Signal(*signal)));
+        steps.extend(self.quits.then_some(Step::Signal(Signal::QUIT)));
         if !self.started {
             // A second early signal would be kept like the first, without end.
             if !self.supervisor.early.is_empty() {
@@ -320,6 +330,11 @@ impl World {
             }
             Step::Exit(run, ending, leftovers) => {
                 self.mains.retain(|main| *main != run);
+                let in_time = self.quit_until.remove(&run).is_some_and(|until| self.now < until);
+                let asked = self.awaiting_restart || self.awaiting_reloads > 0;
+                if in_time && !asked && !self.told.contains(&run) {
+                    self.stopped.push(run.instance);
+                }
                 if leftovers != Leftovers::None {
                     self.leftovers.insert(run, leftovers);
                 }
@@ -426,6 +441,7 @@ impl World {
                 Action::Spawn { run, .. } => {
                     assert!(self.end.is_none() && !self.killed, "1: no spawn after a stop request");
                     assert!(!ends_a_run, "1: nor before it is known that there is none");
+                    assert!(!self.stopped.contains(&run.instance), "10: no spawn after a QUIT has stopped a run");
                     assert_eq!(index + 1, actions.len(), "a spawn is the last action: {actions:?}");
                     assert_eq!(self.spawning.replace(run), None);
                     let same = |other: &&RunId| other.instance == run.instance;
@@ -435,6 +451,11 @@ impl World {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                     if signal == Signal::KILL {
                         self.unkillable.push(run);
+                    }
+                    let is_mapped = |(from, _): &(Signal, Meaning)| *from == Signal::QUIT;
+                    if signal == Signal::QUIT && !self.supervisor.settings.signal_map.iter().any(is_mapped) {
+                        let until = self.now.after(self.supervisor.settings.stop.restart_timeout);
+                        self.quit_until.insert(run, until);
                     }
                 }
                 Action::Freeze(run) | Action::Thaw(run) => {
@@ -537,6 +558,9 @@ impl World {
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
             Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
         };
+        if let Some(Meaning::Restart | Meaning::Reload) = meaning {
+            self.stopped.clear();
+        }
         match meaning {
             Some(Meaning::Restart) => self.awaiting_restart = true,
             Some(Meaning::Reload) => self.awaiting_reloads = (self.awaiting_reloads + 1).min(2),
@@ -627,6 +651,11 @@ impl World {
         self.restarts.retain(|(_, at)| now.since(*at) < settings.restart.window);
         self.restarts.iter_mut().for_each(|(_, at)| *at = shift(*at));
         self.supervisor.shift(&shift);
+        self.quit_until.retain(|_, until| now < *until);
+        self.quit_until.values_mut().for_each(|until| *until = shift(*until));
+        self.supervisor.forget_late_quits(NOW);
+        self.stopped.sort_unstable();
+        self.stopped.dedup();
         let mut numbers = BTreeMap::new();
         for instance in 0..settings.instances {
             let known = |run: &RunId| run.instance == instance;
@@ -658,6 +687,7 @@ impl World {
             runs.dedup();
         }
         self.checks = self.checks.into_iter().filter_map(|(run, killed)| Some((renumber(run)?, killed))).collect();
+        self.quit_until = self.quit_until.into_iter().filter_map(|(run, at)| Some((renumber(run)?, at))).collect();
         self.spawning = self.spawning.and_then(renumber);
         for answer in &mut self.answers {
             if let Event::Leftovers(run, _) = answer {
@@ -734,6 +764,7 @@ impl Supervisor {
             instance.history.shift(shift);
             for run in instance.runs_mut() {
                 each(&mut run.ready_since);
+                each(&mut run.quit_until);
                 if let Some(checks) = &mut run.checks {
                     checks.shift(shift);
                 }
@@ -757,6 +788,13 @@ impl Supervisor {
             }
         }
         self.jitter = Jitter::new(self.settings.seed);
+    }
+
+    /// Times that have passed mean nothing any more.
+    fn forget_late_quits(&mut self, now: Timestamp) {
+        for run in self.runs_mut() {
+            run.quit_until = run.quit_until.filter(|until| now < *until);
+        }
     }
 
     fn renumber(&mut self, renumber: &impl Fn(RunId) -> Option<RunId>) {
