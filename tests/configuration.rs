@@ -50,6 +50,7 @@ fn help_lists_every_variable_with_its_flag() {
         "HEALTH_RETRIES",
         "HEALTH_START_PERIOD",
         "CHDIR",
+        "HTTP",
         "TERMINATION_LOG",
         "LOG",
         "LOG_FORMAT",

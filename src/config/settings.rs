@@ -8,6 +8,7 @@ use crate::shell;
 use crate::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub chdir: Option<PathBuf>,
     /// Where the app, hooks and health checks are started; `None` is guard's own working directory.
     pub directory: Option<PathBuf>,
+    /// Where the HTTP door listens.
+    pub http: Option<HttpAddress>,
     pub termination_log: Option<PathBuf>,
     /// A filter in env_logger's form.
     pub log_filter: String,
@@ -143,6 +146,25 @@ pub enum Meaning {
 /// GUARD_SIGNAL_MAP, in the order given; each signal occurs once.
 pub type SignalMap = Vec<(Signal, Meaning)>;
 
+/// GUARD_HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// This port of all addresses.
+    Any(u16),
+    One(SocketAddr),
+}
+
+impl HttpAddress {
+    /// The addresses to listen on, of which the first one that works is meant: `::` takes IPv4 as well, and is not there
+    /// where the kernel has no IPv6.
+    pub fn candidates(self) -> Vec<SocketAddr> {
+        match self {
+            HttpAddress::Any(port) => vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()],
+            HttpAddress::One(address) => vec![address],
+        }
+    }
+}
+
 /// GUARD_LOG_FORMAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -198,6 +220,7 @@ impl Config {
             drain_file: None,
             chdir: None,
             directory: None,
+            http: None,
             termination_log: Some(termination_log).filter(|path| path.exists()),
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,

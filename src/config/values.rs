@@ -2,9 +2,9 @@
 
 use super::duration;
 use super::list::each;
-use super::settings::{HealthCheck, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
+use super::settings::{HealthCheck, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
 use super::target::Target;
-use crate::signal::Signal;
+use crate::signal::{Signal, number};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +57,29 @@ impl fmt::Display for HealthCheck {
         match self {
             HealthCheck::Probe(target) => target.fmt(f),
             HealthCheck::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
+        }
+    }
+}
+
+/// A port, or an address with one.
+pub(super) fn http_address(text: &str) -> Result<HttpAddress, String> {
+    let address = match number(text) {
+        Some(port) => HttpAddress::Any(port),
+        None => HttpAddress::One(text.parse().map_err(|_| "no port, and no address with a port")?),
+    };
+    let port = match address {
+        HttpAddress::Any(port) => port,
+        HttpAddress::One(address) => address.port(),
+    };
+    if port == 0 { Err("port 0 is no port that others could know".to_owned()) } else { Ok(address) }
+}
+
+/// In the form that the variable takes.
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpAddress::Any(port) => port.fmt(f),
+            HttpAddress::One(address) => address.fmt(f),
         }
     }
 }

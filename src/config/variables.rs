@@ -4,8 +4,8 @@ use super::codes::CodeSet;
 use super::duration;
 use super::settings::Config;
 use super::values::{
-    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, log_filter,
-    optional, path, positive, show_path, show_signal_map, signal_map,
+    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, http_address,
+    log_filter, optional, path, positive, show_path, show_signal_map, signal_map,
 };
 use crate::signal::{Signal, number};
 
@@ -35,7 +35,7 @@ impl Variable {
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
 /// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
-pub const VARIABLES: [Variable; 28] = [
+pub const VARIABLES: [Variable; 29] = [
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure",
@@ -265,6 +265,14 @@ pub const VARIABLES: [Variable; 28] = [
         help: "working directory of the app",
         set: |config, text| directory(text).map(|directory| config.chdir = Some(directory)),
         show: |config| config.chdir.as_ref().map_or("inherited".to_owned(), |path| path.display().to_string()),
+    },
+    Variable {
+        name: "GUARD_HTTP",
+        default: "none",
+        takes: "a port (all addresses), ADDRESS:PORT such as 127.0.0.1:9901 or [::1]:9901, or none",
+        help: "serves /livez, /readyz, /metrics and /status, read-only",
+        set: |config, text| optional(text, http_address).map(|address| config.http = address),
+        show: |config| config.http.map_or("none".to_owned(), |address| address.to_string()),
     },
     Variable {
         name: "GUARD_TERMINATION_LOG",

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod health;
+pub mod http;
 pub mod node_ipc;
 pub mod notify;
 mod queue;
@@ -16,6 +17,7 @@ use crate::sys::rights::Receiver;
 use crate::sys::socket::Credentials;
 use crate::sys::{Errno, Pid};
 use control::Client;
+use http::{HttpClient, Page};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -70,6 +72,8 @@ pub enum Message {
     Refused,
     /// The operator wants to know or to have something.
     Request(Request, Client),
+    /// Somebody wants to see a page over HTTP.
+    Page(Page, HttpClient),
 }
 
 /// What ends or changes a run (`sd_notify(3)`).

@@ -3,6 +3,7 @@
 
 mod format;
 mod last_word;
+pub mod metrics;
 pub mod status;
 mod writer;
 
@@ -15,7 +16,13 @@ use crate::sys::stderr::Stderr;
 use crate::text::printable_lines;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use writer::Writer;
+
+/// Log lines that stderr had no room for, from the start on.
+pub fn lines_dropped() -> u64 {
+    writer::LOST.load(Ordering::Relaxed)
+}
 
 /// Sets up the logger that the macros of `log` use.
 pub fn init(config: &Config) {

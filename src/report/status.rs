@@ -25,6 +25,8 @@ pub struct GuardStatus {
 pub struct InstanceStatus {
     pub number: u32,
     pub run: Option<u32>,
+    /// Runs so far.
+    pub runs: u32,
     pub pid: Option<i32>,
     pub state: &'static str,
     pub uptime: Option<Duration>,
@@ -101,6 +103,15 @@ pub fn table(status: &GuardStatus) -> String {
 
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.
 pub fn json(status: &GuardStatus) -> String {
+    object(status, &format!(r#""app":{},"#, json_string(&status.app)))
+}
+
+/// The same without the command line, which may hold secrets.
+pub fn json_without_app(status: &GuardStatus) -> String {
+    object(status, "")
+}
+
+fn object(status: &GuardStatus, app: &str) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
         format!(
@@ -120,11 +131,10 @@ pub fn json(status: &GuardStatus) -> String {
         )
     });
     format!(
-        r#"{{"version":{},"pid":{},"uptime":{},"app":{},"ready":{},"why":{},"stopping":{},"refused":{},"instances":[{}]}}"#,
+        r#"{{"version":{},"pid":{},"uptime":{},{app}"ready":{},"why":{},"stopping":{},"refused":{},"instances":[{}]}}"#,
         json_string(status.version),
         status.pid,
         show_seconds(status.uptime),
-        json_string(&status.app),
         status.readiness.is_ok(),
         optional(status.readiness.err().map(json_string)),
         status.stopping,
@@ -151,6 +161,7 @@ mod tests {
         let instance = InstanceStatus {
             number: 0,
             run: Some(3),
+            runs: 3,
             pid: Some(17),
             state: "ready",
             uptime: Some(Duration::from_secs(3_905)),

@@ -3,6 +3,10 @@
 use crate::sys::stderr::Stderr;
 use log::{Level, Record};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// All lines that were lost.
+pub(super) static LOST: AtomicU64 = AtomicU64::new(0);
 
 pub(super) struct Writer {
     output: Stderr,
@@ -60,6 +64,7 @@ impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !(self.finish_last_line() && self.report_lost_lines() && self.write_line(line)) {
             self.lost += 1;
+            LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

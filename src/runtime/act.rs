@@ -22,8 +22,12 @@ impl Runtime<'_> {
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Spawn { run, restarts, last } => return Some(self.spawn(run, restarts, last)),
-            Action::Signal(id, signal) => self.signal(id, signal),
+            Action::Signal(id, signal) => {
+                self.counters.signals_forwarded += 1;
+                self.signal(id, signal);
+            }
             Action::Stop(id, signal) => {
+                self.counters.signals_forwarded += 1;
                 self.signal(id, signal);
                 self.note_receivers(id, signal);
             }
@@ -54,6 +58,7 @@ impl Runtime<'_> {
             Action::Forget(id) => self.forget(id),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::Report(notice) => {
+                self.count_restart(notice);
                 // guard looks names up after the kill, and only for the log.
                 if let Notice::KillEverything { .. } = notice
                     && log::log_enabled!(Level::Error)

@@ -24,6 +24,7 @@ pub(super) enum DoorId {
     Channel(RunId),
     Check(RunId),
     Control,
+    Http,
     /// There is room again at the receiver of guard's own notifications.
     Outer,
     /// A door that rests may be looked at again.
@@ -40,6 +41,7 @@ impl DoorId {
             DoorId::Control => (3, None),
             DoorId::Outer => (4, None),
             DoorId::Resting => (5, None),
+            DoorId::Http => (7, None),
         };
         let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
@@ -57,6 +59,7 @@ impl DoorId {
             3 => Some(DoorId::Control),
             4 => Some(DoorId::Outer),
             5 => Some(DoorId::Resting),
+            7 => Some(DoorId::Http),
             _ => None,
         }
     }
@@ -98,7 +101,7 @@ impl Runtime<'_> {
     /// Receives what has come through a door, and closes one through which nothing more can come.
     pub(super) fn handle_door(&mut self, id: DoorId) {
         match id {
-            DoorId::Notify(_) | DoorId::Channel(_) | DoorId::Control => {
+            DoorId::Notify(_) | DoorId::Channel(_) | DoorId::Control | DoorId::Http => {
                 let Some(received) = self.door(id).map(Door::receive) else { return };
                 let (closed, descriptors) = (received.closed, received.descriptors);
                 self.handle_messages(received);
@@ -128,6 +131,7 @@ impl Runtime<'_> {
             DoorId::Notify(id) => self.children.get_mut(id)?.notify.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Control => self.operator.control.as_mut().map(|door| door as &mut dyn Door),
+            DoorId::Http => self.http.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
         }
     }
@@ -137,6 +141,7 @@ impl Runtime<'_> {
             DoorId::Notify(id) => self.children.get(id)?.notify.as_ref().map(Door::descriptor),
             DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
             DoorId::Control => self.operator.control.as_ref().map(Door::descriptor),
+            DoorId::Http => self.http.as_ref().map(Door::descriptor),
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
         }
     }
@@ -155,6 +160,7 @@ impl Runtime<'_> {
                 }
             }
             DoorId::Control => self.operator.control = None,
+            DoorId::Http => self.http = None,
             DoorId::Check(_) | DoorId::Outer | DoorId::Resting => {}
         }
     }
@@ -236,6 +242,7 @@ mod tests {
             DoorId::Channel(id),
             DoorId::Check(id),
             DoorId::Control,
+            DoorId::Http,
             DoorId::Outer,
             DoorId::Resting,
         ] {

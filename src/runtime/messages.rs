@@ -50,6 +50,7 @@ impl Runtime<'_> {
                     }
                 }
                 Message::Request(request, client) => self.serve(request, client),
+                Message::Page(page, client) => self.show(page, client),
             }
         }
     }

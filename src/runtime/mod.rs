@@ -17,10 +17,13 @@ mod messages;
 mod notices;
 mod operator;
 mod outer;
+mod pages;
 mod reap;
 mod sweep;
 
 use crate::config::{Config, RestartPolicy};
+use crate::doors::http::Http;
+use crate::report::metrics::Counters;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
@@ -58,6 +61,7 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     }
     let mut runtime = Runtime::new(config, poll, signals, init);
     runtime.journal.start();
+    runtime.open_http()?;
     runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);
     Ok(runtime.live())
@@ -90,6 +94,8 @@ struct Runtime<'a> {
     operator: Operator,
     resting: Resting,
     outer: Option<Outer>,
+    http: Option<Http>,
+    counters: Counters,
     ending: Ending,
 }
 
@@ -159,6 +165,8 @@ impl<'a> Runtime<'a> {
             operator: Operator::default(),
             resting: Resting::default(),
             outer: None,
+            http: None,
+            counters: Counters::default(),
             ending: Ending::default(),
         }
     }

@@ -157,7 +157,7 @@ impl Runtime<'_> {
         report::shorten(self.config.command_line())
     }
 
-    fn status(&mut self) -> GuardStatus {
+    pub(super) fn status(&mut self) -> GuardStatus {
         let usage = self.measure();
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
@@ -167,6 +167,7 @@ impl Runtime<'_> {
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),
+                runs: instance.runs,
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
                 state: instance.state,
                 uptime: process.filter(|process| !process.reaped).map(|process| now.since(process.started)),

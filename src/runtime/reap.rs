@@ -173,6 +173,7 @@ impl Runtime<'_> {
             }
             Owner::Nobody => {
                 log::debug!(pid; "reaped");
+                self.counters.orphans_reaped += 1;
                 self.children.note_heir(pid, status, usage);
                 None
             }

@@ -14,6 +14,8 @@ pub struct InstanceStatus {
     pub number: u32,
     /// The current run, between two runs none.
     pub run: Option<RunId>,
+    /// Runs so far.
+    pub runs: u32,
     /// In one word.
     pub state: &'static str,
     /// When the next run starts, in a backoff.
@@ -70,7 +72,15 @@ impl Supervisor {
             };
             let (restarts, last) = (instance.history.restarts, instance.last);
             let run = instance.current().map(|run| run.id);
-            InstanceStatus { number: instance.number, run, state: instance.word(), until, restarts, last }
+            InstanceStatus {
+                number: instance.number,
+                run,
+                runs: instance.runs,
+                state: instance.word(),
+                until,
+                restarts,
+                last,
+            }
         })
     }
 }

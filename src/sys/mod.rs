@@ -24,6 +24,7 @@ pub mod socket;
 pub mod spawn;
 pub mod stderr;
 pub mod terminal;
+pub mod ticker;
 #[cfg(panic = "abort")]
 mod unwind;
 

@@ -2,7 +2,7 @@
 
 use super::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The number that a descriptor is known by.
@@ -54,6 +54,13 @@ impl Poll {
             *token = event.data();
         }
         tokens
+    }
+}
+
+/// A set can itself be waited for (`epoll(7)`).
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
     }
 }
 

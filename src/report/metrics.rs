@@ -1,0 +1,160 @@
+//! The page for Prometheus (its text format, version 0.0.4): conventional names and base units.
+
+use super::status::GuardStatus;
+use crate::config::duration::show_seconds;
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+/// What the Content-Type of the page says.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The states that an instance can be in, as `guard status` names them: each has its sample, 0 included.
+const STATES: [&str; 7] = ["starting", "ready", "draining", "stopping", "sweeping", "backoff", "finished"];
+
+/// Why a run was followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartReason {
+    /// It exited with a code that is no success.
+    Exit,
+    /// It exited with success, and GUARD_RESTART=always.
+    Success,
+    /// It died of a signal.
+    Signal,
+    /// The kernel's out-of-memory killer chose it.
+    OutOfMemory,
+    NotReady,
+    Watchdog,
+    Health,
+    /// There was no process: the command could not be executed.
+    SpawnFailed,
+    /// Somebody asked for a restart.
+    Restart,
+    /// A new run took its place.
+    Reload,
+}
+
+const REASONS: [(RestartReason, &str); 10] = [
+    (RestartReason::Exit, "exit"),
+    (RestartReason::Success, "success"),
+    (RestartReason::Signal, "signal"),
+    (RestartReason::OutOfMemory, "oom"),
+    (RestartReason::NotReady, "not-ready"),
+    (RestartReason::Watchdog, "watchdog"),
+    (RestartReason::Health, "health"),
+    (RestartReason::SpawnFailed, "spawn-failed"),
+    (RestartReason::Restart, "restart"),
+    (RestartReason::Reload, "reload"),
+];
+
+/// What only ever grows.
+#[derive(Debug, Default)]
+pub struct Counters {
+    restarts: [u64; REASONS.len()],
+    pub orphans_reaped: u64,
+    pub signals_forwarded: u64,
+}
+
+impl Counters {
+    /// A run was, or is about to be, followed by another.
+    pub fn count_restart(&mut self, reason: RestartReason) {
+        for ((known, _), count) in REASONS.iter().zip(&mut self.restarts) {
+            *count += u64::from(*known == reason);
+        }
+    }
+}
+
+/// Limits of the configuration; what has none is left out.
+#[derive(Debug, Default)]
+pub struct Limits {
+    pub restarts: Option<u32>,
+    pub restart_window: Duration,
+    pub stop_timeout: Option<Duration>,
+    pub ready_timeout: Option<Duration>,
+    pub watchdog: Option<Duration>,
+}
+
+/// All samples.
+pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dropped: u64) -> String {
+    let mut page = MetricsPage(String::new());
+    page.family("guard_info", "gauge", "The version of guard.");
+    page.sample("guard_info", &[("version", &status.version)], 1);
+    page.single("guard_uptime_seconds", "gauge", "How long guard has run.", show_seconds(status.uptime));
+    page.single("guard_ready", "gauge", "Whether the app can take work.", u8::from(status.readiness.is_ok()));
+    page.single("guard_stopping", "gauge", "Whether guard is on its way to exit.", u8::from(status.stopping));
+
+    page.family("guard_instances", "gauge", "Instances by the state that they are in.");
+    for state in STATES {
+        let count = status.instances.iter().filter(|instance| instance.state == state).count();
+        page.sample("guard_instances", &[("state", &state)], count);
+    }
+    page.family("guard_runs_total", "counter", "Runs that were started.");
+    for instance in &status.instances {
+        page.sample("guard_runs_total", &[("instance", &instance.number)], instance.runs);
+    }
+    page.family("guard_restarts_total", "counter", "Runs that were followed by another, by the reason.");
+    for ((_, reason), count) in REASONS.iter().zip(counters.restarts) {
+        page.sample("guard_restarts_total", &[("reason", reason)], count);
+    }
+    let running = || status.instances.iter().filter(|instance| instance.pid.is_some());
+    page.family("guard_app_uptime_seconds", "gauge", "How long the main process of the run has lived.");
+    for instance in running() {
+        let uptime = instance.uptime.unwrap_or_default();
+        page.sample("guard_app_uptime_seconds", &[("instance", &instance.number)], show_seconds(uptime));
+    }
+    page.family("guard_app_resident_memory_bytes", "gauge", "Resident memory of all processes of the run.");
+    for instance in running() {
+        page.sample("guard_app_resident_memory_bytes", &[("instance", &instance.number)], instance.memory);
+    }
+    page.family("guard_app_cpu_seconds_total", "counter", "CPU time of the run, from its start.");
+    for instance in running() {
+        page.sample("guard_app_cpu_seconds_total", &[("instance", &instance.number)], show_seconds(instance.cpu));
+    }
+
+    let (orphans, signals) = (counters.orphans_reaped, counters.signals_forwarded);
+    page.single("guard_orphans_reaped_total", "counter", "Orphans that guard has reaped.", orphans);
+    page.single("guard_signals_forwarded_total", "counter", "Signals that guard has sent to the app.", signals);
+    let dropped = "Log lines that stderr had no room for.";
+    page.single("guard_log_lines_dropped_total", "counter", dropped, lines_dropped);
+    let refused = "Datagrams of senders that may not talk to guard.";
+    page.single("guard_datagrams_refused_total", "counter", refused, status.refused);
+
+    let seconds = |limit: Option<Duration>| limit.map(show_seconds);
+    page.limit(
+        "guard_restarts_limit",
+        "Restarts allowed inside the window.",
+        limits.restarts.map(|max| max.to_string()),
+    );
+    page.limit("guard_restart_window_seconds", "That window.", seconds(Some(limits.restart_window)));
+    page.limit("guard_stop_timeout_seconds", "From a stop request to SIGKILL.", seconds(limits.stop_timeout));
+    page.limit("guard_ready_timeout_seconds", "A run must be ready by then.", seconds(limits.ready_timeout));
+    page.limit("guard_watchdog_seconds", "How often the app must say that it is alive.", seconds(limits.watchdog));
+    page.0
+}
+
+struct MetricsPage(String);
+
+impl MetricsPage {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// The values of labels come from guard itself, and need no escapes.
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, value)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"{value}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn limit(&mut self, name: &str, help: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.single(name, "gauge", help, value);
+        }
+    }
+}

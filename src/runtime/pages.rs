@@ -1,0 +1,85 @@
+//! The pages of the HTTP door: what probes and Prometheus see. Nothing of the command line or the environment is on them.
+
+use super::Runtime;
+use super::doors::DoorId;
+use crate::config::{Config, Readiness};
+use crate::doors::http::{Answer, Http, HttpClient, Page};
+use crate::report::metrics::{self, Limits, RestartReason};
+use crate::report::{lines_dropped, status};
+use crate::supervisor::{Ending, Failure, Notice};
+use anyhow::Context;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Runtime<'_> {
+    /// Opens the door where GUARD_HTTP names an address. It stays open until guard exits.
+    pub(super) fn open_http(&mut self) -> anyhow::Result<()> {
+        let Some(address) = &self.config.http else { return Ok(()) };
+        let door = Http::open(&address.candidates()).with_context(|| format!("GUARD_HTTP={address}"))?;
+        self.http = self.register(DoorId::Http, door);
+        log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");
+        Ok(())
+    }
+
+    /// Shows a page.
+    pub(super) fn show(&mut self, page: Page, client: HttpClient) {
+        let say = |result: Result<&str, String>| {
+            let (yes, mut body) = result.map_or_else(|why| (false, why), |text| (true, text.to_owned()));
+            body.push('\n');
+            Answer { yes, content_type: TEXT, body }
+        };
+        let answer = match page {
+            Page::Livez if self.supervisor.gave_up() => say(Err("guard has given up".to_owned())),
+            Page::Livez => say(Ok("alive")),
+            Page::Readyz => {
+                say(self.supervisor.readiness().map(|()| "ready").map_err(|why| format!("not ready: {why}")))
+            }
+            Page::Status => {
+                let body = status::json_without_app(&self.status());
+                Answer { yes: true, content_type: "application/json", body }
+            }
+            Page::Metrics => {
+                let status = self.status();
+                let body = metrics::text(&status, &self.counters, &limits(self.config), lines_dropped());
+                Answer { yes: true, content_type: metrics::CONTENT_TYPE, body }
+            }
+        };
+        if let Some(http) = &mut self.http {
+            http.answer(client, &answer);
+        }
+    }
+
+    /// Counts what the core tells, for [`Page::Metrics`].
+    pub(super) fn count_restart(&mut self, notice: Notice) {
+        if let Notice::Restarting { ending, .. } = notice {
+            self.counters.count_restart(restart_reason(ending));
+        } else if let Notice::RestartRequested { .. } = notice {
+            self.counters.count_restart(RestartReason::Restart);
+        } else if let Notice::Reloading { .. } = notice {
+            self.counters.count_restart(RestartReason::Reload);
+        }
+    }
+}
+
+fn restart_reason(ending: Ending) -> RestartReason {
+    match ending {
+        Ending::Exited(0) => RestartReason::Success,
+        Ending::Exited(_) => RestartReason::Exit,
+        Ending::Signaled(_) => RestartReason::Signal,
+        Ending::OutOfMemory => RestartReason::OutOfMemory,
+        Ending::NotSpawned(_) => RestartReason::SpawnFailed,
+        Ending::Failed(Failure::NotReady, _) => RestartReason::NotReady,
+        Ending::Failed(Failure::Watchdog, _) => RestartReason::Watchdog,
+        Ending::Failed(Failure::Health, _) => RestartReason::Health,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        restarts: config.restart.max,
+        restart_window: config.restart.window,
+        stop_timeout: config.stop.timeout,
+        ready_timeout: (config.ready.when != Readiness::Exec).then_some(config.ready.timeout),
+        watchdog: config.watchdog,
+    }
+}
