@@ -333,6 +333,60 @@ fn durations_are_read_and_nonsense_is_not() {
 }
 
 #[test]
+fn a_large_bare_number_is_taken_with_a_warning_that_names_both_readings() {
+    for (name, text, doubt) in [
+        ("GUARD_STOP_TIMEOUT", "20000", "20000 seconds (5h33m20s); did you mean 20000ms (20s)?"),
+        ("GUARD_STOP_TIMEOUT", "1000", "1000 seconds (16m40s); did you mean 1000ms (1s)?"),
+        ("GUARD_STABLE_AFTER", "1500.5", "1500.5 seconds (25m0.5s); did you mean 1500.5ms (1.5s)?"),
+        ("GUARD_HEALTH_INTERVAL", "30000", "30000 seconds (8h20m); did you mean 30000ms (30s)?"),
+        ("GUARD_WATCHDOG", "5000", "5000 seconds (1h23m20s); did you mean 5000ms (5s)?"),
+    ] {
+        let whole = format!("{name}={text}: {doubt}");
+        for setup in everywhere() {
+            let guard = end(setup.env(name, text).fixture("exit 0"), 0);
+            let events = guard.events();
+            let said: Vec<_> = events.iter().filter(|event| event.get("msg") == Some(&whole)).collect();
+            assert_eq!(said.len(), 1, "{}", guard.transcript());
+            let keys = ["event", "level", "variable"].map(|key| said[0].get(key));
+            assert_eq!(keys, [Some("setting"), Some("warn"), Some(name)]);
+        }
+        let guard = end(child().env(name, text).env("GUARD_HEALTH_CHECK", "exec:true").options(["check"]), 0);
+        assert!(guard.out().contains(&format!("warning: {whole}").as_str()), "{}", guard.transcript());
+    }
+    // A flag is named as one.
+    let guard = end(child().options(["check", "--backoff-max=3000"]), 0);
+    let said = "GUARD_BACKOFF_MAX=3000 (--backoff-max): 3000 seconds (50m); did you mean 3000ms (3s)?";
+    assert!(guard.out().join("\n").contains(said), "{}", guard.transcript());
+    for text in ["999", "1000s", "0.5", "2h", "none"] {
+        let guard = end(child().env("GUARD_STOP_TIMEOUT", text).options(["check"]), 0);
+        assert!(!guard.out().join("\n").contains("did you mean"), "{}", guard.transcript());
+    }
+    for (name, text) in [("GUARD_MAX_RESTARTS", "5000"), ("GUARD_DRAIN_FILE", "20000")] {
+        let guard = end(child().env(name, text).options(["check"]), 0);
+        assert!(!guard.out().join("\n").contains("did you mean"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_stop_timeout_above_the_platforms_own_is_a_note() {
+    for setup in everywhere() {
+        let setup = setup.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env("GUARD_STOP_TIMEOUT", "31s");
+        let guard = end(setup.fixture("exit 0"), 0);
+        let events = guard.events();
+        let note = events.iter().find(|event| event.name() == "setting").expect("a note");
+        assert_eq!((note.get("level"), note.get("variable")), (Some("info"), Some("GUARD_STOP_TIMEOUT")));
+        for part in ["GUARD_STOP_TIMEOUT=31s", "Kubernetes", "30s"] {
+            assert!(note.get("msg").unwrap().contains(part), "{}", note.line);
+        }
+    }
+    let check = |timeout: &str| {
+        let guard = end(child().env("GUARD_STOP_TIMEOUT", timeout).options(["check"]), 0);
+        guard.out().join("\n").contains("note: GUARD_STOP_TIMEOUT=")
+    };
+    assert_eq!(["11s", "10s", "9s", "none"].map(check), [true, false, false, false]);
+}
+
+#[test]
 fn signals_are_read_and_nonsense_is_not() {
     for text in ["TERM", "SIGTERM", "15", "RTMIN", "RTMIN+30", "SIGRTMIN+3", "64"] {
         end(child().env("GUARD_STOP_SIGNAL", text).fixture("exit 0"), 0);

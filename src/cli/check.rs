@@ -28,8 +28,8 @@ pub fn text(config: &Config) -> String {
         };
         let _ = writeln!(text, "{:<name_width$}  {value:<value_width$}  {origin}", variable.name);
     }
-    for unknown in &config.warnings {
-        let _ = writeln!(text, "\nwarning: {}", printable(&unknown.to_string()));
+    for warning in &config.warnings {
+        let _ = writeln!(text, "\n{}", printable(&warning.to_string()));
     }
     text
 }

@@ -38,6 +38,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     bounded(total).ok_or_else(|| format!("{text:?} is too long"))
 }
 
+/// What may be wrong with a duration that is valid. pm2 and others count in milliseconds, so a large bare number is a doubt.
+pub fn doubt(text: &str) -> Option<String> {
+    let is_bare = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = parse(text).ok().filter(|time| is_bare && time.as_secs() >= 1_000)?;
+    let milliseconds = parse(&format!("{text}ms")).ok()?;
+    Some(format!("{text} seconds ({}); did you mean {text}ms ({})?", show(seconds), show(milliseconds)))
+}
+
 fn bounded(nanoseconds: u128) -> Option<Duration> {
     u64::try_from(nanoseconds).ok().map(Duration::from_nanos).filter(|duration| *duration <= LONGEST)
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::{Argument, Arguments};
 use super::entry::Entry;
-use super::settings::{Origin, UnknownVariable};
+use super::settings::{Origin, Warning, WarningKind};
 use super::suggest::nearest;
 use super::variables::{VARIABLES, Variable};
 use std::ffi::{CStr, OsStr, OsString};
@@ -175,17 +175,15 @@ impl Layers {
     }
 
     /// Variables that look like guard's, and are not.
-    pub fn unknown(&self) -> Vec<UnknownVariable> {
+    pub fn unknown(&self) -> impl Iterator<Item = Warning> {
         // Kubernetes injects these for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
         let of_kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
         let names = self.own.iter().map(|entry| entry.name().to_string_lossy());
-        names
-            .filter(|name| !is_known(OsStr::new(name.as_ref())) && !of_kubernetes(name))
-            .map(|name| UnknownVariable {
-                nearest: nearest(&name, VARIABLES.iter().map(|variable| variable.name)),
-                name: name.into_owned(),
-            })
-            .collect()
+        names.filter(move |name| !is_known(OsStr::new(name.as_ref())) && !of_kubernetes(name)).map(|name| {
+            let nearest = nearest(&name, VARIABLES.iter().map(|variable| variable.name));
+            let text = format!("{name} is no variable of guard's; the nearest is {nearest}");
+            Warning { kind: WarningKind::UnknownVariable, variable: name.into_owned(), text }
+        })
     }
 
     /// The environment without guard's own part: what an app starts from.

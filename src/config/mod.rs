@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod codes;
+mod doubts;
 pub mod duration;
 pub mod entry;
 pub mod layers;
@@ -21,7 +22,7 @@ use layers::Layers;
 pub use problems::ConfigErrors;
 pub use settings::{
     Config, HealthCheck, HealthSettings, LogFormat, Meaning, Origin, Readiness, ReadySettings, RestartPolicy,
-    RestartSettings, Scope, SignalMap, StopSettings,
+    RestartSettings, Scope, SignalMap, StopSettings, Warning, WarningKind,
 };
 use std::ffi::OsStr;
 use variables::VARIABLES;
@@ -33,6 +34,7 @@ impl Config {
         let mut config = Config::of_platform(platform);
         let mut errors = std::mem::take(&mut layers.errors);
         let mut misread = Vec::new();
+        let mut doubts = Vec::new();
         for variable in &VARIABLES {
             let Some((origin, value)) = layers.value(variable) else { continue };
             config.origins.push((variable.name, origin));
@@ -42,6 +44,9 @@ impl Config {
                 let (name, value) = (variable.name, value.to_string_lossy());
                 errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
                 misread.push(variable.name);
+            } else if let Some(doubt) = value.to_str().filter(|_| variable.is_duration()).and_then(duration::doubt) {
+                let text = format!("{}={}{by_flag}: {doubt}", variable.name, value.to_string_lossy());
+                doubts.push(Warning { kind: WarningKind::Doubt, variable: variable.name.to_owned(), text });
             }
         }
         if config.health_check.is_some() && config.origin("GUARD_READY") == Origin::Default {
@@ -53,7 +58,8 @@ impl Config {
         errors.extend(contradictions.map(|(_, error)| error));
         let without_limit = platform.stop_timeout().saturating_add(config.stop.drain_delay);
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
-        config.warnings = layers.unknown();
+        doubts.extend(config.doubts());
+        config.warnings = layers.unknown().chain(doubts).collect();
         config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
         config.command = std::mem::take(&mut layers.command);
         config.directory = config.chdir.clone();
@@ -62,7 +68,7 @@ impl Config {
             Ok(config)
         } else {
             // The user may have meant one of the unknown variables.
-            errors.extend(config.warnings.iter().map(|unknown| format!("warning: {unknown}")));
+            errors.extend(config.warnings.iter().map(Warning::to_string));
             Err(ConfigErrors { errors, termination_log: config.termination_log })
         }
     }

@@ -47,8 +47,8 @@ pub struct Config {
     pub platform: Platform,
     /// Names of the variables that have no default value now, and the layer that set each.
     pub origins: Vec<(&'static str, Origin)>,
-    /// Each is worth a warning, and is no error.
-    pub warnings: Vec<UnknownVariable>,
+    /// What is no error, and may not be what was meant.
+    pub warnings: Vec<Warning>,
 }
 
 /// When another run follows one that ended, and how soon.
@@ -180,17 +180,35 @@ pub enum Origin {
     Flag,
 }
 
-/// A variable whose name begins with `GUARD_` and which guard does not know.
+/// Something in a configuration that is no error, and that a user should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownVariable {
-    pub name: String,
-    /// The known name that takes the fewest edits.
-    pub nearest: &'static str,
+pub struct Warning {
+    pub kind: WarningKind,
+    /// The variable that it is about.
+    pub variable: String,
+    /// What there is to know, and the way out.
+    pub text: String,
 }
 
-impl fmt::Display for UnknownVariable {
+/// How much a [`Warning`] weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarningKind {
+    /// A variable whose name begins with `GUARD_` and which guard does not know.
+    UnknownVariable,
+    /// A value that may not do what was meant.
+    Doubt,
+    /// A value that is right where something else is right, too.
+    Note,
+}
+
+/// As `guard check` shows it.
+impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is no variable of guard's; the nearest is {}", self.name, self.nearest)
+        let word = match self.kind {
+            WarningKind::UnknownVariable | WarningKind::Doubt => "warning",
+            WarningKind::Note => "note",
+        };
+        write!(f, "{word}: {}", self.text)
     }
 }
 

@@ -1,5 +1,4 @@
 use super::layers::{ClientCommand, Invocation};
-use super::settings::UnknownVariable;
 use super::*;
 use std::ffi::{CStr, CString, OsString};
 use std::time::Duration;
@@ -109,7 +108,9 @@ fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
     let config = resolve("-- app", &names.map(|name| (name, "always"))).expect("valid");
     let kept: Vec<_> = config.environment.iter().map(|entry| entry.name().to_str().expect("a name")).collect();
     assert_eq!(kept, ["PATH", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"]);
-    assert_eq!(config.warnings, [UnknownVariable { name: "GUARD_RESTRAT".to_owned(), nearest: "GUARD_RESTART" }]);
+    let text = "GUARD_RESTRAT is no variable of guard's; the nearest is GUARD_RESTART".to_owned();
+    let kind = WarningKind::UnknownVariable;
+    assert_eq!(config.warnings, [Warning { kind, variable: "GUARD_RESTRAT".to_owned(), text }]);
 }
 
 #[test]

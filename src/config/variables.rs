@@ -30,6 +30,11 @@ impl Variable {
         let name = self.name.strip_prefix("GUARD_").unwrap_or(self.name);
         format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
     }
+
+    /// Whether it takes a duration, by the text of `takes`.
+    pub(super) fn is_duration(&self) -> bool {
+        self.takes.starts_with("a duration")
+    }
 }
 
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";

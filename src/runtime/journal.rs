@@ -2,7 +2,7 @@
 
 use super::leftovers;
 use crate::config::duration::{show, show_seconds};
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, Warning, WarningKind};
 use crate::report::LastWord;
 use crate::shell::is_shell;
 use crate::signal::Signal;
@@ -78,8 +78,12 @@ impl<'a> Journal<'a> {
             msg:% = format!("stop timeout: {}", self.stop_timeout_source());
             "start"
         );
-        for unknown in &config.warnings {
-            log::warn!(variable:% = unknown.name, msg:% = unknown; "unknown-variable");
+        for Warning { kind, variable, text } in &config.warnings {
+            match kind {
+                WarningKind::UnknownVariable => log::warn!(variable:%, msg:% = text; "unknown-variable"),
+                WarningKind::Doubt => log::warn!(variable:%, msg:% = text; "setting"),
+                WarningKind::Note => log::info!(variable:%, msg:% = text; "setting"),
+            }
         }
         let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::name);
         if let Some(name) = parent.filter(|name| is_shell(name)) {
