@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Guard, eventually, everywhere};
-use std::fs;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::fs::{self, File};
 
 fn open_descriptors(guard: &Guard) -> usize {
     fs::read_dir(format!("/proc/{}/fd", guard.pid())).expect("guard lives").count()
@@ -42,5 +43,38 @@ fn after_many_runs_as_many_are_open_as_in_the_first() {
         eventually("as few descriptors", || (open_descriptors(&guard) <= first).then_some(()));
         let status = guard.ask(&["status", "--json"]).out;
         assert!(status.contains(r#""run":21,"#) && status.contains(r#""restarts":10,"#), "{status}");
+    }
+}
+
+/// Node sets O_NONBLOCK on pipes, and a Node that is killed does not take it back.
+#[test]
+fn no_run_inherits_the_flags_that_a_killed_one_has_set() {
+    for setup in everywhere() {
+        let stdin = File::open("/dev/null").expect("it is there");
+        let setup = setup.stdin(stdin.try_clone().expect("a descriptor can be copied"));
+        let set = "nonblock 0 nonblock 1 nonblock 2";
+        let mut guard = setup.fixture(&format!("flags {set} before-run 3 die KILL flags exit 0")).start();
+        let expected = ["end", "end", "end", "nonblock 0", "nonblock 1", "nonblock 2", "end"];
+        assert_eq!((guard.code(), guard.out()), (0, expected.to_vec()), "{}", guard.transcript());
+        let flags = fcntl(&stdin, FcntlArg::F_GETFL).expect("flags");
+        assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK), "guard has left them as they were");
+    }
+}
+
+#[test]
+fn flags_that_guard_was_started_with_are_the_apps() {
+    for setup in everywhere() {
+        let stdin = File::open("/dev/null").expect("it is there");
+        fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("flags");
+        let mut guard = setup.stdin(stdin).fixture("flags before-run 2 exit 1 exit 0").start();
+        assert_eq!((guard.code(), guard.out()), (0, ["nonblock 0", "end"].repeat(2)));
+    }
+}
+
+#[test]
+fn at_a_terminal_too() {
+    for setup in everywhere() {
+        let mut guard = setup.terminal().fixture("flags nonblock 0 before-run 2 die KILL serve").start();
+        assert_eq!(guard.lines_until("ready"), ["end"; 2]);
     }
 }

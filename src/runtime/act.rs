@@ -12,7 +12,7 @@ use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
-use crate::sys::{Errno, signals};
+use crate::sys::{Errno, early, signals};
 use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -83,6 +83,7 @@ impl Runtime<'_> {
                 if let Some(terminal) = &self.terminal {
                     terminal.restore();
                 }
+                early::restore_flags();
                 self.journal.end(code);
                 self.ending.exit = Some(code);
             }
@@ -97,6 +98,10 @@ impl Runtime<'_> {
         let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
         if let Some(terminal) = &self.terminal {
             terminal.restore();
+        }
+        if self.children.newest_main().is_none() {
+            // A run that lives has set its own.
+            early::restore_flags();
         }
         let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
         let entries = environment.entries();

@@ -3,10 +3,15 @@
 
 use super::signal_set::{SignalSet, change_mask};
 use crate::signal::Signal;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static MASK: AtomicU64 = AtomicU64::new(0);
 static IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// The status flags of descriptors 0 to 2 (`F_GETFL`, `fcntl(2)`).
+static FLAGS: [AtomicI32; 3] = [const { AtomicI32::new(CLOSED) }; 3];
+
+const CLOSED: libc::c_int = -1;
 
 /// The signals whose disposition std or guard changes, and sets back in a child. All others are left as they were.
 pub(super) const CHANGED: [Signal; 3] = [Signal::PIPE, Signal::TERM, Signal::INT];
@@ -40,8 +45,26 @@ extern "C" fn before_main() {
     MASK.store(change_mask(libc::SIG_BLOCK, SignalSet::FULL).bits(), Ordering::Relaxed);
     let ignored = CHANGED.into_iter().filter(|&signal| is_ignored(signal));
     IGNORED.store(ignored.fold(SignalSet::EMPTY, SignalSet::with).bits(), Ordering::Relaxed);
-    for descriptor in 0..=2 {
-        fill_if_closed(descriptor);
+    for (descriptor, flags) in (0..).zip(&FLAGS) {
+        // SAFETY: fcntl(2) with this command takes any number.
+        flags.store(unsafe { libc::fcntl(descriptor, libc::F_GETFL) }, Ordering::Relaxed);
+        if flags.load(Ordering::Relaxed) == CLOSED {
+            fill();
+        }
+    }
+}
+
+/// Gives the standard descriptors the status flags that guard found at its start. They belong to the open file, which guard,
+/// its children and others share (`open(2)`), so an app that is killed leaves O_NONBLOCK behind.
+pub fn restore_flags() {
+    for (descriptor, flags) in (0..).zip(&FLAGS) {
+        let found = flags.load(Ordering::Relaxed);
+        // SAFETY: fcntl(2) with these commands takes integers.
+        unsafe {
+            if found != CLOSED && libc::fcntl(descriptor, libc::F_GETFL) != found {
+                libc::fcntl(descriptor, libc::F_SETFL, found);
+            }
+        }
     }
 }
 
@@ -77,13 +100,11 @@ fn is_ignored(signal: Signal) -> bool {
 
 /// A standard descriptor that is closed would become one of guard's own. What fills it closes itself on exec, so the app
 /// finds it closed as before.
-fn fill_if_closed(descriptor: libc::c_int) {
-    // SAFETY: fcntl(2) with F_GETFD takes any number; open(2) and epoll_create1(2) take a string and flags, and the
-    // descriptor that they return, the lowest that is free, is meant to stay open.
+fn fill() {
+    // SAFETY: open(2) and epoll_create1(2) take a string and flags, and the descriptor that they return, the lowest that is
+    // free, is meant to stay open.
     unsafe {
-        if libc::fcntl(descriptor, libc::F_GETFD) == -1
-            && libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) == -1
-        {
+        if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) == -1 {
             libc::epoll_create1(libc::EPOLL_CLOEXEC);
         }
     }
