@@ -20,13 +20,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (invocation, layers) = Layers::from_process(&sys::process::environment());
+    let (invocation, mut layers) = Layers::from_process(&sys::process::environment());
     if invocation == Invocation::Run {
         cli::itself::take_the_place(&layers);
     }
     if invocation != Invocation::Run {
         sys::early::unblock_signals();
     }
+    layers.stdin = sys::stdin::feeder();
     let outcome = match invocation {
         Invocation::Help => print(&cli::help::text()),
         Invocation::Version => print(&cli::help::version()),

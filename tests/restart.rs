@@ -6,7 +6,11 @@ mod common;
 
 use clock::{between, duration};
 use common::{Event, Guard, Setup, child, everywhere, fixture_at};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 fn milliseconds(number: u64) -> Duration {
@@ -378,4 +382,55 @@ fn giving_up_on_a_command_that_is_gone_is_127() {
     guard.signal(libc::SIGUSR1);
     assert_eq!(guard.code(), 127);
     assert_eq!(guard.events().iter().filter(|event| event.name() == "spawn-failed").count(), 2);
+}
+
+#[test]
+fn what_a_pipe_or_a_file_feeds_runs_once() {
+    let script = "echo working; exit 3\n";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("script");
+    fs::write(&path, script).expect("it can be written");
+    for is_pipe in [true, false] {
+        for setup in everywhere() {
+            let stdin = if is_pipe { Stdio::piped() } else { File::open(&path).expect("it is there").into() };
+            let mut guard = setup.stdin(stdin).app(["sh"]).start();
+            if let Some(mut pipe) = guard.stdin.take() {
+                pipe.write_all(script.as_bytes()).expect("the app reads");
+            }
+            assert_eq!((guard.code(), guard.out()), (3, vec!["working"]));
+            let start = guard.events().remove(0);
+            let feeder = if is_pipe { "stdin is a pipe" } else { "stdin is a regular file" };
+            let why =
+                start.get("msg").is_some_and(|msg| msg.contains("GUARD_RESTART is never") && msg.contains(feeder));
+            assert!(why, "{}", start.line);
+        }
+    }
+}
+
+#[test]
+fn guard_check_tells_the_default_for_a_pipe() {
+    let mut guard = child().options(["check"]).stdin(Stdio::piped()).start();
+    drop(guard.stdin.take());
+    assert_eq!(guard.code(), 0);
+    let line = guard.out().into_iter().find(|line| line.starts_with("GUARD_RESTART ")).unwrap_or_default().to_owned();
+    assert!(line.contains("never") && line.contains("default, since stdin is a pipe"), "{}", guard.transcript());
+}
+
+#[test]
+fn said_explicitly_a_policy_holds_for_a_pipe_too() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_RESTART", "on-failure").stdin(Stdio::piped());
+        let mut guard = setup.fixture("before-run 2 exit 1 exit 0").start();
+        assert_eq!(guard.code(), 0);
+        assert_eq!(restarts(&guard).len(), 1);
+        assert!(!guard.err()[0].contains("stdin"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_socket_at_stdin_changes_nothing() {
+    let (_own, stdin) = UnixStream::pair().expect("two sockets");
+    let mut guard = child().stdin(OwnedFd::from(stdin)).fixture("before-run 2 exit 1 exit 0").start();
+    assert_eq!(guard.code(), 0);
+    assert_eq!(restarts(&guard).len(), 1);
 }

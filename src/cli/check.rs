@@ -22,6 +22,12 @@ pub fn text(config: &Config) -> String {
     let value_width = width(&mut values.iter().map(String::len));
     for (variable, value) in VARIABLES.iter().zip(&values) {
         let origin = match config.origin(variable.name) {
+            Origin::Default
+                if variable.name == "GUARD_RESTART"
+                    && let Some(why) = config.why_never() =>
+            {
+                format!("default, {why}")
+            }
             Origin::Default => "default".to_owned(),
             Origin::Environment => "environment".to_owned(),
             Origin::Flag => variable.flag(),

@@ -62,6 +62,8 @@ pub struct Layers {
     pub command: Vec<OsString>,
     /// The arguments of [`Invocation::Ask`] and [`Invocation::Probe`], which read them themselves.
     pub words: Vec<OsString>,
+    /// What feeds stdin, where that can be read only once.
+    pub stdin: Option<&'static str>,
     /// Errors of the command line itself.
     pub errors: Vec<String>,
 }

@@ -52,6 +52,10 @@ impl Config {
         if config.health_check.is_some() && config.origin("GUARD_READY") == Origin::Default {
             config.ready.when = Readiness::Health;
         }
+        if config.origin("GUARD_RESTART") == Origin::Default && layers.stdin.is_some() {
+            config.restart.policy = RestartPolicy::Never;
+            config.stdin = layers.stdin;
+        }
         // A value that could not be read has its own error.
         let contradictions = config.contradictions().into_iter();
         let contradictions = contradictions.filter(|(names, _)| !names.iter().any(|name| misread.contains(name)));

@@ -45,6 +45,8 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub platform: Platform,
+    /// What feeds stdin, where GUARD_RESTART is `never` by default for that.
+    pub stdin: Option<&'static str>,
     /// Names of the variables that have no default value now, and the layer that set each.
     pub origins: Vec<(&'static str, Origin)>,
     /// What is no error, and may not be what was meant.
@@ -243,6 +245,7 @@ impl Config {
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,
             platform,
+            stdin: None,
             origins: Vec::new(),
             warnings: Vec::new(),
         }
@@ -260,6 +263,11 @@ impl Config {
             *path = left.join(&path);
         }
         self.directory = self.chdir.clone().or_else(|| Some(left.to_owned()));
+    }
+
+    /// Why the default of GUARD_RESTART is another than usual, where it is in force.
+    pub fn why_never(&self) -> Option<String> {
+        self.stdin.map(|feeder| format!("since stdin is {feeder}, which a second run would find empty"))
     }
 
     /// The directory that children are started in, by the name that a user knows.

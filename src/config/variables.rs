@@ -43,7 +43,7 @@ const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seco
 pub const VARIABLES: [Variable; 29] = [
     Variable {
         name: "GUARD_RESTART",
-        default: "on-failure",
+        default: "on-failure; never where stdin is a pipe or a file",
         takes: "on-failure, always or never",
         help: "when another run follows one that ended; jobs want never",
         set: |config, text| choose(&POLICIES, text).map(|policy| config.restart.policy = policy),

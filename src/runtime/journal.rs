@@ -75,7 +75,7 @@ impl<'a> Journal<'a> {
             pid = process::id(),
             app:% = config.command_line(),
             stop_timeout:% = self.stop_timeout(),
-            msg:% = format!("stop timeout: {}", self.stop_timeout_source());
+            msg:% = format!("stop timeout: {}{}", self.stop_timeout_source(), self.restart_source());
             "start"
         );
         for Warning { kind, variable, text } in &config.warnings {
@@ -135,6 +135,11 @@ impl<'a> Journal<'a> {
                 format!("the default for {}, whose own is {}", platform.name, show(platform.own_timeout))
             }
         }
+    }
+
+    /// Why GUARD_RESTART is what nobody would expect.
+    fn restart_source(&self) -> String {
+        self.config.why_never().map_or_else(String::new, |why| format!("; GUARD_RESTART is never by default, {why}"))
     }
 
     /// The main process of a run has begun.

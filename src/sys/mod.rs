@@ -23,6 +23,7 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod stderr;
+pub mod stdin;
 pub mod terminal;
 pub mod ticker;
 #[cfg(panic = "abort")]
