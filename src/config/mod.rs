@@ -8,6 +8,7 @@ pub mod codes;
 mod doubts;
 pub mod duration;
 pub mod entry;
+pub mod instances;
 pub mod layers;
 mod list;
 mod problems;
@@ -21,8 +22,8 @@ use crate::platform::Platform;
 use layers::Layers;
 pub use problems::ConfigErrors;
 pub use settings::{
-    Config, HealthCheck, HealthSettings, LogFormat, Meaning, Origin, Readiness, ReadySettings, RestartPolicy,
-    RestartSettings, Scope, SignalMap, StopSettings, Warning, WarningKind,
+    Config, HealthCheck, HealthSettings, Instances, LogFormat, MOST_INSTANCES, Meaning, Origin, Readiness,
+    ReadySettings, RestartPolicy, RestartSettings, Scope, SignalMap, StopSettings, Warning, WarningKind,
 };
 use std::ffi::OsStr;
 use variables::VARIABLES;

@@ -30,6 +30,7 @@ pub struct Config {
     pub health: HealthSettings,
     /// guard opens Node's IPC channel.
     pub node_ipc: bool,
+    pub instances: Instances,
     pub signal_map: SignalMap,
     pub signal_scope: Scope,
     /// The hook's command in words; empty for none.
@@ -119,6 +120,18 @@ pub enum HealthCheck {
     /// By a command, in words.
     Exec(Vec<String>),
 }
+
+/// GUARD_INSTANCES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Instances {
+    /// From 1 to [`MOST_INSTANCES`].
+    Number(u32),
+    /// As many as the container may use CPUs.
+    Auto,
+}
+
+/// More instances guard does not take.
+pub const MOST_INSTANCES: u32 = 1024;
 
 /// GUARD_RESTART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -234,6 +247,7 @@ impl Config {
             health: HealthSettings::default(),
             health_check: None,
             node_ipc: false,
+            instances: Instances::Number(1),
             signal_map: Vec::new(),
             signal_scope: Scope::Process,
             pre_stop: Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::codes::CodeSet;
 use super::duration;
+use super::instances::instances;
 use super::settings::Config;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, http_address,
@@ -40,7 +41,7 @@ impl Variable {
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
 /// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
-pub const VARIABLES: [Variable; 29] = [
+pub const VARIABLES: [Variable; 30] = [
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure; never where stdin is a pipe or a file",
@@ -262,6 +263,14 @@ pub const VARIABLES: [Variable; 29] = [
         help: "from the run's start; failures do not count in it, and the first success ends it",
         set: |config, text| duration::parse(text).map(|period| config.health.start_period = period),
         show: |config| duration::show(config.health.start_period),
+    },
+    Variable {
+        name: "GUARD_INSTANCES",
+        default: "1",
+        takes: "a number from 1 to 1024, or auto",
+        help: "copies of the app; auto is the container's CPU quota rounded up",
+        set: |config, text| instances(text).map(|instances| config.instances = instances),
+        show: |config| config.instances.to_string(),
     },
     Variable {
         name: "GUARD_CHDIR",

@@ -92,7 +92,7 @@ impl Runtime<'_> {
     }
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
-        let mut environment = self.launch.environment.for_run(run);
+        let mut environment = self.launch.environment.for_run(run, self.supervisor.count());
         environment.set_history(restarts, last);
         let notify = self.open_notify(run, &mut environment);
         let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();

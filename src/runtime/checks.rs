@@ -26,7 +26,7 @@ impl Runtime<'_> {
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
         let output = output.and_then(|output| self.register(DoorId::Check(id), output));
-        let environment = self.launch.environment.for_run(id);
+        let environment = self.launch.environment.for_run(id, self.supervisor.count());
         let entries = environment.entries();
         let mut start = Start::new(&entries, self.launch.directory.as_deref());
         start.output = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));

@@ -46,11 +46,20 @@ impl Environment {
         environment
     }
 
-    /// For a run and its health checks: adds the numbers of the run and its instance.
-    pub(super) fn for_run(&self, run: RunId) -> Environment {
+    /// For a run and its health checks: adds the numbers of the run and its instance, one of `instances`.
+    pub(super) fn for_run(&self, run: RunId, instances: usize) -> Environment {
         let mut environment = self.clone();
         environment.set("GUARD_RUN", run.number.to_string());
         environment.set("GUARD_INSTANCE", run.instance.to_string());
+        if instances > 1 {
+            // Of two entries the first would count.
+            let inherited = environment.inherited.iter().copied();
+            let is_other = |entry: &&CStr| !entry.to_bytes().starts_with(b"NODE_APP_INSTANCE=");
+            if !inherited.clone().all(|entry| is_other(&entry)) {
+                environment.inherited = Rc::new(inherited.filter(is_other).collect());
+            }
+            environment.set("NODE_APP_INSTANCE", run.instance.to_string());
+        }
         environment
     }
 

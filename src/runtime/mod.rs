@@ -7,6 +7,7 @@ mod act;
 mod checks;
 mod children;
 mod clock;
+mod cpus;
 mod doors;
 mod environment;
 mod hooks;
@@ -62,6 +63,7 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     let mut runtime = Runtime::new(config, poll, signals, init);
     runtime.journal.start();
     runtime.open_http()?;
+    runtime.check_quota();
     runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);
     Ok(runtime.live())
@@ -133,7 +135,7 @@ impl<'a> Runtime<'a> {
             signal_map: config.signal_map.clone(),
             scope: config.signal_scope,
             pre_stop: !config.pre_stop.is_empty(),
-            instances: 1,
+            instances: cpus::instances(config),
             init,
             terminal: terminal.is_some(),
             shell: terminal.is_some()

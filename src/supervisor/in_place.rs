@@ -56,7 +56,7 @@ impl Supervisor {
                     notices.push(Notice::RestartRequested { run: run.id });
                 }
                 Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
-                Slot::Waiting { spawn_at: None } | Slot::Finished { .. } => continue,
+                Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
             instance.restarting = true;
         }
@@ -108,7 +108,7 @@ impl Supervisor {
                 }
                 Slot::Waiting { spawn_at: Some(at) } => *at = now,
                 Slot::Live(run) => run.end_for(Cause::Reload),
-                Slot::Waiting { spawn_at: None } | Slot::Finished { .. } => continue,
+                Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
             self.reload = Some(Reload { instance: instance.number, replaced_by: None });
             return;

@@ -102,6 +102,10 @@ pub struct Supervisor {
     interrupted: bool,
     /// The restart limit was reached.
     gave_up: bool,
+    /// A run was spawned: from then on a spawn that fails does not end guard.
+    has_spawned: bool,
+    /// What the first instance that finished with a failure contributes to guard's exit code.
+    failed: Option<u8>,
     /// The drain file is there.
     drain_file: bool,
     jitter: Jitter,
@@ -120,6 +124,8 @@ impl Supervisor {
             early: Vec::new(),
             interrupted: false,
             gave_up: false,
+            has_spawned: false,
+            failed: None,
             drain_file: false,
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
@@ -180,7 +186,7 @@ impl Supervisor {
         let hook = self.hook.and_then(|hook| hook.kill_at);
         let spawns = self.instances.iter().filter_map(|instance| match instance.slot {
             Slot::Waiting { spawn_at } => spawn_at,
-            Slot::Live(_) | Slot::Finished { .. } => None,
+            Slot::Live(_) | Slot::Finished => None,
         });
         let runs = self.runs().filter_map(|run| run.deadline(self.hook.is_some()));
         earlier(earlier(own, hook), spawns.chain(runs).min())
@@ -200,6 +206,7 @@ impl Supervisor {
 
     fn spawned(&mut self, now: Timestamp, id: RunId) {
         let (ready, health) = (self.settings.ready, self.settings.health);
+        self.has_spawned = true;
         let Some(run) = self.run_mut(id) else { return };
         let at_once = ready.when == Readiness::Exec;
         run.state = RunState::Starting { ready_by: (!at_once).then(|| now.after(ready.timeout)) };
@@ -214,7 +221,7 @@ impl Supervisor {
         if self.restore_old_run(id) {
             return;
         }
-        if id.number == 1 && !error.transient {
+        if !self.has_spawned && !error.transient {
             self.finish(now, id, ending, error.code);
         } else {
             self.apply_policy(now, id, ending);
@@ -288,7 +295,7 @@ impl Supervisor {
                     return;
                 }
                 Slot::Live(run) if run.state == RunState::Spawning => return,
-                Slot::Waiting { .. } | Slot::Live(_) | Slot::Finished { .. } => {}
+                Slot::Waiting { .. } | Slot::Live(_) | Slot::Finished => {}
             }
         }
     }

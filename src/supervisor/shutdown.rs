@@ -43,6 +43,7 @@ impl Supervisor {
         let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
         self.mode = Mode::Draining(Shutdown { kill_at, linger_until, signal, code });
         self.abandon_in_place();
+        let mut codes = Vec::new();
         for instance in &mut self.instances {
             // The new run of a reload was not yet started: the old one is the last.
             if let Slot::Waiting { .. } = instance.slot
@@ -51,18 +52,20 @@ impl Supervisor {
                 instance.slot = Slot::Live(run);
             }
             if let Slot::Waiting { .. } = instance.slot {
-                let code = match instance.last {
+                codes.push(match instance.last {
                     Some(ending) => contribution(ending, &self.settings.restart),
+                    None if self.has_spawned => 0,
                     // Nothing was ever started: the end of guard is all there is to tell.
                     None => signal.map_or(1, of_signal),
-                };
-                instance.slot = Slot::Finished { code };
+                });
+                instance.slot = Slot::Finished;
             }
             for run in instance.runs_mut() {
                 run.end_for(Cause::Stop);
                 run.drain(now, stop_signal, delay, kill_at);
             }
         }
+        codes.into_iter().for_each(|code| self.note_failure(code));
         if code.is_none() || self.living().next().is_some() {
             self.report(Notice::Draining { signal, delay });
         }
@@ -78,7 +81,7 @@ impl Supervisor {
             self.mode = Mode::Sweeping(shutdown);
         }
         let is_over = |instance: &Instance| match instance.slot {
-            Slot::Finished { .. } => instance.retiring.is_none(),
+            Slot::Finished => instance.retiring.is_none(),
             Slot::Waiting { .. } | Slot::Live(_) => false,
         };
         if self.instances.iter().all(is_over) && self.hook.is_none() {
@@ -116,7 +119,7 @@ impl Supervisor {
         }
     }
 
-    /// What guard exits with as things are: the code that was settled, or the first instance's that is no success.
+    /// What guard exits with as things are: the code that was settled, or the first failure's.
     fn exit_code(&self) -> u8 {
         let settled = match self.mode {
             Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.code,
@@ -131,12 +134,8 @@ impl Supervisor {
             RunState::Draining { .. } | RunState::Stopping { .. } => 0,
             RunState::Aborting { .. } | RunState::Killing { .. } => 0,
         };
-        let codes = self.instances.iter().map(|instance| match &instance.slot {
-            Slot::Finished { code } => *code,
-            Slot::Live(run) => of_run(run),
-            Slot::Waiting { .. } => 0,
-        });
-        settled.unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
+        let codes = self.instances.iter().filter_map(Instance::current).map(of_run);
+        settled.or(self.failed).unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
     }
 
     /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.

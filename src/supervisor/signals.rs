@@ -48,7 +48,7 @@ impl Supervisor {
         self.instances.iter().all(|instance| match &instance.slot {
             Slot::Waiting { .. } => instance.runs > 0,
             Slot::Live(run) => run.state != RunState::Spawning || run.id.number > 1,
-            Slot::Finished { .. } => true,
+            Slot::Finished => true,
         })
     }
 

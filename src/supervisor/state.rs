@@ -88,10 +88,8 @@ pub(super) enum Slot {
         spawn_at: Option<Timestamp>,
     },
     Live(Run),
-    /// No further run, and what the last one contributes to guard's exit code.
-    Finished {
-        code: u8,
-    },
+    /// No further run.
+    Finished,
 }
 
 /// A run, from its spawn until nothing is left of it.
@@ -265,7 +263,7 @@ impl Instance {
     pub(super) fn current(&self) -> Option<&Run> {
         match &self.slot {
             Slot::Live(run) => Some(run),
-            Slot::Waiting { .. } | Slot::Finished { .. } => None,
+            Slot::Waiting { .. } | Slot::Finished => None,
         }
     }
 
@@ -277,7 +275,7 @@ impl Instance {
     pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
         let current = match &mut self.slot {
             Slot::Live(run) => Some(run),
-            Slot::Waiting { .. } | Slot::Finished { .. } => None,
+            Slot::Waiting { .. } | Slot::Finished => None,
         };
         current.into_iter().chain(&mut self.retiring)
     }

@@ -27,7 +27,7 @@ pub struct InstanceStatus {
 }
 
 impl Supervisor {
-    /// Why the app cannot take work; `Ok` if it can: every instance has a run that is ready, and guard does not end.
+    /// Why the app cannot take work; `Ok` if it can: an instance has a run that is ready, and guard does not end.
     pub fn readiness(&self) -> Result<(), &'static str> {
         match self.mode {
             Mode::Serving => {}
@@ -35,8 +35,17 @@ impl Supervisor {
                 return Err("guard is stopping");
             }
         }
-        let unready = |instance: &&Instance| !instance.runs().any(Run::is_ready);
-        self.instances.iter().find(unready).map_or(Ok(()), |instance| Err(instance.reason(self.settings.ready.when)))
+        if self.runs().any(Run::is_ready) {
+            return Ok(());
+        }
+        let is_finished = |instance: &&Instance| matches!(instance.slot, Slot::Finished);
+        let next = self.instances.iter().find(|instance| !is_finished(instance)).or(self.instances.first());
+        Err(next.map_or("the app has ended", |instance| instance.reason(self.settings.ready.when)))
+    }
+
+    /// How many instances there are.
+    pub fn count(&self) -> usize {
+        self.instances.len()
     }
 
     /// A reload is under way, so that another one would be queued.
@@ -68,7 +77,7 @@ impl Supervisor {
         self.instances.iter().map(|instance| {
             let until = match instance.slot {
                 Slot::Waiting { spawn_at } => spawn_at,
-                Slot::Live(_) | Slot::Finished { .. } => None,
+                Slot::Live(_) | Slot::Finished => None,
             };
             let (restarts, last) = (instance.history.restarts, instance.last);
             let run = instance.current().map(|run| run.id);
@@ -89,7 +98,7 @@ impl Instance {
     fn word(&self) -> &'static str {
         match &self.slot {
             Slot::Waiting { .. } => "backoff",
-            Slot::Finished { .. } => "finished",
+            Slot::Finished => "finished",
             Slot::Live(run) => match run.state {
                 RunState::Spawning | RunState::Starting { .. } => "starting",
                 RunState::Ready { .. } => "ready",
@@ -104,7 +113,7 @@ impl Instance {
     fn reason(&self, ready: Readiness) -> &'static str {
         match &self.slot {
             Slot::Waiting { .. } => "the app is between two runs",
-            Slot::Finished { .. } => "the app has ended",
+            Slot::Finished => "the app has ended",
             Slot::Live(run) => match run.state {
                 RunState::Spawning | RunState::Starting { .. } => match ready {
                     Readiness::Exec => "the app is being started",

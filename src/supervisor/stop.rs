@@ -325,7 +325,15 @@ impl Supervisor {
         let code = code.unwrap_or_else(|| contribution(ending, &self.settings.restart));
         if let Some(instance) = self.instance_mut(id.instance) {
             instance.last = Some(ending);
-            instance.slot = Slot::Finished { code };
+            instance.slot = Slot::Finished;
+            self.note_failure(code);
+        }
+    }
+
+    /// An instance has finished with this code; the first failure is what guard exits with in the end.
+    pub(super) fn note_failure(&mut self, code: u8) {
+        if code != 0 {
+            self.failed.get_or_insert(code);
         }
     }
 

@@ -1,8 +1,64 @@
-//! How often the kernel's out-of-memory killer has struck in this container's memory cgroup.
+//! What this container's cgroups tell: how often the kernel's out-of-memory killer has struck, and how many CPUs it may use.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The text of /proc/self/cgroup (`cgroups(7)`).
+fn memberships() -> String {
+    let mut memberships = String::new();
+    if let Ok(file) = File::open("/proc/self/cgroup") {
+        // A cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
+        let _ = file.take(64 * 1024).read_to_string(&mut memberships);
+    }
+    memberships
+}
+
+/// The paths of guard's cgroup, in v2 and in the v1 hierarchy of this controller; empty where there is none.
+fn paths<'a>(memberships: &'a str, controller: &str) -> (&'a str, &'a str) {
+    let (mut v2, mut v1) = ("", "");
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        match (fields.next(), fields.next()) {
+            (Some(""), Some(path)) => v2 = path,
+            (Some(controllers), Some(path)) if controllers.split(',').any(|name| name == controller) => v1 = path,
+            _ => {}
+        }
+    }
+    (v2, v1)
+}
+
+/// How many CPUs this container may use, rounded up; `None` without a quota (cpu.max of cgroup v2, cpu.cfs_quota_us of v1).
+/// A quota of a cgroup above counts too, as far as it can be seen.
+pub fn cpus() -> Option<u32> {
+    let memberships = memberships();
+    let (v2, v1) = paths(&memberships, "cpu");
+    let quotas = with_parents("/sys/fs/cgroup", v2).filter_map(|directory| {
+        let text = std::fs::read_to_string(directory + "/cpu.max").ok()?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        whole_cpus(quota, period)
+    });
+    let quotas_v1 = with_parents("/sys/fs/cgroup/cpu", v1).filter_map(|directory| {
+        let quota = std::fs::read_to_string(format!("{directory}/cpu.cfs_quota_us")).ok()?;
+        let period = std::fs::read_to_string(directory + "/cpu.cfs_period_us").ok()?;
+        whole_cpus(quota.trim(), period.trim())
+    });
+    quotas.min().into_iter().chain(quotas_v1.min()).min()
+}
+
+/// A directory below the root, and all above it up to the root. In a cgroup namespace the root is the container's own cgroup,
+/// whatever the path says.
+fn with_parents(root: &str, path: &str) -> impl Iterator<Item = String> {
+    let parents = Path::new(path.trim_matches('/')).ancestors();
+    parents.map(move |path| Path::new(root).join(path).display().to_string())
+}
+
+/// `max` and -1 are no quota.
+fn whole_cpus(quota: &str, period: &str) -> Option<u32> {
+    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
+    u32::try_from(quota.checked_add(period)?.checked_sub(1)?.checked_div(period)?).ok()
+}
 
 /// The file with the count, kept open: it is read at every spawn.
 pub struct OomCounter(File);
@@ -10,21 +66,8 @@ pub struct OomCounter(File);
 impl OomCounter {
     /// The counter of guard's own cgroup, v2 or v1 (`cgroups(7)`); `None` where there is none to read.
     pub fn of_this_cgroup() -> Option<OomCounter> {
-        let mut memberships = String::new();
-        if let Ok(file) = File::open("/proc/self/cgroup") {
-            // A cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
-            let _ = file.take(64 * 1024).read_to_string(&mut memberships);
-        }
-        let mut v2 = "";
-        let mut v1 = "";
-        for line in memberships.lines() {
-            let mut fields = line.splitn(3, ':').skip(1);
-            match (fields.next(), fields.next()) {
-                (Some(""), Some(path)) => v2 = path,
-                (Some(controllers), Some(path)) if controllers.split(',').any(|name| name == "memory") => v1 = path,
-                _ => {}
-            }
-        }
+        let memberships = memberships();
+        let (v2, v1) = paths(&memberships, "memory");
         // In a cgroup namespace the mount's root is the container's own cgroup, whatever the path says.
         let candidates = [
             format!("/sys/fs/cgroup{v2}/memory.events"),
@@ -44,5 +87,40 @@ impl OomCounter {
         let count = self.0.read_at(&mut buffer, 0).ok()?;
         let text = std::str::from_utf8(&buffer[..count]).ok()?;
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_rounded_up() {
+        for (quota, period, expected) in [
+            ("max", "100000", None),
+            ("-1", "100000", None),
+            ("1000", "100000", Some(1)),
+            ("100000", "100000", Some(1)),
+            ("100001", "100000", Some(2)),
+            ("350000", "100000", Some(4)),
+            ("100000", "0", None),
+        ] {
+            assert_eq!(whole_cpus(quota, period), expected, "{quota} {period}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_is_looked_for_from_its_path_up_to_the_root() {
+        let directories: Vec<String> = with_parents("/sys/fs/cgroup", "/a/b").collect();
+        assert_eq!(directories, ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup/"]);
+        assert_eq!(with_parents("/r", "/").collect::<Vec<_>>(), ["/r/"]);
+    }
+
+    #[test]
+    fn memberships_are_told_by_controller() {
+        let text = "12:cpu,cpuacct:/one\n5:cpuset:/two\n4:memory:/three\n0::/four\n";
+        assert_eq!(paths(text, "cpu"), ("/four", "/one"));
+        assert_eq!(paths(text, "memory"), ("/four", "/three"));
+        assert_eq!(paths("", "cpu"), ("", ""));
     }
 }

@@ -493,6 +493,10 @@ impl Guard {
         eventually("unshare's child", || children(id).first().copied())
     }
 
+    pub(crate) fn is_pid1(&self) -> bool {
+        self.is_pid1
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         send(self.pid(), signal);
     }
