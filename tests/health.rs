@@ -12,7 +12,7 @@ mod port;
 
 use checks::{ask_often, checked, logged, notes, noting, strict, touch};
 use clock::between;
-use common::{DEADLINE, everywhere, fixture, program};
+use common::{DEADLINE, child, everywhere, fixture, program};
 use port::Port;
 use std::fs;
 use std::io::{Read, Write};
@@ -255,6 +255,17 @@ fn who_does_not_heed_the_stop_signal_is_killed_at_the_stop_timeout() {
         assert!(kill.line.contains("GUARD_STOP_TIMEOUT=500ms"), "{}", kill.line);
         assert!(between(&failing, &kill) >= Duration::from_millis(499), "{}", guard.transcript());
     }
+}
+
+/// Nobody waits two minutes, as on Fargate, for a run that serves nobody.
+#[test]
+fn a_failed_run_that_hangs_has_ten_seconds_however_long_the_stop_timeout_is() {
+    let setup = strict(child(), "exec:false").env("GUARD_STOP_TIMEOUT", "2m").env("GUARD_RESTART", "never");
+    let mut guard = setup.fixture("deaf").start();
+    assert_eq!(guard.code(), 137);
+    let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
+    assert!(between(&failing, &kill) >= Duration::from_millis(9_999), "{}", guard.transcript());
+    assert!(kill.line.contains("after 10s") && !kill.line.contains("GUARD_STOP_TIMEOUT"), "{}", kill.line);
 }
 
 #[test]

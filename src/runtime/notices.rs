@@ -3,7 +3,7 @@
 use super::journal::Journal;
 use crate::config::Readiness;
 use crate::config::duration::show;
-use crate::supervisor::{Failure, InPlace, Notice, RunId, UnsentData};
+use crate::supervisor::{Failure, InPlace, Notice, RunId, TimeLimit, UnsentData};
 use log::kv::Value;
 
 impl Journal<'_> {
@@ -89,11 +89,14 @@ impl Journal<'_> {
                        start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
                 "background"
             ),
-            Notice::KillRun { run, aborted } => {
-                let limit = match (aborted, self.config.stop.timeout) {
-                    (true, _) => "5s after SIGABRT".to_owned(),
-                    (false, Some(_)) => format!("after {}", self.limit()),
-                    (false, None) => {
+            Notice::KillRun { run, limit } => {
+                let limit = match (limit, self.config.stop.timeout) {
+                    (TimeLimit::Abort(time), _) => format!("{} after SIGABRT", show(time)),
+                    (TimeLimit::Failure(time), _) => {
+                        format!("after {}, which is all that a failed run has", show(time))
+                    }
+                    (TimeLimit::StopTimeout, Some(_)) => format!("after {}", self.limit()),
+                    (TimeLimit::StopTimeout, None) => {
                         let timeout = show(self.config.stop.restart_timeout);
                         format!("after {timeout}, since GUARD_STOP_TIMEOUT is none")
                     }

@@ -77,6 +77,16 @@ pub enum KillReason {
     Interrupted,
 }
 
+/// What bounds the time that a run has for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimeLimit {
+    StopTimeout,
+    /// It has failed, and so has this long, though the stop timeout is longer.
+    Failure(Duration),
+    /// It has got SIGABRT, and this long to write a core file.
+    Abort(Duration),
+}
+
 /// A decision that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
@@ -118,9 +128,8 @@ pub enum Notice {
     StoppedByQuit { run: RunId, ending: Ending },
     /// The main process exited 0 and left others running, as a program does that goes to the background.
     Background { run: RunId },
-    /// The main process was still there when its time was over, and has got SIGKILL. It had got SIGABRT where `aborted`,
-    /// else the stop signal.
-    KillRun { run: RunId, aborted: bool },
+    /// The main process was still there when its time was over, and has got SIGKILL.
+    KillRun { run: RunId, limit: TimeLimit },
     /// Leftovers were still there when their time was over, and have got SIGKILL.
     KillLeftovers { run: RunId },
     /// The main process survived even SIGKILL; the run goes on.

@@ -33,7 +33,7 @@ mod status;
 mod stop;
 mod timestamp;
 
-pub use action::{Action, InPlace, KillReason, Notice, Outcome};
+pub use action::{Action, InPlace, KillReason, Notice, Outcome, TimeLimit};
 pub use event::{Event, UnsentData};
 pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, SpawnError};
 pub use run_id::RunId;

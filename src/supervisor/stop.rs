@@ -8,12 +8,15 @@ use super::policy::Verdict;
 use super::run_id::RunId;
 use super::state::{Cause, Mode, Run, RunState, Slot};
 use super::timestamp::{Timestamp, earlier};
-use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
+use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor, TimeLimit};
 use crate::signal::Signal;
 use std::time::Duration;
 
 /// Between SIGABRT, which may write a core file, and SIGKILL.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a run has that is not ready in time or unhealthy, where the stop timeout is not shorter: it serves nobody.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run {
     /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
@@ -66,7 +69,8 @@ impl Supervisor {
 
     /// Ends a run that has failed though its main process lives. It serves nobody, so there is nothing to drain.
     pub(super) fn run_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
-        let (signal, timeout) = (self.settings.stop.signal.unwrap_or(Signal::TERM), self.settings.stop.restart_timeout);
+        let stop = &self.settings.stop;
+        let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout.min(FAILURE_TIMEOUT));
         let Some(run) = self.run_mut(id).filter(|run| run.serves()) else { return };
         run.end_for(Cause::Failed(failure));
         run.ready_since = None;
@@ -152,9 +156,17 @@ impl Supervisor {
 
     /// The main process is still there when its time is over.
     pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId, aborted: bool) {
+        let failed = matches!(self.run_mut(id).and_then(|run| run.cause), Some(Cause::Failed(_)));
+        let limit = match aborted {
+            true => TimeLimit::Abort(ABORT_TIMEOUT),
+            false if failed && self.settings.stop.restart_timeout > FAILURE_TIMEOUT => {
+                TimeLimit::Failure(FAILURE_TIMEOUT)
+            }
+            false => TimeLimit::StopTimeout,
+        };
         self.set_state(id, RunState::Killing { give_up_at: Some(now.after(LAST_DEADLINE)) });
         self.actions.push(Action::Signal(id, Signal::KILL));
-        self.report(Notice::KillRun { run: id, aborted });
+        self.report(Notice::KillRun { run: id, limit });
     }
 
     /// Not even SIGKILL ends the main process. It cannot be replaced, so what somebody asked for has failed: the current

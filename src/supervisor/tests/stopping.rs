@@ -1,6 +1,6 @@
 //! The end of a run and of guard in detail: the order of what is done, who gets how much time, and what counts.
 
-use super::super::{Action, Ending, Failure, KillReason, Notice, RunId, Settings};
+use super::super::{Action, Ending, Failure, KillReason, Notice, RunId, Settings, TimeLimit};
 use super::listening::{health, notify, says};
 use super::scenarios::{delay_of, exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
@@ -33,7 +33,9 @@ fn a_kill_comes_before_what_is_told_of_it() {
     world.step(Step::AskRestart);
     let actions = world.wait();
     let kill = place(&actions, |action| *action == Action::Signal(run(1), Signal::KILL));
-    assert!(kill < reported(&actions, |notice| matches!(notice, Notice::KillRun { aborted: false, .. })));
+    assert!(
+        kill < reported(&actions, |notice| matches!(notice, Notice::KillRun { limit: TimeLimit::StopTimeout, .. }))
+    );
 
     let mut world = World::serving(plain());
     world.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Stuck));
@@ -414,4 +416,23 @@ fn instances_that_a_quit_has_stopped_end_one_by_one_without_a_second_signal() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
     world.step(Step::Exit(of(1), Ending::Exited(0), Leftovers::None));
     assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 5 }));
+}
+
+#[test]
+fn a_failed_run_has_ten_seconds_or_the_stop_timeout_whichever_is_shorter() {
+    let ten = Duration::from_secs(10);
+    for (timeout, expected, limit) in [
+        (Duration::from_secs(120), ten, TimeLimit::Failure(ten)),
+        (ten, ten, TimeLimit::StopTimeout),
+        (UNIT, UNIT, TimeLimit::StopTimeout),
+    ] {
+        let mut settings = notify();
+        settings.stop.restart_timeout = timeout;
+        let mut world = World::serving(settings);
+        world.wait_for(&Action::Stop(run(1), STOP));
+        let failed = world.now;
+        let actions = world.wait_for(&Action::Signal(run(1), Signal::KILL));
+        assert_eq!(world.now.since(failed), expected);
+        assert!(actions.contains(&Action::Report(Notice::KillRun { run: run(1), limit })), "{actions:?}");
+    }
 }
