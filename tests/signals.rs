@@ -289,6 +289,24 @@ fn scope_group_is_the_runs_whole_group() {
     }
 }
 
+#[test]
+fn a_main_process_that_has_left_its_group_gets_what_the_group_gets() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_SIGNAL_SCOPE", "group");
+        let (mut guard, _) = serving(setup, "fork as worker quit TERM 0 serve . leave-group quit TERM 7 serve");
+        guard.signal(libc::SIGHUP);
+        for _ in 0..2 {
+            guard.line_after(""); // in either order
+        }
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 7);
+        for line in ["got HUP", "worker got HUP", "got TERM", "worker got TERM"] {
+            let times = guard.out().iter().filter(|said| **said == line).count();
+            assert_eq!(times, 1, "{line}\n{}", guard.transcript());
+        }
+    }
+}
+
 /// Apps quit hard on a second signal. Whoever is not in the group gets its first as a leftover.
 #[test]
 fn who_got_the_stop_signal_with_the_group_gets_no_second_one() {

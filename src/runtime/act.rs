@@ -12,7 +12,7 @@ use crate::supervisor::{Action, Ending, Event, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
-use crate::sys::{Errno, early, signals};
+use crate::sys::{Errno, Pid, early, process, signals};
 use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -198,20 +198,16 @@ impl Runtime<'_> {
         if let Some(run) = self.children.get_mut(id) {
             run.killed |= signal == Signal::KILL;
         }
-        let mut result = match self.config.signal_scope {
+        let result = match self.config.signal_scope {
             Scope::Process => signals::send(pid, signal),
-            Scope::Group => signals::send_to_group(pid, signal),
+            Scope::Group => send_to_group_and_main(pid, signal),
         };
-        if result == Err(Errno::ESRCH) {
-            // The main process may have left its group.
-            result = signals::send(pid, signal);
-        }
         self.journal.signalled(id, signal, result);
     }
 
     fn signal_group(&self, id: RunId, signal: Signal) {
         if let Some(pid) = self.children.main(id) {
-            let _ = signals::send_to_group(pid, signal);
+            let _ = send_to_group_and_main(pid, signal);
         }
     }
 
@@ -231,4 +227,11 @@ impl Runtime<'_> {
             }
         }
     }
+}
+
+/// Sends a signal to the group of a main process, and to the main process itself where it has joined another.
+fn send_to_group_and_main(main: Pid, signal: Signal) -> Result<(), Errno> {
+    let is_member = process::group_of(main) == Some(main);
+    let result = signals::send_to_group(main, signal);
+    if is_member { result } else { signals::send(main, signal) }
 }

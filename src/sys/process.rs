@@ -111,6 +111,11 @@ pub fn group_and_session() -> (Pid, Pid) {
     (nix::unistd::getpgrp().as_raw(), session)
 }
 
+/// The process group of another process (`getpgid(2)`); `None` where there is no such process.
+pub fn group_of(pid: Pid) -> Option<Pid> {
+    nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok().map(nix::unistd::Pid::as_raw)
+}
+
 /// The pid of guard's parent; 0 where it is outside of the PID namespace.
 pub fn parent() -> Pid {
     nix::unistd::getppid().as_raw()
