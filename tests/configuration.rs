@@ -227,7 +227,7 @@ const WRONG: [(&str, &str, &str); 26] = [
     ("GUARD_READY", "steady", "notify"),
     ("GUARD_READY_TIMEOUT", "0", "1m30s"),
     ("GUARD_WATCHDOG", "0", "none"),
-    ("GUARD_NODE_IPC", "yes", "off"),
+    ("GUARD_NODE_IPC", "maybe", "off"),
     ("GUARD_HEALTH_CHECK", "https://localhost/", "exec:COMMAND"),
     ("GUARD_HEALTH_INTERVAL", "0", "500ms"),
     ("GUARD_HEALTH_TIMEOUT", "0s", "500ms"),
@@ -384,6 +384,43 @@ fn a_stop_timeout_above_the_platforms_own_is_a_note() {
         guard.out().join("\n").contains("note: GUARD_STOP_TIMEOUT=")
     };
     assert_eq!(["11s", "10s", "9s", "none"].map(check), [true, false, false, false]);
+}
+
+#[test]
+fn words_are_taken_in_any_case() {
+    for (name, given, shown) in [
+        ("GUARD_NODE_IPC", "true", "on"),
+        ("GUARD_NODE_IPC", "True", "on"),
+        ("GUARD_NODE_IPC", "YES", "on"),
+        ("GUARD_NODE_IPC", "1", "on"),
+        ("GUARD_NODE_IPC", "On", "on"),
+        ("GUARD_NODE_IPC", "false", "off"),
+        ("GUARD_NODE_IPC", "No", "off"),
+        ("GUARD_NODE_IPC", "0", "off"),
+        ("GUARD_NODE_IPC", "OFF", "off"),
+        ("GUARD_RESTART", "On-Failure", "on-failure"),
+        ("GUARD_RESTART", "NEVER", "never"),
+        ("GUARD_MAX_RESTARTS", "Unlimited", "unlimited"),
+        ("GUARD_SIGNAL_SCOPE", "Group", "group"),
+        (
+            "GUARD_SIGNAL_MAP",
+            "usr1=Restart,hup=Ignore,winch=STOP,usr2=term",
+            "SIGUSR1=restart,SIGHUP=ignore,SIGWINCH=stop,SIGUSR2=SIGTERM",
+        ),
+        ("GUARD_READY", "Notify", "notify"),
+        ("GUARD_STOP_TIMEOUT", "None", "none"),
+        ("GUARD_WATCHDOG", "NONE", "none"),
+        ("GUARD_LOG_FORMAT", "JSON", "json"),
+        ("GUARD_HEALTH_CHECK", "HTTP://localhost/", "http://localhost/"),
+    ] {
+        let guard = end(child().env(name, given).options(["check"]), 0);
+        let row = [name, shown, "environment"].map(str::to_owned);
+        let rows = guard.out().into_iter().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert!(rows.into_iter().any(|found| found == row), "{name}={given}\n{}", guard.transcript());
+    }
+    for level in ["OFF", "Info", "WARN"] {
+        end(child().env("GUARD_LOG", level).fixture("exit 0"), 0);
+    }
 }
 
 #[test]

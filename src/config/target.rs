@@ -20,7 +20,7 @@ impl Target {
             return Err("a URL has no spaces or control characters".to_owned());
         }
         let (scheme, rest) = text.split_once("://").ok_or("no scheme such as http://")?;
-        let http = match scheme {
+        let http = match scheme.to_ascii_lowercase().as_str() {
             "http" => true,
             "tcp" => false,
             "https" => return Err("guard speaks no TLS".to_owned()),

@@ -17,11 +17,22 @@ pub(super) const POLICIES: Choices<RestartPolicy, 3> =
 pub(super) const SCOPES: Choices<Scope, 2> = [("process", Scope::Process), ("group", Scope::Group)];
 pub(super) const READINESS: Choices<Readiness, 3> =
     [("exec", Readiness::Exec), ("notify", Readiness::Notify), ("health", Readiness::Health)];
-pub(super) const SWITCH: Choices<bool, 2> = [("on", true), ("off", false)];
+/// YAML turns a bare `on` into `true`. The first of each is the one that is shown.
+pub(super) const SWITCH: Choices<bool, 8> = [
+    ("on", true),
+    ("off", false),
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("1", true),
+    ("0", false),
+];
 pub(super) const FORMATS: Choices<LogFormat, 2> = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
+/// The value of this word, in any case.
 pub(super) fn choose<T: Copy>(choices: &[(&str, T)], text: &str) -> Result<T, String> {
-    let choice = choices.iter().find(|(word, _)| *word == text);
+    let choice = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
     choice.map(|(_, value)| *value).ok_or_else(|| "unknown word".to_owned())
 }
 
@@ -110,7 +121,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
 
 /// `none`, or what `parse` reads.
 pub(super) fn optional<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
-    if text == "none" { Ok(None) } else { parse(text).map(Some) }
+    if text.eq_ignore_ascii_case("none") { Ok(None) } else { parse(text).map(Some) }
 }
 
 pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
@@ -133,7 +144,7 @@ pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
         if map.iter().any(|(mapped, _)| *mapped == signal) {
             return Err(format!("{signal} is mapped twice"));
         }
-        let meaning = match to.trim() {
+        let meaning = match to.trim().to_ascii_lowercase().as_str() {
             "stop" => Meaning::Stop,
             "restart" => Meaning::Restart,
             "reload" => Meaning::Reload,

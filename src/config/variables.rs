@@ -56,10 +56,9 @@ pub const VARIABLES: [Variable; 30] = [
         takes: "a number, 0 for never, or unlimited",
         help: "restarts allowed inside the window before guard gives up",
         set: |config, text| {
-            config.restart.max = match text {
-                "unlimited" => None,
-                _ => Some(number(text).ok_or("not a number in range")?),
-            };
+            let is_limited = !text.eq_ignore_ascii_case("unlimited");
+            let max = is_limited.then(|| number(text).ok_or("not a number in range")).transpose()?;
+            config.restart.max = max;
             Ok(())
         },
         show: |config| config.restart.max.map_or("unlimited".to_owned(), |max| max.to_string()),
@@ -216,7 +215,7 @@ pub const VARIABLES: [Variable; 30] = [
     Variable {
         name: "GUARD_NODE_IPC",
         default: "off",
-        takes: "on or off",
+        takes: "on or off (also true, yes, 1; false, no, 0)",
         help: "opens Node's IPC channel for 'ready', 'drain' and 'shutdown'",
         set: |config, text| choose(&SWITCH, text).map(|on| config.node_ipc = on),
         show: |config| chosen(&SWITCH, config.node_ipc),
