@@ -554,8 +554,14 @@ fn the_platform_decides_the_default_stop_timeout_and_the_first_line_says_so() {
         ("KUBERNETES_SERVICE_HOST", "Kubernetes", "25"),
         ("ECS_CONTAINER_METADATA_URI_V4", "ECS", "25"),
         ("CONTAINER_APP_NAME", "Azure Container Apps", "25"),
+        ("WEBSITE_INSTANCE_ID", "Azure App Service", "4"),
         ("DYNO", "Heroku", "25"),
+        ("RENDER", "Render", "25"),
+        ("RAILWAY_ENVIRONMENT_ID", "Railway", "2"),
         ("K_SERVICE", "Cloud Run", "8.3"),
+        ("CLOUD_RUN_JOB", "Cloud Run", "8.3"),
+        ("CLOUD_RUN_WORKER_POOL", "Cloud Run", "8.3"),
+        ("VCAP_APPLICATION", "Cloud Foundry", "8.3"),
         ("NOMAD_ALLOC_ID", "Nomad", "4"),
         ("FLY_APP_NAME", "Fly.io", "4"),
         ("HOSTNAME", "Docker", "8.3"),
@@ -568,8 +574,58 @@ fn the_platform_decides_the_default_stop_timeout_and_the_first_line_says_so() {
             assert_eq!(first.name(), "start", "{}", first.line);
             assert_eq!(first.get("stop_timeout"), Some(format!("{seconds}s").as_str()), "{}", first.line);
             assert!(first.line.contains(platform), "{}", first.line);
+            assert!(variable == "HOSTNAME" || first.line.contains(variable), "{}", first.line);
         }
     }
+}
+
+#[test]
+fn a_platform_may_say_its_own_timeout_and_one_that_gives_none_is_a_warning() {
+    for (variables, seconds) in [
+        ([("WEBSITE_INSTANCE_ID", "x"), ("WEBSITES_CONTAINER_STOP_TIME_LIMIT", "120")], "100"),
+        ([("RAILWAY_ENVIRONMENT_ID", "x"), ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "60")], "50"),
+        ([("RAILWAY_ENVIRONMENT_ID", "x"), ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "0")], "2"),
+        ([("RAILWAY_ENVIRONMENT_ID", "x"), ("HOME", "/")], "2"),
+    ] {
+        let setup = variables.iter().fold(child(), |setup, (name, value)| setup.env(name, value));
+        let mut guard = setup.fixture("env exit 0").start();
+        assert_eq!(guard.line_after("env GUARD_STOP_TIMEOUT="), seconds, "{variables:?}");
+        assert_eq!(guard.code(), 0);
+        let warned = guard.events().iter().any(|event| {
+            let keys = ["event", "level", "variable"].map(|key| event.get(key));
+            keys == [Some("setting"), Some("warn"), Some("RAILWAY_DEPLOYMENT_DRAINING_SECONDS")]
+        });
+        assert_eq!(warned, seconds == "2", "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn where_the_platform_asks_with_sigint_the_app_gets_sigterm() {
+    for (variable, platform) in [("NOMAD_ALLOC_ID", "Nomad"), ("FLY_APP_NAME", "Fly.io")] {
+        for setup in everywhere() {
+            let mut guard = setup.env(variable, "x").fixture("quit TERM 3 serve").start();
+            guard.line("ready");
+            let first = guard.event("start");
+            let expected = format!("stop signal: SIGTERM, since {platform} asks with SIGINT");
+            assert!(first.get("msg").is_some_and(|msg| msg.contains(&expected)), "{}", first.line);
+            guard.signal(libc::SIGINT);
+            guard.line("got TERM");
+            assert_eq!(guard.code(), 3);
+            assert!(!guard.out().contains(&"got INT"), "{}", guard.transcript());
+        }
+        let mut guard = child().env(variable, "x").env("GUARD_STOP_SIGNAL", "INT").fixture("quit INT 3 serve").start();
+        guard.line("ready");
+        assert!(!guard.event("start").line.contains("stop signal"), "{}", guard.transcript());
+        guard.signal(libc::SIGTERM);
+        guard.line("got INT");
+        assert_eq!(guard.code(), 3);
+    }
+    // Elsewhere the app gets what came.
+    let mut guard = child().fixture("quit INT 3 serve").start();
+    guard.line("ready");
+    guard.signal(libc::SIGINT);
+    guard.line("got INT");
+    assert_eq!(guard.code(), 3);
 }
 
 #[test]
@@ -579,5 +635,5 @@ fn a_configured_stop_timeout_wins_over_the_platform_and_the_first_line_says_so()
     assert_eq!(guard.line_after("env GUARD_STOP_TIMEOUT="), "60");
     assert_eq!(guard.code(), 0);
     let first = &guard.events()[0];
-    assert!(first.line.contains("GUARD_STOP_TIMEOUT") && !first.line.contains("Nomad"), "{}", first.line);
+    assert!(first.line.contains("GUARD_STOP_TIMEOUT") && !first.line.contains("default for Nomad"), "{}", first.line);
 }

@@ -15,7 +15,9 @@ pub fn text(config: &Config) -> String {
     let _ = writeln!(text, "command: {}", printable(&command));
     let platform = config.platform;
     let own = duration::show(platform.own_timeout);
-    let _ = writeln!(text, "platform: {}, whose own stop timeout is {own}\n", platform.name);
+    let seen_by = if platform.seen_by.is_empty() { "" } else { ", seen by " };
+    let _ =
+        writeln!(text, "platform: {}{seen_by}{}, whose own stop timeout is {own}\n", platform.name, platform.seen_by);
     let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0).min(WIDEST);
     let values = VARIABLES.each_ref().map(|variable| printable(&(variable.show)(config)));
     let name_width = width(&mut VARIABLES.iter().map(|variable| variable.name.len()));

@@ -31,7 +31,7 @@ use variables::VARIABLES;
 impl Config {
     /// The configuration that `layers` give, or every error in them.
     pub fn resolve(mut layers: Layers) -> Result<Config, ConfigErrors> {
-        let platform = Platform::detect(|name| layers.environment(name).is_some());
+        let platform = Platform::detect(|name| layers.environment(name));
         let mut config = Config::of_platform(platform);
         let mut errors = std::mem::take(&mut layers.errors);
         let mut misread = Vec::new();

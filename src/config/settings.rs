@@ -71,7 +71,7 @@ pub struct RestartSettings {
 /// How guard stops a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StopSettings {
-    /// `None`: the signal that guard received, TERM where none came.
+    /// `None`: the signal that guard received, TERM where none came. By default TERM where the platform asks with SIGINT.
     pub signal: Option<Signal>,
     /// From the stop request to SIGKILL; `None` leaves the kill to the orchestrator.
     pub timeout: Option<Duration>,
@@ -237,7 +237,7 @@ impl Config {
             notify_socket: None,
             restart: RestartSettings::default(),
             stop: StopSettings {
-                signal: None,
+                signal: platform.interrupts.then_some(Signal::TERM),
                 timeout: Some(platform.stop_timeout()),
                 restart_timeout: platform.stop_timeout(),
                 drain_delay: Duration::ZERO,

@@ -28,6 +28,8 @@ pub(super) const SWITCH: Choices<bool, 8> = [
     ("1", true),
     ("0", false),
 ];
+const MEANINGS: Choices<Meaning, 4> =
+    [("stop", Meaning::Stop), ("restart", Meaning::Restart), ("reload", Meaning::Reload), ("ignore", Meaning::Ignore)];
 pub(super) const FORMATS: Choices<LogFormat, 2> = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// The value of this word, in any case.
@@ -144,13 +146,8 @@ pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
         if map.iter().any(|(mapped, _)| *mapped == signal) {
             return Err(format!("{signal} is mapped twice"));
         }
-        let meaning = match to.trim().to_ascii_lowercase().as_str() {
-            "stop" => Meaning::Stop,
-            "restart" => Meaning::Restart,
-            "reload" => Meaning::Reload,
-            "ignore" => Meaning::Ignore,
-            name => Meaning::Forward(name.parse()?),
-        };
+        let to = to.trim();
+        let meaning = choose(&MEANINGS, to).or_else(|_| to.parse().map(Meaning::Forward))?;
         map.push((signal, meaning));
         Ok(())
     })?;
@@ -160,10 +157,7 @@ pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
 fn show_meaning(meaning: Meaning) -> String {
     match meaning {
         Meaning::Forward(signal) => signal.to_string(),
-        Meaning::Stop => "stop".to_owned(),
-        Meaning::Restart => "restart".to_owned(),
-        Meaning::Reload => "reload".to_owned(),
-        Meaning::Ignore => "ignore".to_owned(),
+        Meaning::Stop | Meaning::Restart | Meaning::Reload | Meaning::Ignore => chosen(&MEANINGS, meaning),
     }
 }
 

@@ -127,7 +127,7 @@ pub const VARIABLES: [Variable; 30] = [
     },
     Variable {
         name: "GUARD_STOP_SIGNAL",
-        default: "the signal received, TERM where none came",
+        default: "the signal received, TERM where none came, and on Nomad and Fly.io",
         takes: "a signal such as TERM, SIGQUIT, 15 or RTMIN+3",
         help: "signal that asks the app to stop; guard takes it as a stop request too",
         set: |config, text| {
@@ -142,7 +142,7 @@ pub const VARIABLES: [Variable; 30] = [
     },
     Variable {
         name: "GUARD_STOP_TIMEOUT",
-        default: "by platform: 25s Kubernetes, ECS; 8.3s Docker; 4s Nomad, Fly.io",
+        default: "by platform: 25s Kubernetes, ECS; 8.3s Docker, Cloud Run; 4s Nomad, Fly.io",
         takes: "a duration such as 500ms, 10s, 1m30s, a number of seconds, or none",
         help: "from the stop request to SIGKILL; none leaves the kill to the orchestrator",
         set: |config, text| optional(text, duration::parse).map(|timeout| config.stop.timeout = timeout),

@@ -75,7 +75,12 @@ impl<'a> Journal<'a> {
             pid = process::id(),
             app:% = config.command_line(),
             stop_timeout:% = self.stop_timeout(),
-            msg:% = format!("stop timeout: {}{}", self.stop_timeout_source(), self.restart_source());
+            msg:% = format!(
+                "stop timeout: {}{}{}",
+                self.stop_timeout_source(),
+                self.stop_signal_source(),
+                self.restart_source()
+            );
             "start"
         );
         for Warning { kind, variable, text } in &config.warnings {
@@ -132,8 +137,20 @@ impl<'a> Journal<'a> {
             Origin::Flag => "set by --stop-timeout".to_owned(),
             Origin::Environment => "set by GUARD_STOP_TIMEOUT".to_owned(),
             Origin::Default => {
-                format!("the default for {}, whose own is {}", platform.name, show(platform.own_timeout))
+                let seen_by = if platform.seen_by.is_empty() { "" } else { ", seen by " };
+                let own = show(platform.own_timeout);
+                format!("the default for {}{seen_by}{}, whose own is {own}", platform.name, platform.seen_by)
             }
+        }
+    }
+
+    /// Which stop signal a platform has chosen that asks with another one; empty elsewhere.
+    fn stop_signal_source(&self) -> String {
+        let platform = self.config.platform;
+        let by_platform = platform.interrupts && self.config.origin("GUARD_STOP_SIGNAL") == Origin::Default;
+        match self.config.stop.signal.filter(|_| by_platform) {
+            Some(signal) => format!("; stop signal: {signal}, since {} asks with SIGINT", platform.name),
+            None => String::new(),
         }
     }
 
