@@ -276,7 +276,7 @@ fn a_daemon_of_an_earlier_run_is_not_taken_for_the_next_ones() {
 #[test]
 fn who_was_to_succeed_a_main_process_that_is_stopped_is_told_too() {
     for setup in everywhere() {
-        let setup = setup.env("GUARD_STOP_TIMEOUT", "1m");
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1m").env("GUARD_NOTIFY", "on");
         let mut guard = setup.fixture("fork setsid as heir notify MAINPID=% serve . serve").start();
         guard.line("heir ready");
         guard.line("ready");
@@ -292,7 +292,7 @@ fn a_main_process_that_names_itself_has_no_successor() {
     for setup in everywhere() {
         // The daemon is reaped by guard, and its code is not the run's.
         let daemon = "fork fork setsid notify MAINPID=% exit 7 . exit 0 .";
-        let setup = setup.env("GUARD_RESTART", "never").env("GUARD_LOG", "debug");
+        let setup = setup.env("GUARD_RESTART", "never").env("GUARD_LOG", "debug").env("GUARD_NOTIFY", "on");
         let mut guard = setup.fixture(&format!("{daemon} notify MAINPID=% quit TERM 0 serve")).start();
         guard.line("ready");
         guard.event("reaped");

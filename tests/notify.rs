@@ -249,7 +249,7 @@ fn an_outer_socket_hears_of_ready_status_and_stopping() {
         let mut guard =
             setup.env("NOTIFY_SOCKET", name).fixture("on USR1 READY=1 on USR2 STATUS=late env serve").start();
         let socket = guard.line_after("env NOTIFY_SOCKET=");
-        assert!(socket.starts_with('@') && !socket.contains("outer"), "the app has one of its own: {socket}");
+        assert!(socket.starts_with('/') && !socket.contains("outer"), "the app has one of its own: {socket}");
         guard.line("ready");
         guard.signal(libc::SIGUSR1);
         assert_eq!(hear(&outer), "READY=1");

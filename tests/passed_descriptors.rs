@@ -54,7 +54,7 @@ fn stops(mut guard: Guard) {
 #[test]
 fn a_socket_that_lingers_in_a_datagram_holds_nothing_up() {
     for setup in everywhere() {
-        let mut guard = setup.fixture("env serve").start();
+        let mut guard = setup.env("GUARD_NOTIFY", "on").fixture("env serve").start();
         let socket = guard.line_after("env NOTIFY_SOCKET=");
         guard.line("ready");
         for _ in 0..5 {
@@ -70,7 +70,7 @@ fn a_socket_that_lingers_in_a_datagram_holds_nothing_up() {
 
 #[test]
 fn a_door_closes_at_once_whatever_is_in_its_queue() {
-    let mut guard = child().fixture("env ids serve").start();
+    let mut guard = child().env("GUARD_NOTIFY", "on").fixture("env ids serve").start();
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     let main: i32 = guard.line_after("pid ").parse().expect("a pid");
     guard.line("ready");
@@ -92,7 +92,7 @@ fn a_door_closes_at_once_whatever_is_in_its_queue() {
 
 #[test]
 fn what_finds_no_room_holds_nothing_up_either() {
-    let mut guard = child().inherits("nofile 40").fixture("env serve").start();
+    let mut guard = child().env("GUARD_NOTIFY", "on").inherits("nofile 40").fixture("env serve").start();
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     guard.line("ready");
     let _peers = [speak_lingering(&guard, &socket, 150), speak_lingering(&guard, &socket, 150)];
@@ -103,7 +103,7 @@ fn what_finds_no_room_holds_nothing_up_either() {
 
 #[test]
 fn the_last_reference_to_much_memory_is_dropped_by_another_process() {
-    let mut guard = child().fixture("env serve").start();
+    let mut guard = child().env("GUARD_NOTIFY", "on").fixture("env serve").start();
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     guard.line("ready");
     barrier(&socket);
@@ -128,7 +128,7 @@ fn the_last_reference_to_much_memory_is_dropped_by_another_process() {
 #[test]
 fn a_file_that_nobody_can_close_holds_nothing_up() {
     for setup in everywhere().into_iter().filter(|_| nix::unistd::geteuid().is_root()) {
-        let setup = setup.env("GUARD_STOP_TIMEOUT", "1s");
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1s").env("GUARD_NOTIFY", "on");
         // More than there may be copies of guard.
         let words = "fork hung-file FDSTORE=1 12 . quit USR1 9 quit TERM 143 serve";
         let mut guard = setup.fixture(words).start();
@@ -164,7 +164,7 @@ fn where_no_process_can_be_made_guard_tries_again() {
     }
     // A user that nobody else is: the limit counts all its processes.
     let (app, user) = (fixture().to_str().expect("UTF-8"), (70_000 + std::process::id()).to_string());
-    let setup = child().program(app).options(["in", "setuid", &user, "--", GUARD]);
+    let setup = child().program(app).options(["in", "setuid", &user, "--", GUARD]).env("GUARD_NOTIFY", "on");
     let mut guard = setup.fixture("env serve").start();
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     guard.line("ready");

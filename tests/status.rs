@@ -138,7 +138,7 @@ fn the_status_is_a_table_and_json() {
     for setup in everywhere() {
         let is_pid1 = setup.is_pid1();
         let words = "notify STATUS=\u{1b}[31mred\u{9b}1m before-run 2 exit 7 ids serve";
-        let mut guard = setup.fixture(words).start();
+        let mut guard = setup.env("GUARD_NOTIFY", "on").fixture(words).start();
         let pid = guard.line_after("pid ");
         guard.line("ready");
         let table = eventually("the status", || Some(guard.ask(&["status"]).out).filter(|text| text.contains("red")));

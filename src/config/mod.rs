@@ -57,6 +57,10 @@ impl Config {
             config.restart.policy = RestartPolicy::Never;
             config.stdin = layers.stdin;
         }
+        config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
+        if config.origin("GUARD_NOTIFY") == Origin::Default {
+            config.notify = config.needs_notify() || config.notify_socket.is_some();
+        }
         // A value that could not be read has its own error.
         let contradictions = config.contradictions().into_iter();
         let contradictions = contradictions.filter(|(names, _)| !names.iter().any(|name| misread.contains(name)));
@@ -65,7 +69,6 @@ impl Config {
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
         doubts.extend(config.doubts());
         config.warnings = layers.unknown().chain(doubts).collect();
-        config.notify_socket = layers.environment("NOTIFY_SOCKET").map(OsStr::to_owned);
         config.command = std::mem::take(&mut layers.command);
         config.directory = config.chdir.clone();
         config.environment = layers.into_environment_of_the_app();

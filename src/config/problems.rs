@@ -53,6 +53,17 @@ impl Config {
                 "GUARD_READY=health: there is no health check; it takes a GUARD_HEALTH_CHECK beside it".to_owned();
             errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error));
         }
+        if !self.notify && self.watchdog.is_some() {
+            let error = "GUARD_NOTIFY=off: the app has no way to send the WATCHDOG=1 that GUARD_WATCHDOG waits for; it \
+                         takes on beside GUARD_WATCHDOG";
+            errors.push((["GUARD_NOTIFY", "GUARD_WATCHDOG"], error.to_owned()));
+        }
+        // A Node app says it over its channel.
+        if !self.notify && self.ready.when == Readiness::Notify && !self.node_ipc {
+            let error = "GUARD_NOTIFY=off: the app has no way to say that it is ready; with GUARD_READY=notify it takes on, \
+                         or off beside GUARD_NODE_IPC=on";
+            errors.push((["GUARD_NOTIFY", "GUARD_READY"], error.to_owned()));
+        }
         if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
             let error = format!(
                 "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",

@@ -24,6 +24,8 @@ pub struct Config {
     pub restart: RestartSettings,
     pub stop: StopSettings,
     pub ready: ReadySettings,
+    /// The app gets a NOTIFY_SOCKET.
+    pub notify: bool,
     /// The app must send WATCHDOG=1 this often, from ready on.
     pub watchdog: Option<Duration>,
     pub health_check: Option<HealthCheck>,
@@ -243,6 +245,7 @@ impl Config {
                 drain_delay: Duration::ZERO,
             },
             ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
+            notify: false,
             watchdog: None,
             health: HealthSettings::default(),
             health_check: None,
@@ -299,6 +302,11 @@ impl Config {
     /// Whether the app is a shell that a person types into, if its stdin is a terminal.
     pub fn runs_interactive_shell(&self) -> bool {
         shell::is_interactive(&self.command)
+    }
+
+    /// Whether a setting is about what the app says on its NOTIFY_SOCKET.
+    pub(super) fn needs_notify(&self) -> bool {
+        self.ready.when == Readiness::Notify || self.watchdog.is_some()
     }
 
     /// Whether the health check is guard's own probe.

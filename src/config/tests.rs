@@ -95,11 +95,32 @@ fn values_that_contradict_each_other_are_errors() {
         ([("GUARD_BACKOFF_INITIAL", "2s"), ("GUARD_BACKOFF_MAX", "1s")], "GUARD_BACKOFF_MAX"),
         ([("GUARD_DRAIN_DELAY", "60s"), ("GUARD_LOG", "off")], "GUARD_STOP_TIMEOUT"),
         ([("GUARD_SUCCESS_CODES", "3,4"), ("GUARD_NO_RESTART_CODES", "4")], "4 is in GUARD_SUCCESS_CODES too"),
+        ([("GUARD_NOTIFY", "off"), ("GUARD_READY", "notify")], "GUARD_NODE_IPC=on"),
+        ([("GUARD_NOTIFY", "off"), ("GUARD_WATCHDOG", "30s")], "GUARD_WATCHDOG"),
     ] {
         let errors = errors("-- app", &environment);
         assert!(errors.len() == 1 && errors[0].contains(word), "{environment:?}: {errors:?}");
     }
     assert!(resolve("-- app", &[("GUARD_DRAIN_DELAY", "1h"), ("GUARD_STOP_TIMEOUT", "none")]).is_ok());
+}
+
+#[test]
+fn the_app_gets_a_notify_socket_where_something_asks_for_one() {
+    for (environment, expected) in [
+        (&[][..], false),
+        (&[("GUARD_NOTIFY", "on")], true),
+        (&[("GUARD_READY", "notify")], true),
+        (&[("GUARD_READY", "notify"), ("GUARD_NODE_IPC", "on")], true),
+        (&[("GUARD_READY", "notify"), ("GUARD_NODE_IPC", "on"), ("GUARD_NOTIFY", "off")], false),
+        (&[("GUARD_NODE_IPC", "on")], false),
+        (&[("GUARD_WATCHDOG", "1s")], true),
+        (&[("NOTIFY_SOCKET", "/run/outer")], true),
+        (&[("NOTIFY_SOCKET", "/run/outer"), ("GUARD_NOTIFY", "off")], false),
+        (&[("NOTIFY_SOCKET", "")], false),
+        (&[("GUARD_HEALTH_CHECK", "exec:true")], false),
+    ] {
+        assert_eq!(resolve("-- app", environment).expect("valid").notify, expected, "{environment:?}");
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Variable {
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
 /// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
-pub const VARIABLES: [Variable; 30] = [
+pub const VARIABLES: [Variable; 31] = [
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure; never where stdin is a pipe or a file",
@@ -203,6 +203,14 @@ pub const VARIABLES: [Variable; 30] = [
         help: "with notify and health: not ready by then is a failure",
         set: |config, text| positive(text).map(|timeout| config.ready.timeout = timeout),
         show: |config| duration::show(config.ready.timeout),
+    },
+    Variable {
+        name: "GUARD_NOTIFY",
+        default: "on with GUARD_READY=notify, GUARD_WATCHDOG or a NOTIFY_SOCKET of guard's own, else off",
+        takes: "on or off",
+        help: "the app gets a NOTIFY_SOCKET",
+        set: |config, text| choose(&SWITCH, text).map(|on| config.notify = on),
+        show: |config| chosen(&SWITCH, config.notify),
     },
     Variable {
         name: "GUARD_WATCHDOG",

@@ -1,6 +1,8 @@
 //! A run's notify socket (`sd_notify(3)`). Each run has its own, which closes with the run, so the socket tells of which run a
 //! message is. Every user of guard's PID namespace may speak, since apps change theirs; nobody else may.
 
+mod file;
+
 use super::queue::{Next, Queue};
 use super::{Door, Message, Received, Restricted};
 use crate::supervisor::{Event, RunId};
@@ -8,6 +10,9 @@ use crate::sys::rights::Receiver;
 use crate::sys::socket::{Credentials, Datagram, DatagramSocket};
 use crate::sys::{Errno, Pid};
 use crate::text::cut;
+use file::SocketFile;
+pub use file::remove_stale;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -27,18 +32,27 @@ const LONGEST_STATUS: usize = 400;
 /// The socket of one run.
 pub struct Notify {
     run: RunId,
+    /// `None` for a socket with an abstract name. It goes before the socket closes, as its field comes first.
+    file: Option<SocketFile>,
     queue: Queue,
 }
 
 impl Notify {
-    /// A socket whose name no other has.
+    /// A socket whose name no other has: a file where one can be made, else an abstract name.
     pub fn open(run: RunId) -> io::Result<Notify> {
-        Ok(Notify { run, queue: Queue::new(DatagramSocket::bind_anew()?, LONGEST) })
+        let (file, socket) = match SocketFile::bind() {
+            Some((file, socket)) => (Some(file), socket),
+            None => (None, DatagramSocket::bind_anew()?),
+        };
+        Ok(Notify { run, file, queue: Queue::new(socket, LONGEST) })
     }
 
-    /// What NOTIFY_SOCKET is to say: `@` and an abstract name.
-    pub fn name(&self) -> io::Result<String> {
-        Ok(format!("@{}", String::from_utf8_lossy(&self.queue.socket.name()?)))
+    /// What NOTIFY_SOCKET is to say: a path, or `@` and an abstract name.
+    pub fn name(&self) -> io::Result<OsString> {
+        match &self.file {
+            Some(file) => Ok(file.path().into_os_string()),
+            None => Ok(format!("@{}", String::from_utf8_lossy(&self.queue.socket.name()?)).into()),
+        }
     }
 
     /// Whether there is something to receive.

@@ -130,8 +130,11 @@ impl Runtime<'_> {
         }
     }
 
-    /// The run's notify socket. Without one it runs all the same, and is not heard.
+    /// The run's notify socket, where it is wanted. A run whose socket cannot be opened runs all the same, and is not heard.
     fn open_notify(&self, run: RunId, environment: &mut Environment) -> Option<Notify> {
+        if !self.config.notify {
+            return None;
+        }
         let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
         match opened {
             Ok((name, notify)) => {

@@ -24,6 +24,7 @@ mod sweep;
 
 use crate::config::{Config, RestartPolicy};
 use crate::doors::http::Http;
+use crate::doors::notify;
 use crate::report::metrics::Counters;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
@@ -182,6 +183,10 @@ impl<'a> Runtime<'a> {
         // Before there is an app, which may ask at once.
         self.open_control();
         self.dispatch(Event::Start);
+        if self.config.notify {
+            // Only now, since it need not delay the app.
+            notify::remove_stale();
+        }
         loop {
             if let Some(code) = self.ending.exit {
                 return code;

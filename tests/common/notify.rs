@@ -6,9 +6,12 @@ use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
-/// Says something as this process, which is no child of guard's.
+/// Says something as this process, which is no child of guard's, at a path or an abstract name.
 pub(crate) fn speak(socket: &str, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<usize> {
-    let address = UnixAddr::new_abstract(socket.trim_start_matches('@').as_bytes())?;
+    let address = match socket {
+        path if path.starts_with('/') => UnixAddr::new(path)?,
+        name => UnixAddr::new_abstract(name.trim_start_matches('@').as_bytes())?,
+    };
     let own = UnixDatagram::unbound().expect("a socket");
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[] } else { &rights[..] };

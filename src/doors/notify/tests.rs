@@ -119,7 +119,7 @@ fn a_status_is_cut_between_characters() {
 fn open() -> (Notify, DatagramSocket, Address) {
     let notify = Notify::open(RUN).expect("a socket");
     let name = notify.name().expect("a name");
-    let address = Address::of_notify_socket(name.as_ref()).expect("an address that clients understand");
+    let address = Address::of_notify_socket(&name).expect("an address that clients understand");
     (notify, DatagramSocket::bind_anew().expect("a socket"), address)
 }
 
@@ -138,7 +138,7 @@ fn a_flood_is_received_in_parts_and_the_rest_at_the_end() {
 /// Sends a descriptor along, and returns the pipe that ends when all copies of it are closed.
 fn send_descriptor(notify: &Notify, text: &[u8]) -> File {
     let raw = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
-    let to = UnixAddr::new_abstract(&notify.queue.socket.name().expect("a name")).expect("an address");
+    let to = UnixAddr::new(&*notify.name().expect("a name")).expect("an address");
     let (reader, writer) = crate::sys::socket::pipe().expect("a pipe");
     let rights = [writer.as_raw_fd()];
     let message = [ControlMessage::ScmRights(&rights)];
