@@ -19,7 +19,7 @@ pub fn text(config: &Config) -> String {
     let _ =
         writeln!(text, "platform: {}{seen_by}{}, whose own stop timeout is {own}\n", platform.name, platform.seen_by);
     let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0).min(WIDEST);
-    let values = VARIABLES.each_ref().map(|variable| printable(&(variable.show)(config)));
+    let values: Vec<String> = VARIABLES.iter().map(|variable| printable(&(variable.show)(config))).collect();
     let name_width = width(&mut VARIABLES.iter().map(|variable| variable.name.len()));
     let value_width = width(&mut values.iter().map(String::len));
     for (variable, value) in VARIABLES.iter().zip(&values) {

@@ -24,7 +24,7 @@ seconds. Signals: TERM, SIGTERM, 15, RTMIN+3.
 options, their variables and defaults:
 ",
     );
-    for variable in &VARIABLES {
+    for variable in VARIABLES {
         let _ = writeln!(text, "  {:<21} {} (default: {})", variable.flag(), variable.name, variable.default);
         let _ = writeln!(text, "  {:<21}   {}", "", variable.help);
     }

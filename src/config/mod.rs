@@ -10,11 +10,14 @@ pub mod duration;
 pub mod entry;
 pub mod instances;
 pub mod layers;
+pub mod limits;
 mod list;
 mod problems;
 mod settings;
+pub mod size;
 mod suggest;
 pub mod target;
+pub mod user;
 mod values;
 pub mod variables;
 
@@ -36,7 +39,7 @@ impl Config {
         let mut errors = std::mem::take(&mut layers.errors);
         let mut misread = Vec::new();
         let mut doubts = Vec::new();
-        for variable in &VARIABLES {
+        for variable in VARIABLES {
             let Some((origin, value)) = layers.value(variable) else { continue };
             config.origins.push((variable.name, origin));
             let by_flag = if origin == Origin::Flag { format!(" ({})", variable.flag()) } else { String::new() };
@@ -72,6 +75,7 @@ impl Config {
         config.command = std::mem::take(&mut layers.command);
         config.directory = config.chdir.clone();
         config.environment = layers.into_environment_of_the_app();
+        errors.extend(config.ambiguous_variables());
         if errors.is_empty() {
             Ok(config)
         } else {

@@ -73,4 +73,15 @@ impl Config {
         }
         errors
     }
+
+    /// Errors of variables that GUARD_ENV_FILES names and that are set themselves, too.
+    pub(super) fn ambiguous_variables(&self) -> impl Iterator<Item = String> {
+        let is_twice = |name: &&String| {
+            self.variable_of_the_app(name).is_some() && self.variable_of_the_app(&format!("{name}_FILE")).is_some()
+        };
+        self.env_files
+            .iter()
+            .filter(is_twice)
+            .map(|name| format!("GUARD_ENV_FILES={name}: {name} and {name}_FILE are both set; it takes one of them"))
+    }
 }

@@ -2,7 +2,9 @@
 
 use super::codes::CodeSet;
 use super::entry::Entry;
+use super::limits::Limits;
 use super::target::Target;
+use super::user::User;
 use crate::platform::Platform;
 use crate::shell;
 use crate::signal::Signal;
@@ -39,6 +41,12 @@ pub struct Config {
     pub pre_stop: Vec<String>,
     pub drain_file: Option<PathBuf>,
     pub chdir: Option<PathBuf>,
+    /// Variables of the app that are read before each run from the file that the variable with `_FILE` at its end names.
+    pub env_files: Vec<String>,
+    /// Whom guard and the app become.
+    pub user: Option<User>,
+    /// Resource limits of the app.
+    pub limits: Limits,
     /// Where the app, hooks and health checks are started; `None` is guard's own working directory.
     pub directory: Option<PathBuf>,
     /// Where the HTTP door listens.
@@ -256,6 +264,9 @@ impl Config {
             pre_stop: Vec::new(),
             drain_file: None,
             chdir: None,
+            env_files: Vec::new(),
+            user: None,
+            limits: Limits::new(),
             directory: None,
             http: None,
             termination_log: Some(termination_log).filter(|path| path.exists()),

@@ -76,7 +76,7 @@ fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
 #[test]
 fn every_variable_refuses_nonsense_and_takes_what_it_shows() {
     let config = resolve("-- app", &[]).expect("valid");
-    for variable in &VARIABLES {
+    for variable in VARIABLES {
         let shown = (variable.show)(&config);
         let refuses = |value| resolve("-- app", &[(variable.name, value)]).is_err();
         let free_text = ["GUARD_PRE_STOP", "GUARD_DRAIN_FILE", "GUARD_TERMINATION_LOG"].contains(&variable.name);

@@ -97,6 +97,21 @@ impl fmt::Display for HttpAddress {
     }
 }
 
+/// Names of variables, comma-separated.
+pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    each(text, |name| {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(format!("{name:?} is no name of a variable"));
+        }
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(names)
+}
+
 /// A directory that exists.
 pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     let directory = PathBuf::from(text);

@@ -3,10 +3,12 @@
 use super::codes::CodeSet;
 use super::duration;
 use super::instances::instances;
+use super::limits::{Limit, Resource};
 use super::settings::Config;
+use super::user;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, http_address,
-    log_filter, optional, path, positive, show_path, show_signal_map, signal_map,
+    log_filter, optional, path, positive, show_path, show_signal_map, signal_map, variable_names,
 };
 use crate::signal::{Signal, number};
 
@@ -38,10 +40,24 @@ impl Variable {
     }
 }
 
+const LIMIT_COUNT: &str = "a number or unlimited, alone or as SOFT:HARD";
+const LIMIT_BYTES: &str = "a size such as 512K, 64M or 1.5G or unlimited, alone or as SOFT:HARD";
+
+fn set_limit(config: &mut Config, resource: Resource, text: &str) -> Result<(), String> {
+    let limit = Limit::parse(resource, text)?;
+    config.limits.push((resource, limit));
+    Ok(())
+}
+
+fn show_limit(config: &Config, resource: Resource) -> String {
+    let limit = config.limits.iter().find(|(known, _)| *known == resource);
+    limit.map_or("inherited".to_owned(), |(_, limit)| limit.show(resource))
+}
+
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
 /// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
-pub const VARIABLES: [Variable; 31] = [
+pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_RESTART",
         default: "on-failure; never where stdin is a pipe or a file",
@@ -278,6 +294,62 @@ pub const VARIABLES: [Variable; 31] = [
         help: "copies of the app; auto is the container's CPU quota rounded up",
         set: |config, text| instances(text).map(|instances| config.instances = instances),
         show: |config| config.instances.to_string(),
+    },
+    Variable {
+        name: "GUARD_ENV_FILES",
+        default: "none",
+        takes: "names of variables, comma-separated, or none",
+        help: "DB_PASSWORD: before each run the file that DB_PASSWORD_FILE names is read into it",
+        set: |config, text| optional(text, variable_names).map(|names| config.env_files = names.unwrap_or_default()),
+        show: |config| if config.env_files.is_empty() { "none".to_owned() } else { config.env_files.join(",") },
+    },
+    Variable {
+        name: "GUARD_USER",
+        default: "inherited",
+        takes: "NAME, UID, NAME:GROUP or UID:GID, as /etc/passwd and /etc/group have them",
+        help: "guard and the app become this user, after guard has opened what needs root",
+        set: |config, text| user::parse(text).map(|user| config.user = Some(user)),
+        show: |config| config.user.as_ref().map_or("inherited".to_owned(), ToString::to_string),
+    },
+    Variable {
+        name: "GUARD_LIMIT_NOFILE",
+        default: "inherited",
+        takes: LIMIT_COUNT,
+        help: "open descriptors of the app, soft or soft:hard",
+        set: |config, text| set_limit(config, Resource::NoFile, text),
+        show: |config| show_limit(config, Resource::NoFile),
+    },
+    Variable {
+        name: "GUARD_LIMIT_CORE",
+        default: "inherited",
+        takes: LIMIT_BYTES,
+        help: "bytes of a core file of the app, soft or soft:hard",
+        set: |config, text| set_limit(config, Resource::Core, text),
+        show: |config| show_limit(config, Resource::Core),
+    },
+    Variable {
+        name: "GUARD_LIMIT_NPROC",
+        default: "inherited",
+        takes: LIMIT_COUNT,
+        help: "processes of the app's user, soft or soft:hard",
+        set: |config, text| set_limit(config, Resource::NProc, text),
+        show: |config| show_limit(config, Resource::NProc),
+    },
+    Variable {
+        name: "GUARD_LIMIT_MEMLOCK",
+        default: "inherited",
+        takes: LIMIT_BYTES,
+        help: "bytes of memory that the app may lock, soft or soft:hard",
+        set: |config, text| set_limit(config, Resource::MemLock, text),
+        show: |config| show_limit(config, Resource::MemLock),
+    },
+    Variable {
+        name: "GUARD_LIMIT_STACK",
+        default: "inherited",
+        takes: LIMIT_BYTES,
+        help: "bytes of the app's stack, soft or soft:hard",
+        set: |config, text| set_limit(config, Resource::Stack, text),
+        show: |config| show_limit(config, Resource::Stack),
     },
     Variable {
         name: "GUARD_CHDIR",

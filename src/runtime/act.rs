@@ -94,6 +94,9 @@ impl Runtime<'_> {
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
         let mut environment = self.launch.environment.for_run(run, self.supervisor.count());
         environment.set_history(restarts, last);
+        if let Err(error) = environment.read_files(self.config) {
+            return Event::SpawnFailed(run, self.journal.unread_variable(run, &error));
+        }
         let notify = self.open_notify(run, &mut environment);
         let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
         if let Some(terminal) = &self.terminal {
@@ -110,6 +113,7 @@ impl Runtime<'_> {
             die_with_guard: !self.init,
             own_pid: if self.config.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] },
             kept: &kept,
+            limits: &self.launch.limits,
             ..Start::new(&entries, self.launch.directory.as_deref())
         };
         match self.launch.program.spawn(&start) {

@@ -3,8 +3,13 @@
 use crate::config::{Config, duration};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
+use crate::sys::Errno;
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,15 +29,30 @@ const OF_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]
 /// Variables of a Node channel above guard. The app does not get them where guard opens a channel of its own.
 const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"];
 
+/// The kernel takes no longer entry (MAX_ARG_STRLEN, `execve(2)`), in bytes.
+const LONGEST_VALUE: u64 = 128 * 1024;
+
+/// A variable of GUARD_ENV_FILES whose file could not be read, and why.
+pub(super) struct UnreadVariable<'a> {
+    pub(super) variable: &'a str,
+    pub(super) path: PathBuf,
+    pub(super) problem: String,
+}
+
 impl Environment {
     pub(super) fn new(config: &Config) -> Environment {
+        let home = config.user.as_ref().and_then(|user| user.home.as_ref()).filter(|_| is_of_root(config, "HOME"));
         let is_taken = |name: &OsStr| {
-            OF_MANAGER.iter().any(|taken| name == *taken)
+            home.is_some() && name == "HOME"
+                || OF_MANAGER.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
         let kept = config.environment.iter().filter(|entry| !is_taken(entry.name())).map(|entry| entry.text());
         let mut environment = Environment { inherited: Rc::new(kept.collect()), added: Vec::new() };
         environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
+        if let Some(home) = home {
+            environment.set("HOME", home);
+        }
         environment
     }
 
@@ -71,12 +91,52 @@ impl Environment {
         }
     }
 
+    /// Adds what the files of GUARD_ENV_FILES hold now.
+    pub(super) fn read_files<'a>(&mut self, config: &'a Config) -> Result<(), UnreadVariable<'a>> {
+        for variable in &config.env_files {
+            let Some(path) = config.variable_of_the_app(&format!("{variable}_FILE")) else { continue };
+            let path = config.directory.as_deref().unwrap_or(Path::new("")).join(path);
+            match read_value(&path) {
+                Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
+                Err(problem) => return Err(UnreadVariable { variable, path, problem }),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn entries(&self) -> Vec<&CStr> {
         self.inherited.iter().copied().chain(self.added.iter().map(CString::as_c_str)).collect()
     }
 
     pub(super) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) {
         self.added.extend(entry(name.as_ref(), value.as_ref()));
+    }
+}
+
+/// The content of a file without the newline at its end. A pipe is no such file: guard would wait for its writer.
+fn read_value(path: &Path) -> Result<Vec<u8>, String> {
+    let read = || {
+        let file =
+            OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
+        let is_file = file.metadata()?.is_file();
+        let mut value = Vec::new();
+        if is_file {
+            file.take(LONGEST_VALUE + 1).read_to_end(&mut value)?;
+        }
+        Ok(is_file.then_some(value))
+    };
+    let value = read().map_err(|error: std::io::Error| match error.raw_os_error() {
+        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    })?;
+    let mut value = value.ok_or("not a regular file")?;
+    if value.last() == Some(&b'\n') {
+        value.pop();
+    }
+    match () {
+        () if value.contains(&0) => Err("holds a NUL byte, which no variable can".to_owned()),
+        () if value.len() as u64 >= LONGEST_VALUE => Err("longer than the 128 KiB that a variable can have".to_owned()),
+        () => Ok(value),
     }
 }
 
@@ -88,6 +148,11 @@ fn entry(name: &OsStr, value: &OsStr) -> Option<CString> {
     entry.push(b'=');
     entry.extend_from_slice(value.as_bytes());
     CString::new(entry).ok()
+}
+
+/// Whether HOME is root's, or not set: engines set it by the user that guard was started as.
+fn is_of_root(config: &Config, name: &str) -> bool {
+    config.variable_of_the_app(name).is_none_or(|home| home.is_empty() || home == "/root" || home == "/")
 }
 
 /// A bare number of seconds, so that no app needs to parse a duration.

@@ -1,5 +1,6 @@
 //! Facts and decisions as lines of the log, and the last of them as the termination log's word.
 
+use super::environment::UnreadVariable;
 use super::leftovers;
 use crate::config::duration::{show, show_seconds};
 use crate::config::{Config, Origin, Warning, WarningKind};
@@ -216,9 +217,21 @@ impl<'a> Journal<'a> {
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         log::error!(instance = self.instance(run), run = run.number, command:%, code, error:% = problem; "spawn-failed");
-        self.of_instance(run).last = format!("{command}: {problem}");
-        self.write_down(&self.reason());
+        self.note_spawn_failure(run, format!("{command}: {problem}"));
         SpawnError { code, transient }
+    }
+
+    /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
+    pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
+        let (variable, path) = (error.variable, error.path.display());
+        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, error:% = error.problem; "variable-file");
+        self.note_spawn_failure(run, format!("{variable}: {path}: {}", error.problem));
+        SpawnError { code: OWN_ERROR, transient: false }
+    }
+
+    fn note_spawn_failure(&mut self, run: RunId, what: String) {
+        self.of_instance(run).last = what;
+        self.write_down(&self.reason());
     }
 
     fn explain(&self, failure: SpawnFailure, found: Option<&Path>) -> (Errno, u8, String) {
@@ -230,6 +243,9 @@ impl<'a> Journal<'a> {
             ),
             SpawnFailure::Directory(errno) => {
                 (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), errno.desc()))
+            }
+            SpawnFailure::Limit(errno) => {
+                (errno, OWN_ERROR, format!("a limit of GUARD_LIMIT_* cannot be set: {}", errno.desc()))
             }
             SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
             SpawnFailure::Shell(errno) => {

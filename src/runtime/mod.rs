@@ -19,6 +19,7 @@ mod notices;
 mod operator;
 mod outer;
 mod pages;
+mod privileges;
 mod reap;
 mod sweep;
 
@@ -30,6 +31,7 @@ use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
+use crate::sys::limits::ChildLimit;
 use crate::sys::poll::Poll;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
@@ -65,6 +67,8 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     runtime.journal.start();
     runtime.open_http()?;
     runtime.check_quota();
+    runtime.launch.limits = privileges::prepare_limits(config)?;
+    privileges::drop(config)?;
     runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);
     Ok(runtime.live())
@@ -107,6 +111,7 @@ struct Launch {
     program: Program,
     directory: Option<CString>,
     environment: Environment,
+    limits: Vec<ChildLimit>,
     /// Found at the first spawn; `Some(None)` where there is none.
     oom_kills: Option<Option<OomCounter>>,
 }
@@ -160,6 +165,7 @@ impl<'a> Runtime<'a> {
                 program: Program::new(&config.command, config.variable_of_the_app("PATH")),
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                 environment: Environment::new(config),
+                limits: Vec::new(),
                 oom_kills: None,
             },
             terminal,

@@ -12,6 +12,7 @@ pub mod early;
 pub mod environments;
 pub mod fork;
 pub mod itself;
+pub mod limits;
 pub mod poll;
 pub mod process;
 pub mod procfs;
@@ -28,6 +29,7 @@ pub mod terminal;
 pub mod ticker;
 #[cfg(panic = "abort")]
 mod unwind;
+pub mod user;
 
 pub use nix::errno::Errno;
 

@@ -5,6 +5,7 @@
 //! went wrong is simply written to memory.
 
 use super::early::{CHANGED, Inherited, inherited};
+use super::limits::ChildLimit;
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid};
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
@@ -38,6 +39,7 @@ pub struct Start<'a> {
     /// Descriptors that would close themselves, and stay open for the child.
     pub kept: &'a [BorrowedFd<'a>],
     pub output: Output<'a>,
+    pub limits: &'a [ChildLimit],
 }
 
 /// What the standard descriptors of a child are.
@@ -55,7 +57,16 @@ impl<'a> Start<'a> {
     /// A child with this environment and working directory, and all else as guard has it.
     pub fn new(environment: &'a [&'a CStr], directory: Option<&'a CStr>) -> Start<'a> {
         let (foreground, die_with_guard) = (false, true);
-        Start { environment, directory, foreground, die_with_guard, own_pid: &[], kept: &[], output: Output::Inherited }
+        Start {
+            environment,
+            directory,
+            foreground,
+            die_with_guard,
+            own_pid: &[],
+            kept: &[],
+            output: Output::Inherited,
+            limits: &[],
+        }
     }
 }
 
@@ -66,6 +77,8 @@ pub enum SpawnFailure {
     Clone(Errno),
     /// The working directory could not be entered.
     Directory(Errno),
+    /// A resource limit could not be set.
+    Limit(Errno),
     /// No candidate could be executed.
     Execute(Errno),
     /// The file is an ELF binary that this kernel cannot run (`ENOEXEC`).
@@ -215,6 +228,11 @@ impl Plan<'_> {
             self.own_pid.iter_mut().for_each(|entry| entry.write(pid));
             for descriptor in self.start.kept {
                 libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0);
+            }
+            for limit in self.start.limits {
+                if let Err(error) = limit.set() {
+                    return SpawnFailure::Limit(error);
+                }
             }
             let output = match self.start.output {
                 Output::Inherited => None,

@@ -1,0 +1,45 @@
+//! What guard needs root for, before the first run: limits of the app, and the change of user. Errors end guard with 125.
+
+use crate::config::Config;
+use crate::config::limits::{Limit, Resource};
+use crate::sys::limits::{self, ChildLimit};
+use crate::sys::user::become_user;
+use crate::sys::{Errno, process};
+use anyhow::anyhow;
+use nix::unistd::{AccessFlags, access};
+use std::path::Path;
+
+/// The limits of the app, ready to be set in each run.
+pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>> {
+    let prepare = |&(resource, limit): &(Resource, Limit)| {
+        limits::prepare(resource, limit).map_err(|(error, hard)| {
+            let hard = if hard == u64::MAX { "unlimited".to_owned() } else { hard.to_string() };
+            let name = resource.variable();
+            anyhow!("{name}: the hard limit is {hard} and may not be raised: {}; it takes {hard} at most", error.desc())
+        })
+    };
+    config.limits.iter().map(prepare).collect()
+}
+
+/// guard becomes the user that GUARD_USER names. What needs root is open by now.
+pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
+    let Some(user) = &config.user else { return Ok(()) };
+    become_user(user).map_err(|error| {
+        let why = if error == Errno::EPERM {
+            let own = process::effective_uid();
+            format!("uid {own} may not change its user or groups (CAP_SETUID, CAP_SETGID)")
+        } else {
+            error.desc().to_owned()
+        };
+        anyhow!("GUARD_USER={user}: {why}")
+    })?;
+    log::info!(user:%, uid = user.uid, gid = user.gid; "user");
+    let directory = config.drain_file.as_deref().and_then(Path::parent);
+    if let Some(directory) = directory
+        && let Err(error) = access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
+    {
+        let msg = format!("{user} cannot write GUARD_DRAIN_FILE in {}: {}", directory.display(), error.desc());
+        log::warn!(msg:%; "user");
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Resource limits of a child (`setrlimit(2)`).
+
+use super::Errno;
+use crate::config::limits::{Limit, Resource};
+use nix::sys::resource::{self, RLIM_INFINITY, getrlimit, setrlimit};
+
+/// A limit as the kernel takes it.
+#[derive(Clone, Copy)]
+pub struct ChildLimit {
+    resource: resource::Resource,
+    limit: libc::rlimit,
+}
+
+/// Prepares the limit of a child, which guard cannot raise any more when it has changed its user: guard raises its own hard limit
+/// now where the child needs it. Its soft limit stays. The error is that of `setrlimit(2)`, with the hard limit that is in force.
+pub fn prepare(resource: Resource, limit: Limit) -> Result<ChildLimit, (Errno, u64)> {
+    let resource = match resource {
+        Resource::NoFile => resource::Resource::RLIMIT_NOFILE,
+        Resource::Core => resource::Resource::RLIMIT_CORE,
+        Resource::NProc => resource::Resource::RLIMIT_NPROC,
+        Resource::MemLock => resource::Resource::RLIMIT_MEMLOCK,
+        Resource::Stack => resource::Resource::RLIMIT_STACK,
+    };
+    let (own_soft, own_hard) = getrlimit(resource).map_err(|error| (error, 0))?;
+    let value = |limit: Option<u64>| limit.unwrap_or(RLIM_INFINITY);
+    let soft = value(limit.soft);
+    let hard = limit.hard.map_or(own_hard.max(soft), value);
+    if hard > own_hard {
+        setrlimit(resource, own_soft, hard).map_err(|error| (error, own_hard))?;
+    }
+    Ok(ChildLimit { resource, limit: libc::rlimit { rlim_cur: soft, rlim_max: hard } })
+}
+
+impl ChildLimit {
+    /// Sets the limit of this process. It only makes the system call, so a child may do it between clone and exec.
+    pub(super) fn set(&self) -> Result<(), Errno> {
+        // SAFETY: setrlimit(2) reads one structure.
+        Errno::result(unsafe { libc::setrlimit(self.resource as _, &raw const self.limit) }).map(drop)
+    }
+}

@@ -1,0 +1,45 @@
+//! Becoming another user for good.
+
+use super::Errno;
+use crate::config::user::User;
+use nix::sys::stat::fstat;
+use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, setgroups, setresgid, setresuid, setuid};
+use std::io::{stderr, stdin, stdout};
+use std::os::fd::AsFd;
+
+/// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: with the
+/// last id the kernel takes all capabilities away (`capabilities(7)`). The error is that of the first call that failed.
+pub fn become_user(user: &User) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    give_standard_streams(uid);
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    // Whoever is that user already needs no permission for it.
+    let is_unchanged = geteuid() == uid && !uid.is_root();
+    match setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)) {
+        Err(Errno::EPERM) if is_unchanged && getegid() == gid => {}
+        result => result?,
+    }
+    setresuid(uid, uid, uid)?;
+    if !uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+        return Err(Errno::ENOTRECOVERABLE);
+    }
+    // The kernel hides a process that has changed its user from that user, /proc/self included (PR_SET_DUMPABLE, prctl(2)).
+    // SAFETY: takes plain numbers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Gives pipes and terminals at descriptors 0 to 2 to the user, as engines do for the user that an image names: an app that opens
+/// /dev/stdout would otherwise be refused. Where that may not be done, it runs all the same.
+fn give_standard_streams(uid: Uid) {
+    let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
+    for descriptor in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let is_stream = fstat(descriptor).is_ok_and(|status| {
+            let kind = status.st_mode & libc::S_IFMT;
+            // A terminal, and not /dev/null, which is everybody's.
+            kind == libc::S_IFIFO || kind == libc::S_IFCHR && isatty(descriptor).unwrap_or(false)
+        });
+        if is_stream {
+            let _ = fchown(descriptor, Some(uid), None);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! GUARD_ENV_FILES: variables that are read from files before each run.
+
+mod common;
+
+use common::{Setup, child, everywhere, skipped};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+/// An app that prints a variable and exits with a failure, once; then it stays.
+fn printing(setup: Setup, directory: &TempDir) -> Setup {
+    setup.env("SECRET_FILE", directory.path().join("secret")).env("GUARD_ENV_FILES", "SECRET").env("GUARD_LOG", "debug")
+}
+
+fn write(directory: &TempDir, content: &[u8]) {
+    fs::write(directory.path().join("secret"), content).expect("the directory is ours");
+}
+
+#[test]
+fn each_run_gets_what_the_file_holds_then() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        write(&directory, b"first \xff\n\n");
+        let script = r#"printf '%s' "<$SECRET>" | od -An -c | tr -d ' '; read line; exit 1"#;
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let setup = printing(setup, &directory).env("GUARD_RESTART", "on-failure");
+        let mut guard = setup.app(["sh", "-c", script]).stdin(fs::File::from(reader)).start();
+        // One newline at the end is taken off.
+        guard.line(r"<first377\n>");
+        write(&directory, b"second");
+        nix::unistd::write(&writer, b"\n").expect("somebody reads");
+        guard.line("<second>");
+        let transcript = guard.err().join("\n");
+        assert!(!transcript.contains("second"), "the value is in the log: {transcript}");
+        assert!(!guard.ask(&["status", "--json"]).out.contains("second"));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_at_the_first_run_is_125() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("secret").display().to_string();
+    for (content, problem) in [
+        (None, "No such file or directory"),
+        (Some(&b"a\0b"[..]), "holds a NUL byte, which no variable can"),
+        (Some(&[b'x'; 200_000]), "longer than the 128 KiB that a variable can have"),
+    ] {
+        if let Some(content) = content {
+            write(&directory, content);
+        }
+        let mut guard = printing(child(), &directory).fixture("serve").start();
+        assert_eq!(guard.code(), 125);
+        let event = guard.event("variable-file");
+        assert_eq!((event.get("variable"), event.get("path")), (Some("SECRET"), Some(path.as_str())));
+        assert_eq!(event.get("error"), Some(problem));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_later_is_a_failed_run() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        write(&directory, b"there");
+        let setup = printing(setup, &directory).env("GUARD_MAX_RESTARTS", "2").env("GUARD_BACKOFF_INITIAL", "1ms");
+        let mut guard = setup.fixture("quit USR1 3 serve").start();
+        guard.line("ready");
+        fs::remove_file(directory.path().join("secret")).expect("it was there");
+        guard.signal(libc::SIGUSR1);
+        guard.event("variable-file");
+        guard.event("variable-file");
+        assert_eq!(guard.code(), 125);
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_itself_stays() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_ENV_FILES", "SECRET,OTHER").env("SECRET", "set");
+        let mut guard = setup.app(["sh", "-c", "echo $SECRET; exec sleep 1000"]).start();
+        guard.line("set");
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_twice_is_an_error() {
+    let directory = TempDir::new().expect("a directory");
+    write(&directory, b"x");
+    let mut guard = printing(child(), &directory).env("SECRET", "hidden").fixture("serve").start();
+    assert_eq!(guard.code(), 125);
+    let expected = "guard: GUARD_ENV_FILES=SECRET: SECRET and SECRET_FILE are both set; it takes one of them";
+    assert_eq!(guard.err(), [expected]);
+}
+
+#[test]
+fn a_file_of_somebody_elses_is_named() {
+    if nix::unistd::geteuid().is_root() && nix::unistd::User::from_name("nobody").ok().flatten().is_none() {
+        return skipped("there is no user nobody");
+    }
+    let directory = TempDir::new().expect("a directory");
+    write(&directory, b"x");
+    let path = directory.path().join("secret");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("the file is ours");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("the directory is ours");
+    let mut setup = printing(child(), &directory);
+    if nix::unistd::geteuid().is_root() {
+        setup = setup.env("GUARD_USER", "nobody");
+    }
+    let mut guard = setup.app(["/bin/true"]).start();
+    assert_eq!(guard.code(), 125);
+    assert_eq!(guard.event("variable-file").get("error"), Some("Permission denied"));
+}

@@ -1,0 +1,139 @@
+//! GUARD_USER and GUARD_LIMIT_*: what the app may do, and as whom.
+
+mod common;
+
+use common::{Setup, child, pid1, skipped, status_field};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{User, geteuid};
+use tempfile::TempDir;
+
+/// Guard as PID 1 and as a child, where both may change their user; none where the tests are not root's.
+fn as_root() -> Vec<Setup> {
+    if !geteuid().is_root() {
+        skipped("only root can become another user");
+        return Vec::new();
+    }
+    // In a user namespace that maps root alone there would be nobody else to become.
+    pid1().into_iter().chain([child()]).collect()
+}
+
+fn nobody() -> User {
+    User::from_name("nobody").ok().flatten().expect("the tests' system has a user nobody")
+}
+
+const WHO: &str = "echo stdout >/dev/stdout && echo ids $(id -u) $(id -g) $(id -G) $HOME; exec sleep 1000";
+
+#[test]
+fn the_app_and_guard_become_the_user() {
+    let nobody = nobody();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    for user in ["nobody".to_owned(), uid.to_string(), format!("nobody:{gid}"), format!("{uid}:{gid}")] {
+        for setup in as_root() {
+            let setup = setup.env("GUARD_USER", &user).env("HOME", "/root");
+            let mut guard = setup.app(["sh", "-c", WHO]).start();
+            guard.line(&format!("ids {uid} {gid} {gid} {}", nobody.dir.display()));
+            let ids = status_field(guard.pid(), "Uid:");
+            assert_eq!(ids.split_whitespace().collect::<Vec<_>>(), [uid.to_string().as_str(); 4], "{user}");
+            assert_eq!(status_field(guard.pid(), "Groups:").trim(), "");
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+                assert_eq!(status_field(guard.pid(), set).trim(), "0000000000000000", "{set}");
+            }
+            // Root may still ask, and guard still ends its app.
+            guard.ask(&["ready"]).yes("ready");
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 143);
+        }
+    }
+}
+
+#[test]
+fn a_user_without_an_entry_has_the_group_of_its_number() {
+    for setup in as_root() {
+        let mut guard = setup.env("GUARD_USER", "54321").env("HOME", "/data").app(["sh", "-c", WHO]).start();
+        guard.line("ids 54321 54321 54321 /data");
+    }
+}
+
+#[test]
+fn who_is_not_there_is_an_error() {
+    for (user, problem) in [
+        ("nobdy", "/etc/passwd knows no user \"nobdy\""),
+        ("0:nogruop", "/etc/group knows no group \"nogruop\""),
+        ("4294967295", "\"4294967295\" is no id: ids are 0 to 4294967294"),
+    ] {
+        let mut guard = child().env("GUARD_USER", user).fixture("serve").start();
+        assert_eq!(guard.code(), 125);
+        let expected = format!(
+            "guard: GUARD_USER={user}: {problem}; it takes NAME, UID, NAME:GROUP or UID:GID, as /etc/passwd and /etc/group have them"
+        );
+        assert_eq!(guard.err(), [expected.as_str()]);
+    }
+}
+
+#[test]
+fn whoever_may_not_change_its_user_says_so() {
+    let nobody = nobody();
+    let mut setup = child().env("GUARD_USER", "54321");
+    let mut own = geteuid().as_raw();
+    if geteuid().is_root() {
+        own = nobody.uid.as_raw();
+        setup = setup.inherits(&format!("setuid {own}"));
+    }
+    let mut guard = setup.fixture("serve").start();
+    assert_eq!(guard.code(), 125);
+    let expected =
+        format!("guard: GUARD_USER=54321: uid {own} may not change its user or groups (CAP_SETUID, CAP_SETGID)");
+    assert_eq!(guard.err().last(), Some(&expected.as_str()));
+}
+
+#[test]
+fn a_drain_file_that_the_user_cannot_write_is_a_warning() {
+    let directory = TempDir::new().expect("a directory");
+    for setup in as_root() {
+        let setup = setup.env("GUARD_USER", "nobody").env("GUARD_DRAIN_FILE", directory.path().join("draining"));
+        let mut guard = setup.app(["sleep", "1000"]).start();
+        let warning = guard.log_line("a warning", |line| line.contains("event=user") && line.contains("level=warn"));
+        assert!(warning.contains("nobody cannot write GUARD_DRAIN_FILE in "), "{warning}");
+    }
+}
+
+#[test]
+fn limits_are_the_apps_alone() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let (low, lower) = ((hard / 2).min(soft), (hard / 4).min(soft));
+    for setup in common::everywhere() {
+        let setup = setup.env("GUARD_LIMIT_NOFILE", format!("{lower}:{low}")).env("GUARD_LIMIT_CORE", "0");
+        let script = "echo nofile $(ulimit -Sn) $(ulimit -Hn) core $(ulimit -Sc); exec sleep 1000";
+        let mut guard = setup.app(["sh", "-c", script]).start();
+        guard.line(&format!("nofile {lower} {low} core 0"));
+        let own = std::fs::read_to_string(format!("/proc/{}/limits", guard.pid())).expect("guard runs");
+        let own = own.lines().find(|line| line.starts_with("Max open files")).expect("a limit").to_owned();
+        let own: Vec<&str> = own.split_whitespace().collect();
+        assert_eq!(own[3..5], [soft.to_string(), hard.to_string()]);
+    }
+}
+
+#[test]
+fn a_hard_limit_that_may_not_be_raised_is_one_error() {
+    let setup = child().env("GUARD_LIMIT_NOFILE", "4096:unlimited");
+    // Above fs.nr_open not even root may go.
+    let mut guard = setup.fixture("serve").start();
+    assert_eq!(guard.code(), 125);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let expected = format!(
+        "guard: GUARD_LIMIT_NOFILE: the hard limit is {hard} and may not be raised: Operation not permitted; it takes {hard} at most"
+    );
+    assert_eq!(guard.err().iter().filter(|line| line.starts_with("guard: ")).collect::<Vec<_>>(), [&expected.as_str()]);
+}
+
+#[test]
+fn a_limit_that_makes_no_sense_is_an_error() {
+    let mut guard = child().env("GUARD_LIMIT_STACK", "8M:4M").env("GUARD_LIMIT_NPROC", "many").fixture("serve").start();
+    assert_eq!(guard.code(), 125);
+    let errors = guard.err().join("\n");
+    assert!(
+        errors.contains("GUARD_LIMIT_STACK=8M:4M: the soft limit is above the hard one; it takes a size"),
+        "{errors}"
+    );
+    assert!(errors.contains("GUARD_LIMIT_NPROC=many: not a number; it takes a number or unlimited"), "{errors}");
+}
