@@ -5,4 +5,6 @@ pub mod ask;
 pub mod check;
 pub mod help;
 pub mod itself;
+#[cfg(test)]
+mod man;
 pub mod probe;
