@@ -106,14 +106,19 @@ impl Runtime<'_> {
             // A run that lives has set its own.
             early::restore_flags();
         }
+        self.held.announce(&mut environment);
+        let passed = self.held.passed();
+        let own_pid = [("WATCHDOG_PID", self.config.watchdog.is_some()), ("LISTEN_PID", !passed.is_empty())];
+        let own_pid: Vec<&str> = own_pid.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect();
         let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
         let entries = environment.entries();
         let start = Start {
             foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
             die_with_guard: !self.init,
-            own_pid: if self.config.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] },
+            own_pid: &own_pid,
             kept: &kept,
             limits: &self.launch.limits,
+            passed: &passed,
             ..Start::new(&entries, self.launch.directory.as_deref())
         };
         match self.launch.program.spawn(&start) {
@@ -161,7 +166,10 @@ impl Runtime<'_> {
         if !self.config.node_ipc {
             return None;
         }
-        match NodeIpc::open(run) {
+        // Sockets that the app is handed have the lowest numbers.
+        let opened =
+            NodeIpc::open(run).and_then(|(channel, of_the_app)| Ok((channel, self.held.make_room(of_the_app)?)));
+        match opened {
             Ok((channel, of_the_app)) => {
                 let channel = self.register(DoorId::Channel(run), channel)?;
                 environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());

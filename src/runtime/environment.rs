@@ -26,6 +26,9 @@ pub(super) struct Environment {
 /// app variables of the same names.
 const OF_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
+/// What tells a process of sockets that it was handed (`sd_listen_fds(3)`). The app gets those of its own.
+const OF_SOCKETS: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
+
 /// Variables of a Node channel above guard. The app does not get them where guard opens a channel of its own.
 const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"];
 
@@ -40,11 +43,13 @@ pub(super) struct UnreadVariable<'a> {
 }
 
 impl Environment {
-    pub(super) fn new(config: &Config) -> Environment {
+    /// With `sockets` the app is handed some by guard.
+    pub(super) fn new(config: &Config, sockets: bool) -> Environment {
         let home = config.user.as_ref().and_then(|user| user.home.as_ref()).filter(|_| is_of_root(config, "HOME"));
         let is_taken = |name: &OsStr| {
             home.is_some() && name == "HOME"
                 || OF_MANAGER.iter().any(|taken| name == *taken)
+                || sockets && OF_SOCKETS.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
         let kept = config.environment.iter().filter(|entry| !is_taken(entry.name())).map(|entry| entry.text());

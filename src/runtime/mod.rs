@@ -10,6 +10,7 @@ mod clock;
 mod cpus;
 mod doors;
 mod environment;
+mod held;
 mod hooks;
 mod journal;
 mod leftovers;
@@ -42,6 +43,7 @@ use children::Children;
 use clock::Clock;
 use doors::{DoorId, Resting};
 use environment::Environment;
+use held::Held;
 use journal::Journal;
 use operator::Operator;
 use outer::Outer;
@@ -56,6 +58,8 @@ use sweep::Pace;
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
     reserve::grow_stack();
+    // Before guard opens anything itself.
+    let held = Held::take(config);
     let poll = Poll::new().context("cannot wait for anything")?;
     let signals = Signals::new(&poll).context("cannot take signals")?;
     scheduler::prefer_short_slices();
@@ -63,7 +67,7 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     if !init {
         process::become_subreaper().context("cannot become a subreaper")?;
     }
-    let mut runtime = Runtime::new(config, poll, signals, init);
+    let mut runtime = Runtime::new(config, poll, signals, init, held);
     runtime.journal.start();
     runtime.open_http()?;
     runtime.check_quota();
@@ -96,6 +100,7 @@ struct Runtime<'a> {
     children: Children,
     reaping: Reaping,
     launch: Launch,
+    held: Held,
     terminal: Option<Terminal>,
     journal: Journal<'a>,
     operator: Operator,
@@ -129,7 +134,7 @@ struct Ending {
 }
 
 impl<'a> Runtime<'a> {
-    fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool) -> Runtime<'a> {
+    fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool, held: Held) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
         let settings = Settings {
             restart: config.restart.clone(),
@@ -164,10 +169,11 @@ impl<'a> Runtime<'a> {
             launch: Launch {
                 program: Program::new(&config.command, config.variable_of_the_app("PATH")),
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
-                environment: Environment::new(config),
+                environment: Environment::new(config, held.any_passed()),
                 limits: Vec::new(),
                 oom_kills: None,
             },
+            held,
             terminal,
             journal: Journal::new(config, settings.instances),
             supervisor: Supervisor::new(settings),

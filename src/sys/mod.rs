@@ -13,6 +13,7 @@ pub mod environments;
 pub mod fork;
 pub mod itself;
 pub mod limits;
+pub mod listen;
 pub mod poll;
 pub mod process;
 pub mod procfs;

@@ -38,6 +38,9 @@ pub struct Start<'a> {
     pub own_pid: &'a [&'a str],
     /// Descriptors that would close themselves, and stay open for the child.
     pub kept: &'a [BorrowedFd<'a>],
+    /// The child's descriptors from 3 on (`sd_listen_fds(3)`). Each is at its place already, or above all of them, as those in
+    /// `kept` are.
+    pub passed: &'a [BorrowedFd<'a>],
     pub output: Output<'a>,
     pub limits: &'a [ChildLimit],
 }
@@ -64,6 +67,7 @@ impl<'a> Start<'a> {
             die_with_guard,
             own_pid: &[],
             kept: &[],
+            passed: &[],
             output: Output::Inherited,
             limits: &[],
         }
@@ -232,6 +236,13 @@ impl Plan<'_> {
             for limit in self.start.limits {
                 if let Err(error) = limit.set() {
                     return SpawnFailure::Limit(error);
+                }
+            }
+            for (place, descriptor) in (super::listen::FIRST..).zip(self.start.passed) {
+                if descriptor.as_raw_fd() == place {
+                    libc::fcntl(place, libc::F_SETFD, 0);
+                } else {
+                    libc::dup2(descriptor.as_raw_fd(), place);
                 }
             }
             let output = match self.start.output {
