@@ -4,8 +4,13 @@ mod common;
 
 use common::{Guard, Setup, everywhere};
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+const PYTHON: &str = "/usr/bin/python3";
 
 /// A guard that was handed a socket, as Podman and systemd do it.
 fn handed(setup: Setup, socket: TcpListener, words: &str) -> Setup {
@@ -58,5 +63,178 @@ fn sockets_of_somebody_else_are_left_alone() {
         let environment = environment(&mut guard);
         assert_eq!(environment.get("LISTEN_PID").map(String::as_str), Some("4711"));
         assert_eq!(guard.code(), 0);
+    }
+}
+
+/// A port that nobody has, or had a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+/// What a server in the queue of which one waits has said: the connection stands before anybody accepts it.
+fn connects(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).expect("nobody is refused")
+}
+
+#[test]
+fn sockets_are_opened_in_order_and_named() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let (first, second) = (free_port(), free_port());
+        let listen = format!("web={first},127.0.0.1:{second},admin=unix:{}", path.display());
+        let setup = setup.env("GUARD_LISTEN", listen).fixture("ids env fds before-run 2 exit 1 serve");
+        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "5s").start();
+        for _run in 1..=2 {
+            let pid = guard.line_after("pid ");
+            let environment = environment(&mut guard);
+            let value = |name| environment.get(name).map(String::as_str);
+            assert_eq!(value("LISTEN_PID"), Some(pid.as_str()));
+            assert_eq!(value("LISTEN_FDS"), Some("3"));
+            assert_eq!(value("LISTEN_FDNAMES"), Some("web:unknown:admin"));
+            let descriptors = guard.lines_until("end");
+            for number in 3..6 {
+                let socket = format!("fd {number} socket:");
+                assert!(descriptors.iter().any(|line| line.starts_with(&socket)), "{descriptors:?}");
+            }
+            assert_eq!(descriptors.iter().filter(|line| line.contains("socket:")).count(), 3, "{descriptors:?}");
+        }
+        guard.line("ready");
+        connects(first);
+        connects(second);
+        let _waiting =
+            TcpStream::connect(("::1", first)).map_err(|error| assert_ne!(error.kind(), ErrorKind::ConnectionRefused));
+        UnixStream::connect(&path).expect("nobody is refused");
+        let status = guard.ask(&["status"]).out;
+        assert!(status.contains(" (web), 1 of ") || status.contains(" (web), 2 of "), "{status}");
+        let json = guard.ask(&["status", "--json"]).out;
+        assert!(json.contains(r#""name":"web","waiting":"#), "{json}");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+        assert!(!path.exists(), "guard removes what it has made");
+        assert!(TcpStream::connect(("127.0.0.1", first)).is_err());
+    }
+}
+
+#[test]
+fn clients_wait_while_no_run_lives() {
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")).env("GUARD_BACKOFF_INITIAL", "10m");
+        let setup = setup.env("GUARD_BACKOFF_MAX", "10m").fixture("exit 1");
+        let mut guard = setup.start();
+        guard.event("restart");
+        guard.event("restart");
+        connects(port);
+        assert_eq!(guard.ask(&["stop"]).code, 0);
+        assert_eq!(guard.code(), 1);
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it was let go");
+    }
+}
+
+#[test]
+fn after_the_hold_timeout_clients_are_refused_until_a_run_starts() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port},unix:{}", path.display());
+        let setup = setup.env("GUARD_LISTEN", listen).env("GUARD_HOLD_TIMEOUT", "200ms");
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "10m").env("GUARD_BACKOFF_MAX", "10m");
+        let mut guard = setup.fixture("before-run 3 exit 1 serve").start();
+        for _socket in 0..2 {
+            guard.event("not-held");
+        }
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("no run for too long");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let refused = UnixStream::connect(&path).expect_err("no run for too long");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "the port is still guard's");
+        assert_eq!(guard.ask(&["restart"]).code, 0);
+        guard.line("ready");
+        connects(port);
+        UnixStream::connect(&path).expect("there is a run");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn what_a_run_did_to_its_sockets_is_mended() {
+    if !Path::new(PYTHON).exists() {
+        return common::skipped("no python3");
+    }
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port},unix:{}", path.display());
+        let script = "
+import os, signal, socket, sys
+tcp, unix = socket.socket(fileno=3), socket.socket(fileno=4)
+if os.environ['GUARD_RUN'] == '1':
+    tcp.listen(1)
+    tcp.shutdown(socket.SHUT_RDWR)
+    unix.shutdown(socket.SHUT_RDWR)
+    sys.exit(1)
+for server in (tcp, unix):
+    print('serves', flush=True)
+    connection, _ = server.accept()
+    connection.send(b'hello')
+signal.pause()
+";
+        let setup = setup.env("GUARD_LISTEN", listen).app([PYTHON, "-c", script]);
+        let mut guard = setup.start();
+        guard.line("serves");
+        let mut answer = String::new();
+        connects(port).take(5).read_to_string(&mut answer).expect("an answer");
+        guard.line("serves");
+        UnixStream::connect(&path).expect("it was opened anew").take(5).read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, "hellohello");
+        let json = guard.ask(&["status", "--json"]).out;
+        assert!(!json.contains(r#""limit":1,"#), "the queue is long again: {json}");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn a_socket_that_cannot_be_had_is_one_clear_error() {
+    for setup in everywhere() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("an address").port();
+        let mut guard = setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")).fixture("say started serve").start();
+        assert_eq!(guard.code(), 125);
+        let error = format!("GUARD_LISTEN: cannot listen on 127.0.0.1:{port}: another process has this port");
+        assert!(guard.err().iter().any(|line| line.contains(&error)), "{:?}", guard.err());
+        assert!(guard.out().is_empty());
+    }
+}
+
+#[test]
+fn a_stale_path_is_replaced_and_a_live_one_refused() {
+    let ways: [fn() -> Option<Setup>; 2] = [common::pid1, || Some(common::child())];
+    for way in ways {
+        let Some(_) = way() else { continue };
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let start = || {
+            let setup = way().expect("as before").env("GUARD_LISTEN", format!("unix:{}", path.display()));
+            setup.fixture("serve").start()
+        };
+        let live = UnixListener::bind(&path).expect("a socket");
+        let mut guard = start();
+        assert_eq!(guard.code(), 125);
+        UnixStream::connect(&path).expect("the other's still");
+        drop(live);
+        let mut guard = start();
+        guard.line("ready");
+        UnixStream::connect(&path).expect("guard's");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+        std::fs::write(&path, "precious").expect("a file");
+        let mut guard = start();
+        assert_eq!(guard.code(), 125);
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "precious");
     }
 }

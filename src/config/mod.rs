@@ -12,6 +12,7 @@ pub mod instances;
 pub mod layers;
 pub mod limits;
 mod list;
+mod listen;
 mod problems;
 mod settings;
 pub mod size;
@@ -23,6 +24,7 @@ pub mod variables;
 
 use crate::platform::Platform;
 use layers::Layers;
+pub use listen::{Listen, ListenAddress};
 pub use problems::ConfigErrors;
 pub use settings::{
     Config, HealthCheck, HealthSettings, Instances, LogFormat, MOST_INSTANCES, Meaning, Origin, Readiness,

@@ -3,6 +3,7 @@
 use super::codes::CodeSet;
 use super::entry::Entry;
 use super::limits::Limits;
+use super::listen::Listen;
 use super::target::Target;
 use super::user::User;
 use crate::platform::Platform;
@@ -32,6 +33,10 @@ pub struct Config {
     pub watchdog: Option<Duration>,
     pub health_check: Option<HealthCheck>,
     pub health: HealthSettings,
+    /// Sockets that guard opens for the app.
+    pub listen: Vec<Listen>,
+    /// So long a queue is held while no run listens.
+    pub hold_timeout: Duration,
     /// guard opens Node's IPC channel.
     pub node_ipc: bool,
     pub instances: Instances,
@@ -257,6 +262,8 @@ impl Config {
             watchdog: None,
             health: HealthSettings::default(),
             health_check: None,
+            listen: Vec::new(),
+            hold_timeout: Duration::from_secs(10),
             node_ipc: false,
             instances: Instances::Number(1),
             signal_map: Vec::new(),

@@ -4,6 +4,7 @@ use super::codes::CodeSet;
 use super::duration;
 use super::instances::instances;
 use super::limits::{Limit, Resource};
+use super::listen;
 use super::settings::Config;
 use super::user;
 use super::values::{
@@ -56,7 +57,7 @@ fn show_limit(config: &Config, resource: Resource) -> String {
 
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
 
-/// In the order of docs/configuration.md: restart, stop, signals, readiness, health, surroundings, log.
+/// In the order of docs/configuration.md: restart, stop, signals, readiness, health, sockets, surroundings, log.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_RESTART",
@@ -350,6 +351,22 @@ pub const VARIABLES: &[Variable] = &[
         help: "bytes of the app's stack, soft or soft:hard",
         set: |config, text| set_limit(config, Resource::Stack, text),
         show: |config| show_limit(config, Resource::Stack),
+    },
+    Variable {
+        name: "GUARD_LISTEN",
+        default: "none",
+        takes: "8080, 127.0.0.1:8080, [::1]:8080, unix:/PATH, each also as NAME=8080, comma-separated, or none",
+        help: "sockets that guard opens and holds; the app gets them by LISTEN_FDS",
+        set: |config, text| optional(text, listen::parse).map(|all| config.listen = all.unwrap_or_default()),
+        show: |config| listen::show(&config.listen),
+    },
+    Variable {
+        name: "GUARD_HOLD_TIMEOUT",
+        default: "10s",
+        takes: DURATION,
+        help: "so long a held queue waits while no run listens; then clients are refused until one does",
+        set: |config, text| duration::parse(text).map(|timeout| config.hold_timeout = timeout),
+        show: |config| duration::show(config.hold_timeout),
     },
     Variable {
         name: "GUARD_CHDIR",

@@ -18,7 +18,19 @@ pub struct GuardStatus {
     pub stopping: bool,
     /// Datagrams from senders that may not talk to guard.
     pub refused: u64,
+    /// Sockets that outlive a run.
+    pub held: Vec<HeldStatus>,
     pub instances: Vec<InstanceStatus>,
+}
+
+/// A socket that outlives a run.
+pub struct HeldStatus {
+    pub address: String,
+    pub name: Option<String>,
+    /// Clients that wait, and how many can, where the kernel tells.
+    pub queue: Option<(u32, u32)>,
+    /// No run has listened for too long, so clients are refused.
+    pub refusing: bool,
 }
 
 /// One copy of the app.
@@ -69,6 +81,18 @@ pub fn table(status: &GuardStatus) -> String {
     if status.refused > 0 {
         let _ = writeln!(text, "{} datagrams of strangers refused", status.refused);
     }
+    for held in status.held.iter().take(MOST_HELD) {
+        let name = held.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        let state = match held.queue {
+            _ if held.refusing => ", clients are refused".to_owned(),
+            Some((waiting, most)) => format!(", {waiting} of {most} waiting"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "held: {}{}{state}", printable(&held.address), printable(&name));
+    }
+    if let Some(more) = status.held.len().checked_sub(MOST_HELD).filter(|more| *more > 0) {
+        let _ = writeln!(text, "held: {more} more");
+    }
     const HEAD: [&str; 10] =
         ["instance", "run", "pid", "state", "up", "restarts", "last exit", "memory", "cpu", "status"];
     let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
@@ -101,6 +125,9 @@ pub fn table(status: &GuardStatus) -> String {
     text
 }
 
+/// The answer is one datagram, so no more than so many sockets are in it.
+const MOST_HELD: usize = 64;
+
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.
 pub fn json(status: &GuardStatus) -> String {
     object(status, &format!(r#""app":{},"#, json_string(&status.app)))
@@ -130,8 +157,18 @@ fn object(status: &GuardStatus, app: &str) -> String {
             json_string(&instance.says),
         )
     });
+    let held = status.held.iter().take(MOST_HELD).map(|held| {
+        format!(
+            r#"{{"address":{},"name":{},"waiting":{},"limit":{},"refusing":{}}}"#,
+            json_string(&held.address),
+            optional(held.name.as_deref().map(json_string)),
+            optional(held.queue.map(|(waiting, _)| waiting.to_string())),
+            optional(held.queue.map(|(_, limit)| limit.to_string())),
+            held.refusing,
+        )
+    });
     format!(
-        r#"{{"version":{},"pid":{},"uptime":{},{app}"ready":{},"why":{},"stopping":{},"refused":{},"instances":[{}]}}"#,
+        r#"{{"version":{},"pid":{},"uptime":{},{app}"ready":{},"why":{},"stopping":{},"refused":{},"held":[{}],"instances":[{}]}}"#,
         json_string(status.version),
         status.pid,
         show_seconds(status.uptime),
@@ -139,6 +176,7 @@ fn object(status: &GuardStatus, app: &str) -> String {
         optional(status.readiness.err().map(json_string)),
         status.stopping,
         status.refused,
+        held.collect::<Vec<_>>().join(","),
         instances.collect::<Vec<_>>().join(","),
     ) + "\n"
 }
@@ -192,6 +230,12 @@ mod tests {
             readiness: Err("the app is between two runs"),
             stopping: false,
             refused: 0,
+            held: vec![HeldStatus {
+                address: "[::]:80".to_owned(),
+                name: Some("web".to_owned()),
+                queue: Some((3, 4096)),
+                refusing: false,
+            }],
             instances: vec![instance, waiting],
         }
     }
@@ -206,6 +250,7 @@ mod tests {
 guard 1.2.3, pid 1, up 1h6m40s
 app: node server.js
 not ready: the app is between two runs
+held: [::]:80 (web), 3 of 4096 waiting
 
 instance  run  pid  state                       up      restarts  last exit  memory  cpu    status
 0         3    17   ready                       1h5m5s  2         SIGSEGV    54.2M   1.25s  up \\u{1b}[31m\"red\"
@@ -219,6 +264,7 @@ instance  run  pid  state                       up      restarts  last exit  mem
         let text = json(&status());
         for part in [
             r#""pid":1,"uptime":4000,"app":"node server.js","ready":false,"why":"the app is between two runs""#,
+            r#""held":[{"address":"[::]:80","name":"web","waiting":3,"limit":4096,"refusing":false}]"#,
             r#""run":3,"pid":17,"state":"ready","uptime":3905,"next_in":null"#,
             r#""last_exit":"SIGSEGV","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
             r#""run":null,"pid":null,"state":"backoff","uptime":null,"next_in":0.35"#,

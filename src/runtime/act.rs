@@ -56,6 +56,7 @@ impl Runtime<'_> {
                 return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),
+            Action::Release => self.held.release(),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::Report(notice) => {
                 self.count_restart(notice);
@@ -106,6 +107,7 @@ impl Runtime<'_> {
             // A run that lives has set its own.
             early::restore_flags();
         }
+        let refuse_at = self.held.run_starts(self.clock.now());
         self.held.announce(&mut environment);
         let passed = self.held.passed();
         let own_pid = [("WATCHDOG_PID", self.config.watchdog.is_some()), ("LISTEN_PID", !passed.is_empty())];
@@ -123,6 +125,7 @@ impl Runtime<'_> {
         };
         match self.launch.program.spawn(&start) {
             Ok(pid) => {
+                self.held.run_started(None);
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
@@ -133,6 +136,7 @@ impl Runtime<'_> {
                 Event::Spawned(run)
             }
             Err(failure) => {
+                self.held.run_started(refuse_at);
                 let found = self.launch.program.found(self.config.directory.as_deref());
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, found.as_deref()))
             }

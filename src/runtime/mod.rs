@@ -60,6 +60,7 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     reserve::grow_stack();
     // Before guard opens anything itself.
     let held = Held::take(config);
+    let held = held.open(config)?;
     let poll = Poll::new().context("cannot wait for anything")?;
     let signals = Signals::new(&poll).context("cannot take signals")?;
     scheduler::prefer_short_slices();
@@ -69,6 +70,7 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     }
     let mut runtime = Runtime::new(config, poll, signals, init, held);
     runtime.journal.start();
+    runtime.log_held();
     runtime.open_http()?;
     runtime.check_quota();
     runtime.launch.limits = privileges::prepare_limits(config)?;
@@ -145,6 +147,7 @@ impl<'a> Runtime<'a> {
             node_ipc: config.node_ipc,
             signal_map: config.signal_map.clone(),
             scope: config.signal_scope,
+            holds: held.any_passed(),
             pre_stop: !config.pre_stop.is_empty(),
             instances: cpus::instances(config),
             init,
@@ -213,11 +216,17 @@ impl<'a> Runtime<'a> {
     /// have gone to it, and all of them before what the time brings.
     fn turn(&mut self) {
         let unread = self.signals.has_more().then(Timestamp::default);
-        let retry =
-            [unread, self.reaping.again_at, self.operator.open_control_at, self.resting.retry_at, self.next_recount()]
-                .into_iter()
-                .flatten()
-                .min();
+        let retry = [
+            unread,
+            self.reaping.again_at,
+            self.operator.open_control_at,
+            self.resting.retry_at,
+            self.next_recount(),
+            self.held.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         // guard reads the clock only where something is due.
         let before = self.deadline.or(retry).map(|_| self.clock.now());
         let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
@@ -246,6 +255,9 @@ impl<'a> Runtime<'a> {
         if is_due(self.resting.retry_at) {
             self.resting.retry_at = None;
             self.wake_doors(true);
+        }
+        if is_due(self.held.deadline()) {
+            self.held.timer_elapsed();
         }
         // Only what was due when the wait ended: guard may have stood still since then, and what was said meanwhile comes
         // first.

@@ -188,6 +188,7 @@ impl Runtime<'_> {
             readiness: self.supervisor.readiness(),
             stopping: self.supervisor.is_ending(),
             refused: self.operator.refused,
+            held: self.held.sockets(),
             instances: instances.collect(),
         }
     }

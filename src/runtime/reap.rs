@@ -146,7 +146,7 @@ impl Runtime<'_> {
                     Succession::Ended(status, usage) => (status, usage),
                     Succession::None => (status, usage),
                 };
-                self.held.run_ended();
+                self.queue_after_run();
                 let channel = self.children.get_mut(id)?.channel.take();
                 channel.into_iter().for_each(|channel| self.close(channel));
                 let run = self.children.get(id)?;

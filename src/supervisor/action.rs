@@ -42,6 +42,8 @@ pub enum Action {
     StartCheck(RunId),
     /// SIGKILL to the health check and its group.
     KillCheck(RunId),
+    /// Let go of the sockets that outlive a run: nobody will serve what waits there. Comes once, in guard's end.
+    Release,
     /// Tell everybody who has asked for this what became of it: the new run that is ready, or why there is none.
     Conclude { request: InPlace, outcome: Outcome },
     /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.

@@ -32,7 +32,9 @@ impl Supervisor {
             }
         }
         let stop = &self.settings.stop;
-        let (timeout, delay) = (stop.restart_timeout, stop.drain_delay);
+        // Where sockets are held nobody is refused meanwhile.
+        let delay = if self.settings.holds { Duration::ZERO } else { stop.drain_delay };
+        let timeout = stop.restart_timeout;
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
         for instance in &mut self.instances {

@@ -65,6 +65,8 @@ pub struct Settings {
     pub node_ipc: bool,
     pub signal_map: SignalMap,
     pub scope: Scope,
+    /// There are sockets that outlive a run.
+    pub holds: bool,
     /// There is a pre-stop hook.
     pub pre_stop: bool,
     /// Copies of the app, at least 1.
@@ -106,6 +108,8 @@ pub struct Supervisor {
     has_spawned: bool,
     /// What the first instance that finished with a failure contributes to guard's exit code.
     failed: Option<u8>,
+    /// The sockets that outlive a run were let go.
+    released: bool,
     /// The drain file is there.
     drain_file: bool,
     jitter: Jitter,
@@ -126,6 +130,7 @@ impl Supervisor {
             gave_up: false,
             has_spawned: false,
             failed: None,
+            released: false,
             drain_file: false,
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
@@ -278,6 +283,7 @@ impl Supervisor {
         self.drain_delay_elapsed(now);
         self.end_checks();
         self.release_hook();
+        self.release_sockets_unless_served();
         self.advance_shutdown(now);
         self.update_drain_file();
     }

@@ -73,6 +73,22 @@ impl Supervisor {
         self.start_hook(now, timeout);
     }
 
+    /// Lets go of the sockets that outlive a run.
+    pub(super) fn release_sockets(&mut self) {
+        if self.settings.holds && !std::mem::replace(&mut self.released, true) {
+            self.actions.push(Action::Release);
+        }
+    }
+
+    /// Lets go of them in guard's end, unless a run still serves until its drain is over.
+    pub(super) fn release_sockets_unless_served(&mut self) {
+        let mut runs = self.runs();
+        if self.mode != Mode::Serving && !runs.any(|run| run.serves() || run.is_draining()) {
+            drop(runs);
+            self.release_sockets();
+        }
+    }
+
     /// Moves guard's own end along: from Draining to Sweeping to the last SIGKILL.
     pub(super) fn advance_shutdown(&mut self, now: Timestamp) {
         if let Mode::Draining(shutdown) = self.mode
@@ -108,6 +124,7 @@ impl Supervisor {
 
     fn begin_killing(&mut self, now: Timestamp, reason: KillReason, code: u8, linger_until: Timestamp) {
         self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
+        self.release_sockets();
         self.actions.push(Action::KillEverything(reason));
     }
 

@@ -116,6 +116,9 @@ impl Supervisor {
 
     /// Asks a run to stop: by its signal, or over Node's channel first, and after half of what is left by the signal.
     fn stop_main(&mut self, now: Timestamp, id: RunId, signal: Signal, kill_at: Option<Timestamp>) {
+        if self.mode != Mode::Serving {
+            self.release_sockets();
+        }
         if self.settings.node_ipc {
             let left = kill_at.map_or(self.settings.stop.restart_timeout, |at| at.since(now));
             self.set_state(id, RunState::Stopping { kill_at, fallback: Some((now.after(left / 2), signal)) });

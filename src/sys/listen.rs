@@ -1,8 +1,14 @@
 //! Listening sockets that outlive a run (`listen(2)`, `sd_listen_fds(3)`).
 
 use super::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{self as nix_socket, Shutdown, UnixAddr};
+use std::fs::Permissions;
+use std::mem::ManuallyDrop;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 
 /// The first descriptor that is handed over (SD_LISTEN_FDS_START, `sd_listen_fds(3)`).
 pub const FIRST: RawFd = 3;
@@ -31,16 +37,143 @@ pub fn move_above(descriptor: OwnedFd, lowest: RawFd) -> Result<OwnedFd, Errno> 
     Ok(unsafe { OwnedFd::from_raw_fd(moved) })
 }
 
+/// A TCP socket that is bound to this address and does not listen yet. It takes an address of which old connections are left
+/// (SO_REUSEADDR, `socket(7)`).
+pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let socket = open(family)?;
+    set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if address.is_ipv6() {
+        set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6.into())?;
+    }
+    let socket_number = socket.as_raw_fd();
+    let result = match address {
+        SocketAddr::V4(address) => {
+            let address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: bind(2) reads a structure of the length that is given with it.
+            unsafe { libc::bind(socket_number, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) }
+        }
+        SocketAddr::V6(address) => {
+            let address = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { libc::bind(socket_number, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) }
+        }
+    };
+    Errno::result(result)?;
+    Ok(socket)
+}
+
+/// The same for a unix socket, which everybody may connect to. A path at which nobody listens any more is replaced; one at which
+/// somebody does is `EADDRINUSE`, as is a file that is no socket.
+pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
+    /// As systemd makes them (SocketMode, `systemd.socket(5)`).
+    const MODE: u32 = 0o666;
+    let address = UnixAddr::new(path)?;
+    let socket = open(libc::AF_UNIX)?;
+    let bind = || nix_socket::bind(socket.as_raw_fd(), &address);
+    if let Err(error) = bind() {
+        if error != Errno::EADDRINUSE || is_served(&address) || std::fs::remove_file(path).is_err() {
+            return Err(error);
+        }
+        bind()?;
+    }
+    let _ = std::fs::set_permissions(path, Permissions::from_mode(MODE));
+    Ok(socket)
+}
+
+/// Whether something is at a path that must not be replaced: a socket that somebody listens on, or no socket at all.
+fn is_served(address: &UnixAddr) -> bool {
+    let connect = open(libc::AF_UNIX).and_then(|probe| nix_socket::connect(probe.as_raw_fd(), address));
+    let is_socket =
+        address.path().and_then(|path| path.symlink_metadata().ok()).is_some_and(|file| file.file_type().is_socket());
+    connect != Err(Errno::ECONNREFUSED) || !is_socket
+}
+
+/// A stream socket that never waits and is closed on exec.
+fn open(family: libc::c_int) -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: socket(2) takes numbers.
+    let socket = Errno::result(unsafe { libc::socket(family, kind, 0) })?;
+    // SAFETY: it was just made, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+/// Has a descriptor's reads and accepts wait, or not (O_NONBLOCK, `fcntl(2)`), for all that have a duplicate of it.
+pub fn set_waiting(socket: BorrowedFd, waits: bool) {
+    let flags = if waits { OFlag::empty() } else { OFlag::O_NONBLOCK };
+    let _ = fcntl(socket, FcntlArg::F_SETFL(flags));
+}
+
+/// Refuses all clients, those in the queue included. A TCP socket keeps its address, and can [`listen`] again.
+pub fn refuse(socket: BorrowedFd) {
+    // Or another could have the address of a socket that does not listen.
+    let _ = set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0);
+    let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Both);
+}
+
+/// Clients that wait in the queue of a TCP socket, and how many can (`tcp_get_info` of the kernel for a socket that listens).
+pub fn queue(socket: BorrowedFd) -> Option<(u32, u32)> {
+    // SAFETY: it is plain data, for which all zeros is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: getsockopt(2) writes no more than `length` bytes.
+    let result = unsafe {
+        let info = (&raw mut info).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut length)
+    };
+    /// <net/tcp_states.h>
+    const TCP_LISTEN: u8 = 10;
+    (result == 0 && info.tcpi_state == TCP_LISTEN).then_some((info.tcpi_unacked, info.tcpi_sacked))
+}
+
+/// The address of a socket, as GUARD_LISTEN writes it; `None` for one that has none.
+pub fn address(socket: BorrowedFd) -> Option<String> {
+    // SAFETY: it is open, and the value that seems to own it is never dropped.
+    let listener = ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(socket.as_raw_fd()) });
+    if let Ok(address) = listener.local_addr() {
+        return Some(address.to_string());
+    }
+    let address: UnixAddr = nix_socket::getsockname(socket.as_raw_fd()).ok()?;
+    Some(format!("unix:{}", address.path()?.display()))
+}
+
 /// Lets the queue of a listening socket be as long as the kernel allows, and has one that was shut down (`shutdown(2)`) listen
 /// again.
 pub fn listen(socket: BorrowedFd) -> Result<(), Errno> {
+    let _ = set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
     // SAFETY: listen(2) takes numbers. The kernel takes its own maximum for a longer queue.
     Errno::result(unsafe { libc::listen(socket.as_raw_fd(), libc::c_int::MAX) }).map(drop)
+}
+
+/// Whether a socket that listened was shut down (POLLRDHUP, `poll(2)`).
+pub fn is_shut_down(socket: BorrowedFd) -> bool {
+    let mut one = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: poll(2) reads and writes one structure.
+    let count = unsafe { libc::poll(&raw mut one, 1, 0) };
+    count == 1 && one.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0
 }
 
 /// Whether this is a socket that listens, or has listened until it was shut down.
 pub fn is_listening(socket: BorrowedFd) -> bool {
     option(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1)
+}
+
+fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: setsockopt(2) reads so many bytes.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    Errno::result(result).map(drop)
 }
 
 /// An option that is a number (`getsockopt(2)`).

@@ -487,3 +487,22 @@ fn a_restart_drains_as_a_stop_does() {
     assert!(world.step(exit(1, 0)).contains(&Action::SetDrainFile(false)));
     assert_eq!(world.now.0, Duration::from_millis(500));
 }
+
+#[test]
+fn held_sockets_are_let_go_before_the_stop_signal_and_need_no_drain_delay_in_a_restart() {
+    let settings = Settings { holds: true, pre_stop: false, ..settings() };
+    let mut world = World::serving(settings.clone());
+    let actions = world.step(Step::Signal(signal("USR1")));
+    assert!(actions.contains(&Action::Stop(run(1), STOP)), "nobody is refused meanwhile: {actions:?}");
+    assert!(!actions.contains(&Action::Release));
+
+    let mut world = World::serving(settings.clone());
+    assert!(!world.step(Step::Signal(STOP)).contains(&Action::Release), "it serves until the drain delay is over");
+    let actions = world.wait();
+    let at = |wanted: Action| actions.iter().position(|action| *action == wanted).expect("both");
+    assert!(at(Action::Release) < at(Action::Stop(run(1), STOP)));
+
+    let mut world = World::serving(settings);
+    world.step(Step::Signal(signal("USR1")));
+    assert!(world.step(Step::Signal(STOP)).contains(&Action::Release), "the only run has its stop signal already");
+}

@@ -82,6 +82,7 @@ fn every_state_at_a_terminal() {
     let mut settings = without_reload();
     settings.init = false;
     settings.terminal = true;
+    settings.holds = true;
     settings.pre_stop = false;
     settings.stop.drain_delay = Duration::ZERO;
     settings.restart.max = Some(1);

@@ -89,6 +89,8 @@ pub(super) struct World {
     /// Health checks that run, and whether they were killed.
     checks: BTreeMap<RunId, bool>,
     drain_file: bool,
+    /// The sockets that outlive a run were let go.
+    released: bool,
     /// Runs that need no stop signal any more: they have got it, or have said that they stop.
     told: Vec<RunId>,
     /// Runs that were told over Node's channel to stop, and may get one signal besides.
@@ -149,6 +151,7 @@ pub(super) fn settings() -> Settings {
         node_ipc: false,
         signal_map: vec![(signal("USR1"), Meaning::Restart), (signal("USR2"), Meaning::Reload)],
         scope: Scope::Process,
+        holds: false,
         pre_stop: true,
         instances: 1,
         init: true,
@@ -173,6 +176,7 @@ impl World {
             hook: false,
             checks: BTreeMap::new(),
             drain_file: false,
+            released: false,
             told: Vec::new(),
             shut_down: Vec::new(),
             announced: Vec::new(),
@@ -440,6 +444,7 @@ impl World {
             match *action {
                 Action::Spawn { run, .. } => {
                     assert!(self.end.is_none() && !self.killed, "1: no spawn after a stop request");
+                    assert!(!self.released, "11: no run starts without its sockets");
                     assert!(!ends_a_run, "1: nor before it is known that there is none");
                     assert!(!self.stopped.contains(&run.instance), "10: no spawn after a QUIT has stopped a run");
                     assert_eq!(index + 1, actions.len(), "a spawn is the last action: {actions:?}");
@@ -462,6 +467,8 @@ impl World {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                 }
                 Action::Stop(run, _) => {
+                    let due = self.supervisor.settings.holds && self.supervisor.is_ending();
+                    assert!(self.released || !due, "11: they are let go before the stop signal");
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                     if self.supervisor.settings.node_ipc {
                         let count = self.shut_down.len();
@@ -486,6 +493,10 @@ impl World {
                         self.leftovers.remove(&run);
                     }
                     answers.push_back(Event::Leftovers(run, usize::from(self.leftovers.contains_key(&run))));
+                }
+                Action::Release => {
+                    assert!(self.supervisor.is_ending(), "11: sockets are held until guard's end");
+                    assert!(!std::mem::replace(&mut self.released, true), "11: they are let go once");
                 }
                 Action::SetDrainFile(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
@@ -515,6 +526,7 @@ impl World {
                 Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
+                    assert_eq!(self.released, self.supervisor.settings.holds, "11: they are let go before the exit");
                     self.exit = Some(code);
                 }
                 Action::Suspend => {}
