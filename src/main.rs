@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
     layers.stdin = sys::stdin::feeder();
     let outcome = match invocation {
-        Invocation::Help => print(&cli::help::text()),
+        Invocation::Help(subcommand) => print(&cli::help::page(subcommand)),
         Invocation::Version => print(&cli::help::version()),
         Invocation::Check => {
             Config::resolve(layers).map_err(Into::into).and_then(|config| print(&cli::check::text(&config)))

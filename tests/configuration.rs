@@ -67,6 +67,9 @@ fn help_lists_every_variable_with_its_flag() {
         assert!(help.contains(&format!("--{}", name.to_lowercase().replace('_', "-"))), "{name}\n{help}");
     }
     assert!(help.contains("guard [OPTIONS] -- COMMAND"), "{help}");
+    for takes in ["on-failure, always or never", "process or group", "text or json", "exec:COMMAND", "true, yes, 1"] {
+        assert!(help.contains(takes), "{takes}\n{help}");
+    }
 }
 
 #[test]
@@ -475,11 +478,22 @@ fn a_subcommand_says_how_its_line_is_written() {
             assert!(said.contains(wrong), "{said}");
         }
     }
-    for verb in ["ready", "health", "status", "stop", "restart", "probe", "check"] {
-        for word in ["--help", "-h"] {
-            assert_eq!(end(child().options([verb, word]), 0).out(), help().lines().collect::<Vec<_>>());
+    for verb in ["ready", "health", "status", "stop", "restart", "reload", "probe", "check"] {
+        for words in [&["--help"][..], &["-h"], &["--timeout=5s", "--help"]] {
+            let words = if verb == "check" { &words[words.len() - 1..] } else { words };
+            let guard = end(child().options([&[verb], words].concat()), 0);
+            let page = guard.out();
+            assert!(page[0].starts_with(&format!("usage: guard {verb} ")) && page.len() < 12, "{page:?}");
+            assert!(page[2].ends_with('.') || page[2].len() > 60, "it says what it does: {page:?}");
+            assert_eq!(
+                page.iter().any(|line| line.contains("--pid N ")),
+                !["probe", "check"].contains(&verb),
+                "{page:?}"
+            );
         }
     }
+    let guard = end(child(), 125);
+    assert!(guard.err().join("\n").contains("guard --help"), "{}", guard.transcript());
 }
 
 #[test]

@@ -1,10 +1,57 @@
-//! `guard --help` and `guard --version`.
+//! `guard --help`, the pages of its subcommands, and `guard --version`.
 
 use crate::config::variables::VARIABLES;
 use std::fmt::Write;
 
-/// The whole help text.
-pub fn text() -> String {
+/// The subcommands: name, arguments, and what each does.
+const SUBCOMMANDS: [(&str, &str, &str); 8] = [
+    ("check", "[OPTIONS] [-- COMMAND [ARG]...]", CHECK),
+    ("ready", ASK, "Exits with 0 if the app can take work: ready, healthy, not draining, not between two runs."),
+    ("health", ASK, "Exits with 0 if the running guard answers and has not given up, in a backoff and a drain too."),
+    (
+        "status",
+        "[--json] [--timeout DURATION] [--pid N]",
+        "Prints what the running guard knows; --json is for programs.",
+    ),
+    ("stop", ASK, "Asks the running guard to stop the app and end, and waits until the last run has ended."),
+    ("restart", ASK, "Stops the run and starts the next one, and waits until that is ready."),
+    ("reload", ASK, "Starts the next run beside the old one, which then ends, and waits until the old run is over."),
+    ("probe", "URL [--timeout DURATION]", PROBE),
+];
+
+const ASK: &str = "[--timeout DURATION] [--pid N]";
+
+const CHECK: &str =
+    "Prints the configuration in force and where each value comes from, or every error, and what is in doubt.
+The options are those of guard itself: see guard --help.";
+
+const PROBE: &str = "Exits with 0 if a server answers within the timeout (1s by default). URL is one of
+  http://HOST[:PORT][/PATH]   answers with a status from 200 to 399
+  tcp://HOST:PORT             accepts the connection";
+
+const OF_ASK: &str = "
+  --timeout DURATION   how long the answer may take; by default 2s, or as long as guard itself may need
+  --pid N              which guard, where several run here
+
+exit codes: 0 for yes, 1 for no, 124 without an answer in time, 125 if guard could not be asked.
+";
+
+/// How a subcommand is written; part of the errors about it.
+pub fn usage(subcommand: &str) -> String {
+    let arguments = SUBCOMMANDS.iter().find(|(name, ..)| *name == subcommand).map_or("", |(_, arguments, _)| arguments);
+    format!("usage: guard {subcommand} {arguments}")
+}
+
+/// The page of a subcommand, or the whole help text.
+pub fn page(subcommand: Option<&str>) -> String {
+    let Some((name, arguments, about)) = SUBCOMMANDS.iter().find(|(name, ..)| Some(*name) == subcommand) else {
+        return text();
+    };
+    let options = if arguments.contains("--pid") { OF_ASK } else { "" };
+    format!("{}\n\n{about}\n{options}", usage(name))
+}
+
+fn text() -> String {
     let mut text = String::from(
         "guard: the init process for containers. Runs COMMAND, reaps, restarts it in place, drains on SIGTERM.
 
@@ -16,7 +63,7 @@ usage:
   guard status [--json]                 what the running guard knows
   guard stop | restart | reload         ask the running guard, and wait for the outcome
   guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
-  guard --help | --version
+  guard --help | --version              this page; guard SUBCOMMAND --help has more on each of the others
 
 Each option is also a variable of the environment; an option wins. Durations: 500ms, 10s, 1m30s, a bare number is
 seconds. Signals: TERM, SIGTERM, 15, RTMIN+3.
@@ -27,6 +74,7 @@ options, their variables and defaults:
     for variable in VARIABLES {
         let _ = writeln!(text, "  {:<21} {} (default: {})", variable.flag(), variable.name, variable.default);
         let _ = writeln!(text, "  {:<21}   {}", "", variable.help);
+        let _ = writeln!(text, "  {:<21}   takes {}", "", variable.takes);
     }
     text.push_str(
         "

@@ -1,5 +1,6 @@
 //! `guard probe URL`: asks a server whether it is alive, for images without curl.
 
+use super::help::usage;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::target::Target;
@@ -11,8 +12,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-
-const USAGE: &str = "usage: guard probe URL [--timeout 1s], where URL is http://HOST[:PORT][/PATH] or tcp://HOST:PORT";
 
 /// A probe reads at most this much of a response.
 const LONGEST_HEAD: u64 = 16 * 1024;
@@ -35,7 +34,7 @@ impl std::fmt::Display for Failed {
 /// Probes. The error is [`Failed`], or says what is wrong with the command line.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     let (target, timeout) =
-        parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {USAGE}", printable(&problem))))?;
+        parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage("probe"))))?;
     let name = target.to_string();
     let (sender, receiver) = channel();
     let work = move || {

@@ -19,7 +19,8 @@ pub enum Invocation {
     Ask(ClientCommand),
     /// Probe a server.
     Probe,
-    Help,
+    /// Explain guard, or a subcommand.
+    Help(Option<&'static str>),
     Version,
 }
 
@@ -35,19 +36,33 @@ pub enum ClientCommand {
 }
 
 impl Invocation {
-    /// The subcommand of this name.
-    fn of_subcommand(name: &str) -> Option<Invocation> {
-        Some(match name {
-            "check" => Invocation::Check,
-            "probe" => Invocation::Probe,
-            "ready" => Invocation::Ask(ClientCommand::Ready),
-            "health" => Invocation::Ask(ClientCommand::Health),
-            "status" => Invocation::Ask(ClientCommand::Status),
-            "stop" => Invocation::Ask(ClientCommand::Stop),
-            "restart" => Invocation::Ask(ClientCommand::Restart),
-            "reload" => Invocation::Ask(ClientCommand::Reload),
-            _ => return None,
-        })
+    /// The subcommand of this name, and the name.
+    fn of_subcommand(name: &str) -> Option<(Invocation, &'static str)> {
+        const SUBCOMMANDS: [(&str, Invocation); 8] = [
+            ("check", Invocation::Check),
+            ("probe", Invocation::Probe),
+            ("ready", Invocation::Ask(ClientCommand::Ready)),
+            ("health", Invocation::Ask(ClientCommand::Health)),
+            ("status", Invocation::Ask(ClientCommand::Status)),
+            ("stop", Invocation::Ask(ClientCommand::Stop)),
+            ("restart", Invocation::Ask(ClientCommand::Restart)),
+            ("reload", Invocation::Ask(ClientCommand::Reload)),
+        ];
+        SUBCOMMANDS.into_iter().find(|(known, _)| *known == name).map(|(name, invocation)| (invocation, name))
+    }
+}
+
+impl ClientCommand {
+    /// The subcommand's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientCommand::Ready => "ready",
+            ClientCommand::Health => "health",
+            ClientCommand::Status => "status",
+            ClientCommand::Stop => "stop",
+            ClientCommand::Restart => "restart",
+            ClientCommand::Reload => "reload",
+        }
     }
 }
 
@@ -69,7 +84,7 @@ pub struct Layers {
 }
 
 /// How the command line is written; part of the errors about it.
-pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]...";
+pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
 
 /// Variables that an outer guard hands to its app, which may be guard again.
 pub const HANDED_DOWN: [&str; 6] = [
@@ -95,14 +110,13 @@ impl Layers {
         let subcommand = arguments.peek().and_then(|first| Invocation::of_subcommand(first.to_str()?));
         if subcommand.is_some() {
             arguments.next();
-            if arguments.peek().is_some_and(|word| word == "--help" || word == "-h") {
-                return (Invocation::Help, layers);
-            }
         }
-        let invocation = subcommand.unwrap_or(Invocation::Run);
+        let (invocation, subcommand) =
+            subcommand.map_or((Invocation::Run, None), |(invocation, name)| (invocation, Some(name)));
         if let Invocation::Ask(_) | Invocation::Probe = invocation {
             layers.words = arguments.rest();
-            return (invocation, layers);
+            let wants_help = layers.words.iter().any(|word| word == "--help" || word == "-h");
+            return (if wants_help { Invocation::Help(subcommand) } else { invocation }, layers);
         }
         let mut separated = false;
         while let Some(argument) = arguments.next() {
@@ -112,10 +126,12 @@ impl Layers {
                     layers.command = arguments.rest();
                 }
                 Argument::Option(name, inline) => match name.as_str() {
-                    "--help" | "-h" => return (Invocation::Help, layers),
+                    "--help" | "-h" => return (Invocation::Help(subcommand), layers),
                     "--version" | "-V" => return (Invocation::Version, layers),
                     name => layers.flag(name, inline, &mut arguments),
                 },
+                // After an option that guard does not know, nobody knows where the command begins.
+                Argument::Word(_) if !layers.errors.is_empty() => {}
                 Argument::Word(word) => {
                     // The command begins here, so guard can make no sense of the rest.
                     let rest = arguments.rest();
@@ -126,7 +142,8 @@ impl Layers {
                 }
             }
         }
-        if layers.command.is_empty() && (invocation == Invocation::Run || separated) {
+        let is_missing = layers.command.is_empty() && (invocation == Invocation::Run || separated);
+        if is_missing && layers.errors.is_empty() {
             let problem = if separated { "no command after --" } else { "no command" };
             layers.errors.push(format!("{problem}; {USAGE}"));
         }
@@ -153,7 +170,7 @@ impl Layers {
     fn flag(&mut self, name: &str, inline: Option<OsString>, arguments: &mut Arguments) {
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
             let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
-            let nearest = nearest(name, flags.iter().map(String::as_str));
+            let nearest = nearest(name, flags.iter().map(String::as_str).chain(["--help", "--version"]));
             return self.errors.push(format!("{name}: no such option; the nearest is {nearest}"));
         };
         match arguments.value(inline) {

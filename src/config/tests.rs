@@ -64,7 +64,6 @@ fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
         &["GUARD_SUCCESS_CODES=1,256,BAZ", "\"256\"", "\"BAZ\""],
         &["warning: GUARD_STOP_TIMOUT", "GUARD_STOP_TIMEOUT"],
         &["--restart", "no value", "on-failure"],
-        &["no command", "guard [OPTIONS] -- COMMAND"],
         &["GUARD_STOP_SIGNAL=FOO", "a signal such as TERM"],
         &["GUARD_MAX_RESTARTS=-1", "unlimited"],
     ] {
@@ -146,8 +145,15 @@ fn a_restart_in_place_always_has_a_deadline() {
 fn the_command_stands_after_two_dashes() {
     assert!(errors("node server.js", &[])[0].contains("guard [OPTIONS] -- node server.js"));
     assert!(errors("--", &[])[0].contains("no command after --"));
+    // What follows an option that guard does not know is no second error.
+    for line in ["--bogus", "--bogus 5s -- app", "--bogus app", "--bogus=5s --", "check --bogus 5s", "--stop-timeout"] {
+        let errors = errors(line, &[]);
+        assert!(errors.len() == 1 && errors[0].starts_with("--"), "{line}: {errors:?}");
+    }
+    assert!(errors("--hepl", &[])[0].ends_with("the nearest is --help"));
     assert_eq!(layers("check --restart never", &[]).0, Invocation::Check);
     assert_eq!(layers("--version", &[]).0, Invocation::Version);
+    assert_eq!(layers("check --restart never -h", &[]).0, Invocation::Help(Some("check")));
     assert_eq!(layers("-- check", &[]).0, Invocation::Run);
 }
 
@@ -156,7 +162,7 @@ fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
     for (line, mode, words) in [
         ("ready", Invocation::Ask(ClientCommand::Ready), 0),
         ("health --timeout 1s", Invocation::Ask(ClientCommand::Health), 2),
-        ("status --json --help", Invocation::Ask(ClientCommand::Status), 2),
+        ("status --json --help", Invocation::Help(Some("status")), 2),
         ("stop now", Invocation::Ask(ClientCommand::Stop), 1),
         ("restart -- x", Invocation::Ask(ClientCommand::Restart), 2),
         ("reload", Invocation::Ask(ClientCommand::Reload), 0),

@@ -1,5 +1,6 @@
 //! The options of a subcommand that asks the running guard.
 
+use crate::cli::help::usage;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::layers::ClientCommand;
@@ -23,15 +24,14 @@ impl Options {
         let mut options = Options::default();
         let mut arguments = Arguments::new(words.to_vec());
         while let Some(argument) = arguments.next() {
-            options.read(command, argument, &mut arguments).map_err(|problem| {
-                let problem = if problem.is_empty() { problem } else { format!("{}; ", printable(&problem)) };
-                anyhow::Error::msg(format!("{problem}{}", usage(command)))
-            })?;
+            options
+                .read(command, argument, &mut arguments)
+                .map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage(command.name()))))?;
         }
         Ok(options)
     }
 
-    /// Reads one option. The error is empty for a plea for help.
+    /// Reads one option.
     fn read(&mut self, command: ClientCommand, argument: Argument, rest: &mut Arguments) -> Result<(), String> {
         match argument {
             Argument::Option(name, inline) => match name.as_str() {
@@ -45,7 +45,6 @@ impl Options {
                     let pid = text.parse().ok().filter(|pid| *pid > 0);
                     self.pid = Some(pid.ok_or_else(|| format!("{text:?} is not a pid"))?);
                 }
-                "--help" | "-h" => return Err(String::new()),
                 _ => return Err(format!("{name}: no such option")),
             },
             Argument::Separator => return Err("--: no such option".to_owned()),
@@ -66,18 +65,6 @@ impl Options {
             ClientCommand::Reload => Request::Reload,
         }
     }
-}
-
-fn usage(command: ClientCommand) -> String {
-    let command = match command {
-        ClientCommand::Ready => "ready",
-        ClientCommand::Health => "health",
-        ClientCommand::Status => "status [--json]",
-        ClientCommand::Stop => "stop",
-        ClientCommand::Restart => "restart",
-        ClientCommand::Reload => "reload",
-    };
-    format!("usage: guard {command} [--timeout DURATION] [--pid N]")
 }
 
 #[cfg(test)]
@@ -102,7 +89,6 @@ mod tests {
     fn what_is_wrong_comes_with_the_usage() {
         let usage = "usage: guard ready [--timeout DURATION] [--pid N]";
         for (line, problem) in [
-            ("--help", ""),
             ("--json", "--json: no such option; "),
             ("--timeot=1", "--timeot: no such option; "),
             ("now", "now: no such option; "),
