@@ -14,7 +14,9 @@ fn meaning(handed_down: &str) -> &'static str {
         "GUARD_RUN" => "The number of the run, from 1 on.",
         "GUARD_INSTANCE" => "The number of the instance, from 0 on.",
         "GUARD_RESTARTS" => "How many restarts there were that nobody asked for.",
-        "GUARD_LAST_EXIT" => "How the run before ended: an exit code or the name of a signal; empty in the first run.",
+        "GUARD_LAST_EXIT" => {
+            "How the run before ended: an exit code, the name of a signal, or oom, watchdog, health or not-ready; not set in the first run."
+        }
         "GUARD_STOP_SIGNAL_RECEIVED" => "For the pre-stop hook alone: the signal that asked for the stop.",
         "GUARD_STOP_TIME_LEFT" => "For the pre-stop hook alone: the seconds that are left of the stop timeout.",
         other => panic!("src/cli/man.rs does not say what {other} means"),
@@ -120,7 +122,7 @@ fn text(date: &str) -> String {
         let _ = write!(page, ".TP\n.B {}\n{}\n", roff(line), roff(what));
     }
     page.push_str(".SH OPTIONS\n");
-    for variable in &VARIABLES {
+    for variable in VARIABLES {
         let (flag, name) = (roff(&variable.flag()), roff(variable.name));
         let _ = write!(page, ".TP\n.BR {flag} \", \" {name}\n{}.\n", roff(variable.help));
         let _ = write!(page, "Takes {}. Default: {}.\n", roff(variable.takes), roff(variable.default));
@@ -140,7 +142,7 @@ fn text(date: &str) -> String {
 #[test]
 fn the_man_page_has_every_command_and_every_setting() {
     let page = text("2026-01-01");
-    for variable in &VARIABLES {
+    for variable in VARIABLES {
         assert!(page.contains(&roff(&variable.flag())) && page.contains(variable.name), "{}", variable.name);
     }
     for command in ["check", "ready", "health", "status", "stop", "restart", "reload", "probe"] {
