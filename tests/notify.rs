@@ -44,6 +44,50 @@ fn a_run_that_is_never_ready_is_a_failure_that_counts() {
 }
 
 #[test]
+fn a_run_that_is_not_ready_in_time_is_told_what_may_be_missing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = common::fixture_at(directory.path(), "node").display().to_string();
+    let fixture = common::fixture().display().to_string();
+    let below_a_shell = format!("{node} serve; exit $?");
+    let nobody = "nobody has written to NOTIFY_SOCKET";
+    let another = "what was written to NOTIFY_SOCKET was not READY=1";
+    let channel = "the app is Node, whose process.send('ready') needs GUARD_NODE_IPC=on";
+    let unsaid = "no process.send('ready') has come over Node's channel";
+    for (ipc, command, said, unsaid) in [
+        ("off", &[&fixture, "serve"][..], &[nobody][..], &["Node", "READY=1"][..]),
+        ("off", &[&fixture, "notify", "STATUS=up", "serve"], &[another], &["Node", nobody]),
+        ("off", &[&fixture, "notify", "READY=yes", "serve"], &[another], &[nobody]),
+        ("off", &[&node, "serve"], &[nobody, channel], &[unsaid]),
+        ("off", &["sh", "-c", &below_a_shell], &[nobody, channel], &[]),
+        ("on", &[&node, "serve"], &[nobody, unsaid], &[channel]),
+        ("on", &[&fixture, "notify", "STATUS=up", "serve"], &[another, unsaid], &[channel]),
+    ] {
+        for setup in setups() {
+            let setup =
+                setup.env("GUARD_READY_TIMEOUT", "300ms").env("GUARD_RESTART", "never").env("GUARD_NODE_IPC", ipc);
+            let mut guard = setup.app(command).start();
+            let event = guard.event("failing");
+            let message = event.get("msg").expect("a message");
+            assert!(message.starts_with("not ready within GUARD_READY_TIMEOUT=300ms: "), "{message}");
+            assert!(said.iter().all(|part| message.contains(part)), "{command:?}, {ipc}: {message}");
+            assert!(!unsaid.iter().any(|part| message.contains(part)), "{command:?}, {ipc}: {message}");
+        }
+    }
+}
+
+#[test]
+fn without_a_notify_socket_only_the_channel_can_be_silent() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_READY_TIMEOUT", "100ms").env("GUARD_RESTART", "never");
+        let mut guard = setup.env("GUARD_NODE_IPC", "on").env("GUARD_NOTIFY", "off").fixture("serve").start();
+        let event = guard.event("failing");
+        let expected =
+            "not ready within GUARD_READY_TIMEOUT=100ms: no process.send('ready') has come over Node's channel";
+        assert_eq!(event.get("msg"), Some(expected));
+    }
+}
+
+#[test]
 fn who_ignores_the_signal_for_not_being_ready_is_killed() {
     for setup in setups() {
         let setup = setup.env("GUARD_READY_TIMEOUT", "100ms").env("GUARD_RESTART", "never");

@@ -35,6 +35,7 @@ pub struct Notify {
     /// `None` for a socket with an abstract name. It goes before the socket closes, as its field comes first.
     file: Option<SocketFile>,
     queue: Queue,
+    was_written_to: bool,
 }
 
 impl Notify {
@@ -44,7 +45,7 @@ impl Notify {
             Some((file, socket)) => (Some(file), socket),
             None => (None, DatagramSocket::bind_anew()?),
         };
-        Ok(Notify { run, file, queue: Queue::new(socket, LONGEST) })
+        Ok(Notify { run, file, queue: Queue::new(socket, LONGEST), was_written_to: false })
     }
 
     /// What NOTIFY_SOCKET is to say: a path, or `@` and an abstract name.
@@ -53,6 +54,11 @@ impl Notify {
             Some(file) => Ok(file.path().into_os_string()),
             None => Ok(format!("@{}", String::from_utf8_lossy(&self.queue.socket.name()?)).into()),
         }
+    }
+
+    /// Whether anything has come from somebody who may speak.
+    pub fn was_written_to(&self) -> bool {
+        self.was_written_to
     }
 
     /// Whether there is something to receive.
@@ -94,10 +100,11 @@ impl Notify {
         received
     }
 
-    fn read(&self, datagram: &Datagram, messages: &mut Vec<Message>) {
+    fn read(&mut self, datagram: &Datagram, messages: &mut Vec<Message>) {
         let Some(sender) = datagram.credentials.filter(|sender| sender.pid != 0) else {
             return messages.push(Message::Refused);
         };
+        self.was_written_to = true;
         // A line that was cut may say something else.
         if datagram.truncated {
             return messages.push(Message::TooLong(self.run));

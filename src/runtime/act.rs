@@ -4,11 +4,11 @@ use super::children::{Owner, RunProcess};
 use super::doors::DoorId;
 use super::environment::Environment;
 use super::{Runtime, hooks};
-use crate::config::Scope;
+use crate::config::{Readiness, Scope};
 use crate::doors::node_ipc::{AppMessage, NodeIpc};
 use crate::doors::notify::Notify;
 use crate::signal::Signal;
-use crate::supervisor::{Action, Ending, Event, Notice, RunId};
+use crate::supervisor::{Action, Ending, Event, Failure, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
 use crate::sys::terminal::Terminal;
@@ -65,6 +65,11 @@ impl Runtime<'_> {
                     && log::log_enabled!(Level::Error)
                 {
                     self.journal.killed = self.killed();
+                }
+                if let Notice::Failing { run, failure: Failure::NotReady } = notice
+                    && self.config.ready.when == Readiness::Notify
+                {
+                    self.journal.silence = self.why_silent(run);
                 }
                 self.journal.notice(notice);
             }

@@ -31,6 +31,8 @@ pub(super) struct Journal<'a> {
     of_instances: Vec<(u32, InstanceRecord)>,
     /// What the last SIGKILL has ended, as far as it was seen: how many, and the names of some.
     pub(super) killed: (usize, String),
+    /// Why the run may be silent that has not said in time that it is ready.
+    pub(super) silence: String,
     /// The pre-stop hook got a signal from guard.
     pub(super) hook_told: bool,
     /// Signals that nobody could take since the last start.
@@ -63,6 +65,7 @@ impl<'a> Journal<'a> {
             instances,
             of_instances: Vec::new(),
             killed: (0, String::new()),
+            silence: String::new(),
             hook_told: false,
             dropped: SignalSet::EMPTY,
         }

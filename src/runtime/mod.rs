@@ -22,6 +22,7 @@ mod outer;
 mod pages;
 mod privileges;
 mod reap;
+mod silence;
 mod sweep;
 
 use crate::config::{Config, RestartPolicy};

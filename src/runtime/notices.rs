@@ -152,9 +152,13 @@ impl Journal<'_> {
         let config = self.config;
         match failure {
             Failure::NotReady => {
-                let check = if config.ready.when == Readiness::Health { self.check(run) } else { "" };
-                let last = if check.is_empty() { "" } else { "; the last check: " };
-                format!("not ready within GUARD_READY_TIMEOUT={}{last}{check}", show(config.ready.timeout))
+                let (colon, why) = match config.ready.when {
+                    Readiness::Exec => ("", ""),
+                    Readiness::Notify => (": ", self.silence.as_str()),
+                    Readiness::Health if self.check(run).is_empty() => ("", ""),
+                    Readiness::Health => ("; the last check: ", self.check(run)),
+                };
+                format!("not ready within GUARD_READY_TIMEOUT={}{colon}{why}", show(config.ready.timeout))
             }
             Failure::Watchdog => "no WATCHDOG=1 in time, or WATCHDOG=trigger: SIGABRT".to_owned(),
             Failure::Health => format!("health checks failed in a row: {}", config.health.retries),

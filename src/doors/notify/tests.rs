@@ -213,9 +213,9 @@ fn at_the_end_of_a_run_descriptors_hide_nothing() {
 
 #[test]
 fn only_this_pid_namespace_may_speak() {
-    let (notify, ..) = open();
+    let (mut notify, ..) = open();
     let from = |credentials| Datagram { bytes: b"READY=1".to_vec(), sender: None, credentials, truncated: false };
-    let read = |datagram: Datagram| {
+    let mut read = |datagram: Datagram| {
         let mut messages = Vec::new();
         notify.read(&datagram, &mut messages);
         messages
