@@ -40,6 +40,7 @@ fn help_lists_every_variable_with_its_flag() {
         "DRAIN_FILE",
         "SIGNAL_SCOPE",
         "SIGNAL_MAP",
+        "ON_CHANGE",
         "READY",
         "READY_TIMEOUT",
         "WATCHDOG",

@@ -42,6 +42,8 @@ pub struct Config {
     pub instances: Instances,
     pub signal_map: SignalMap,
     pub signal_scope: Scope,
+    /// Files and directories whose change has a meaning.
+    pub on_change: Vec<(PathBuf, Meaning)>,
     /// The hook's command in words; empty for none.
     pub pre_stop: Vec<String>,
     pub drain_file: Option<PathBuf>,
@@ -163,7 +165,7 @@ pub enum Scope {
     Group,
 }
 
-/// What guard does with a signal that GUARD_SIGNAL_MAP names.
+/// What guard does with a signal that GUARD_SIGNAL_MAP names, or at a change that GUARD_ON_CHANGE names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Meaning {
     Forward(Signal),
@@ -268,6 +270,7 @@ impl Config {
             instances: Instances::Number(1),
             signal_map: Vec::new(),
             signal_scope: Scope::Process,
+            on_change: Vec::new(),
             pre_stop: Vec::new(),
             drain_file: None,
             chdir: None,
@@ -297,6 +300,7 @@ impl Config {
         for path in [&mut self.chdir, &mut self.drain_file, &mut self.termination_log].into_iter().flatten() {
             *path = left.join(&path);
         }
+        self.on_change.iter_mut().for_each(|(path, _)| *path = left.join(&path));
         self.directory = self.chdir.clone().or_else(|| Some(left.to_owned()));
     }
 

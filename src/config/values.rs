@@ -161,24 +161,53 @@ pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
         if map.iter().any(|(mapped, _)| *mapped == signal) {
             return Err(format!("{signal} is mapped twice"));
         }
-        let to = to.trim();
-        let meaning = choose(&MEANINGS, to).or_else(|_| to.parse().map(Meaning::Forward))?;
-        map.push((signal, meaning));
+        map.push((signal, meaning(to.trim())?));
         Ok(())
     })?;
     Ok(map)
 }
 
-fn show_meaning(meaning: Meaning) -> String {
-    match meaning {
-        Meaning::Forward(signal) => signal.to_string(),
-        Meaning::Stop | Meaning::Restart | Meaning::Reload | Meaning::Ignore => chosen(&MEANINGS, meaning),
+/// In the form that the variables take.
+impl fmt::Display for Meaning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Meaning::Forward(signal) => signal.fmt(f),
+            Meaning::Stop | Meaning::Restart | Meaning::Reload | Meaning::Ignore => {
+                f.write_str(&chosen(&MEANINGS, *self))
+            }
+        }
     }
 }
 
+/// Paths, each with its meaning after the last `=`.
+pub(super) fn changes(text: &str) -> Result<Vec<(PathBuf, Meaning)>, String> {
+    let mut changes: Vec<(PathBuf, Meaning)> = Vec::new();
+    each(text, |entry| {
+        let (path, to) = entry.rsplit_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
+        let path = PathBuf::from(path.trim());
+        if path.as_os_str().is_empty() {
+            return Err(format!("{entry:?} names no path"));
+        }
+        if changes.iter().any(|(known, _)| *known == path) {
+            return Err(format!("{} is named twice", path.display()));
+        }
+        changes.push((path, meaning(to.trim())?));
+        Ok(())
+    })?;
+    Ok(changes)
+}
+
+pub(super) fn show_changes(changes: &[(PathBuf, Meaning)]) -> String {
+    let entries: Vec<String> = changes.iter().map(|(path, meaning)| format!("{}={meaning}", path.display())).collect();
+    if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
+}
+
+fn meaning(text: &str) -> Result<Meaning, String> {
+    choose(&MEANINGS, text).or_else(|_| text.parse().map(Meaning::Forward))
+}
+
 pub(super) fn show_signal_map(map: &SignalMap) -> String {
-    let entries: Vec<String> =
-        map.iter().map(|(signal, meaning)| format!("{signal}={}", show_meaning(*meaning))).collect();
+    let entries: Vec<String> = map.iter().map(|(signal, meaning)| format!("{signal}={meaning}")).collect();
     if entries.is_empty() { "none".to_owned() } else { entries.join(",") }
 }
 

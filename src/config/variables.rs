@@ -8,8 +8,9 @@ use super::listen;
 use super::settings::Config;
 use super::user;
 use super::values::{
-    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, choose, chosen, command, directory, health_check, http_address,
-    log_filter, optional, path, positive, show_path, show_signal_map, signal_map, variable_names,
+    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, directory, health_check,
+    http_address, log_filter, optional, path, positive, show_changes, show_path, show_signal_map, signal_map,
+    variable_names,
 };
 use crate::signal::{Signal, number};
 
@@ -204,6 +205,14 @@ pub const VARIABLES: &[Variable] = &[
         help: "other meanings for signals: HUP=USR2,USR1=restart,WINCH=stop",
         set: |config, text| optional(text, signal_map).map(|map| config.signal_map = map.unwrap_or_default()),
         show: |config| show_signal_map(&config.signal_map),
+    },
+    Variable {
+        name: "GUARD_ON_CHANGE",
+        default: "none",
+        takes: "PATH=MEANING, comma-separated, a meaning being a signal, stop, restart, reload or ignore",
+        help: "what follows when a file or directory changes: /etc/tls=HUP,/etc/app=reload",
+        set: |config, text| optional(text, changes).map(|changes| config.on_change = changes.unwrap_or_default()),
+        show: |config| show_changes(&config.on_change),
     },
     Variable {
         name: "GUARD_READY",

@@ -25,6 +25,8 @@ pub(super) enum DoorId {
     Check(RunId),
     Control,
     Http,
+    /// Something may have changed at a path of GUARD_ON_CHANGE.
+    Changes,
     /// There is room again at the receiver of guard's own notifications.
     Outer,
     /// A door that rests may be looked at again.
@@ -42,6 +44,7 @@ impl DoorId {
             DoorId::Outer => (4, None),
             DoorId::Resting => (5, None),
             DoorId::Http => (7, None),
+            DoorId::Changes => (8, None),
         };
         let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
@@ -60,6 +63,7 @@ impl DoorId {
             4 => Some(DoorId::Outer),
             5 => Some(DoorId::Resting),
             7 => Some(DoorId::Http),
+            8 => Some(DoorId::Changes),
             _ => None,
         }
     }
@@ -122,6 +126,7 @@ impl Runtime<'_> {
                 }
             }
             DoorId::Resting => self.wake_doors(false),
+            DoorId::Changes => self.look_for_changes(),
         }
     }
 
@@ -132,7 +137,7 @@ impl Runtime<'_> {
             DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Control => self.operator.control.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Http => self.http.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => None,
         }
     }
 
@@ -142,7 +147,7 @@ impl Runtime<'_> {
             DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
             DoorId::Control => self.operator.control.as_ref().map(Door::descriptor),
             DoorId::Http => self.http.as_ref().map(Door::descriptor),
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => None,
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => None,
         }
     }
 
@@ -161,7 +166,7 @@ impl Runtime<'_> {
             }
             DoorId::Control => self.operator.control = None,
             DoorId::Http => self.http = None,
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting => {}
+            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => {}
         }
     }
 
@@ -243,6 +248,7 @@ mod tests {
             DoorId::Check(id),
             DoorId::Control,
             DoorId::Http,
+            DoorId::Changes,
             DoorId::Outer,
             DoorId::Resting,
         ] {

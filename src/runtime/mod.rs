@@ -4,6 +4,7 @@
 //! become events.
 
 mod act;
+mod changes;
 mod checks;
 mod children;
 mod clock;
@@ -40,6 +41,7 @@ use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
 use crate::sys::{process, reserve, scheduler};
 use anyhow::Context;
+use changes::Changes;
 use children::Children;
 use clock::Clock;
 use doors::{DoorId, Resting};
@@ -111,6 +113,7 @@ struct Runtime<'a> {
     outer: Option<Outer>,
     http: Option<Http>,
     counters: Counters,
+    changes: Option<Changes>,
     ending: Ending,
 }
 
@@ -186,6 +189,7 @@ impl<'a> Runtime<'a> {
             outer: None,
             http: None,
             counters: Counters::default(),
+            changes: None,
             ending: Ending::default(),
         }
     }
@@ -198,6 +202,7 @@ impl<'a> Runtime<'a> {
         self.handle_signals();
         // Before there is an app, which may ask at once.
         self.open_control();
+        self.watch_files();
         self.dispatch(Event::Start);
         if self.config.notify {
             // Only now, since it need not delay the app.
@@ -222,6 +227,7 @@ impl<'a> Runtime<'a> {
             self.reaping.again_at,
             self.operator.open_control_at,
             self.resting.retry_at,
+            self.changes.as_ref().and_then(|changes| changes.look_at),
             self.next_recount(),
             self.held.deadline(),
         ]
@@ -259,6 +265,9 @@ impl<'a> Runtime<'a> {
         }
         if is_due(self.held.deadline()) {
             self.held.timer_elapsed();
+        }
+        if is_due(self.changes.as_ref().and_then(|changes| changes.look_at)) {
+            self.look_for_changes();
         }
         // Only what was due when the wait ended: guard may have stood still since then, and what was said meanwhile comes
         // first.

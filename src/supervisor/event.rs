@@ -3,6 +3,7 @@
 
 use super::exit_code::{Ending, SpawnError};
 use super::run_id::RunId;
+use crate::config::Meaning;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub enum Event {
     HookEnded,
     /// guard received a signal.
     Signal(Signal),
+    /// A file or directory that somebody watches has changed, with this meaning.
+    FileChanged(Meaning),
     /// An operator asks guard to end.
     StopRequested,
     /// An operator asks for a restart in place. [`Action::Conclude`](super::Action::Conclude) answers in the end.

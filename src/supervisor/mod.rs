@@ -161,6 +161,7 @@ impl Supervisor {
             Event::Suspended(id) => self.main_suspended(id),
             Event::HookEnded => self.hook_ended(now),
             Event::Signal(signal) => self.signal_received(now, signal),
+            Event::FileChanged(meaning) => self.file_changed(now, meaning),
             Event::StopRequested => self.stop_requested(now, None),
             Event::RestartRequested => self.restart_requested(now),
             Event::ReloadRequested => self.reload_requested(now),

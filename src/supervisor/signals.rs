@@ -43,6 +43,17 @@ impl Supervisor {
         }
     }
 
+    /// A change means what a mapped signal would. What nobody can take is no loss: the next run finds the files as they are.
+    pub(super) fn file_changed(&mut self, now: Timestamp, meaning: Meaning) {
+        match meaning {
+            Meaning::Ignore => {}
+            Meaning::Stop => self.stop_requested(now, None),
+            Meaning::Restart => self.restart_requested(now),
+            Meaning::Reload => self.reload_requested(now),
+            Meaning::Forward(signal) => self.forward(signal),
+        }
+    }
+
     /// Every instance has had a run.
     fn begun(&self) -> bool {
         self.instances.iter().all(|instance| match &instance.slot {

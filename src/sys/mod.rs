@@ -31,6 +31,7 @@ pub mod ticker;
 #[cfg(panic = "abort")]
 mod unwind;
 pub mod user;
+pub mod watch;
 
 pub use nix::errno::Errno;
 

@@ -555,6 +555,7 @@ impl World {
                 let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
                 self.supervisor.settings.signal_map.iter().find_map(mapped)
             }
+            Event::FileChanged(meaning) => Some(meaning),
             Event::RestartRequested => Some(Meaning::Restart),
             Event::ReloadRequested => Some(Meaning::Reload),
             Event::SaidStopping(run) => {

@@ -1,0 +1,187 @@
+//! Watching paths for changes (`inotify(7)`), and telling whether what they lead to is still the same.
+
+use super::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Entries of a directory that count, and links that are followed on the way to a path (ELOOP, `path_resolution(7)`).
+const MOST_ENTRIES: usize = 4096;
+const MOST_LINKS: usize = 40;
+
+/// Watches on everything that leads to some paths. It says only that something may have changed: whoever hears of it makes a new one,
+/// since the paths may lead elsewhere by then.
+pub struct Watch(Inotify);
+
+impl Watch {
+    /// Watches the paths, which are absolute and need not be there. Errors are those of `inotify_init1(2)` and
+    /// `inotify_add_watch(2)`.
+    pub fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Watch, Errno> {
+        let watch = Watch(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
+        for path in paths {
+            watch.add_way(path.to_owned())?;
+        }
+        Ok(watch)
+    }
+
+    /// Watches each step of the way: every directory for its own end, those that hold a link or miss the next step for new
+    /// names, and the end of the way for its content.
+    fn add_way(&self, mut path: PathBuf) -> Result<(), Errno> {
+        let names = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVED_FROM;
+        let content = names | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
+        'links: for _ in 0..MOST_LINKS {
+            let mut at = PathBuf::from("/");
+            let mut steps = path.components();
+            while let Some(step) = steps.next() {
+                let name = match step {
+                    Component::Normal(name) => name,
+                    Component::ParentDir => {
+                        at.pop();
+                        continue;
+                    }
+                    Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+                };
+                let next = at.join(name);
+                let rest = steps.as_path();
+                match next.symlink_metadata() {
+                    Err(_) => return self.add(&at, names),
+                    Ok(metadata) if metadata.is_symlink() => {
+                        self.add(&at, names)?;
+                        let Ok(target) = fs::read_link(&next) else { return Ok(()) };
+                        path = at.join(target).join(rest);
+                        continue 'links;
+                    }
+                    Ok(_) if rest.as_os_str().is_empty() => {
+                        self.add(&at, names)?;
+                        return self.add(&next, content);
+                    }
+                    Ok(_) => self.add(&next, AddWatchFlags::empty())?,
+                }
+                at = next;
+            }
+            return self.add(&at, content);
+        }
+        Ok(())
+    }
+
+    /// What vanishes meanwhile is no error: the watch on its directory tells.
+    fn add(&self, path: &Path, what: AddWatchFlags) -> Result<(), Errno> {
+        let own = AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD);
+        match self.0.add_watch(path, what | own) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A number that is the same as long as what the path leads to is: a file's identity, size and time, and for a directory those of
+/// the files that its entries lead to. `None` while nothing is there.
+pub fn fingerprint(path: &Path) -> Option<u64> {
+    let metadata = path.metadata().ok()?;
+    let mut sum = of_file(&metadata);
+    if metadata.is_dir() {
+        let entries = fs::read_dir(path).ok()?;
+        for entry in entries.flatten().take(MOST_ENTRIES) {
+            let mut hasher = DefaultHasher::new();
+            entry.file_name().hash(&mut hasher);
+            entry.path().metadata().ok().map(|metadata| of_file(&metadata)).hash(&mut hasher);
+            // The order of a directory's entries means nothing.
+            sum = sum.wrapping_add(hasher.finish());
+        }
+    }
+    Some(sum)
+}
+
+fn of_file(metadata: &Metadata) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
+    if !metadata.is_dir() {
+        (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::is_readable;
+    use std::os::unix::fs::symlink;
+
+    /// What a change does: whether the watch tells, and whether the fingerprint differs.
+    fn seen(path: &Path, change: impl FnOnce()) -> (bool, bool) {
+        let watch = Watch::new([path]).expect("inotify is there");
+        let before = fingerprint(path);
+        change();
+        (is_readable(watch.as_fd()), fingerprint(path) != before)
+    }
+
+    #[test]
+    fn every_way_to_change_is_seen() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = root.path();
+        let (directory, file) = (root.join("a/b"), root.join("a/b/file"));
+        let make = |text: &str| fs::write(&file, text).expect("the directory is there");
+        let changed = (true, true);
+        assert_eq!(
+            seen(&file, || fs::create_dir_all(&directory).expect("ours")),
+            (true, false),
+            "a directory on the way"
+        );
+        assert_eq!(seen(&file, || make("1")), changed, "a file that comes");
+        assert_eq!(seen(&file, || make("22")), changed, "a file that is written");
+        assert_eq!(seen(&directory, || make("333")), changed, "a file of a directory");
+        let next = root.join("a/b/next");
+        fs::write(&next, "333").expect("ours");
+        assert_eq!(seen(&file, || fs::rename(&next, &file).expect("ours")), changed, "a file that is replaced");
+        assert_eq!(seen(&file, || fs::rename(root.join("a"), root.join("c")).expect("ours")), changed, "an ancestor");
+        assert_eq!(seen(&file, || fs::rename(root.join("c"), root.join("a")).expect("ours")), changed, "it is back");
+        assert_eq!(seen(&file, || fs::remove_file(&file).expect("ours")), changed, "a file that goes");
+        assert_eq!(seen(&directory, || fs::remove_dir_all(root.join("a")).expect("ours")), changed, "all goes");
+    }
+
+    /// As the kubelet does it: `key` leads to `..data/key`, and `..data` to a directory with the time in its name.
+    #[test]
+    fn a_swapped_link_is_seen() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = root.path();
+        for (directory, text) in [("..1", "old"), ("..2", "new")] {
+            fs::create_dir(root.join(directory)).expect("ours");
+            fs::write(root.join(directory).join("key"), text).expect("ours");
+        }
+        symlink("..1", root.join("..data")).expect("ours");
+        symlink("..data/key", root.join("key")).expect("ours");
+        for path in [root.join("key"), root.to_owned()] {
+            let swap = |to: &str| {
+                symlink(to, root.join("..tmp")).expect("ours");
+                fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
+            };
+            assert_eq!(seen(&path, || swap("..2")), (true, true));
+            assert_eq!(seen(&path, || swap("..1")), (true, true));
+        }
+    }
+
+    #[test]
+    fn neighbours_and_circles_are_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = root.path();
+        fs::write(root.join("file"), "1").expect("ours");
+        fs::write(root.join("log"), "1").expect("ours");
+        assert_eq!(seen(&root.join("file"), || fs::write(root.join("log"), "2").expect("ours")), (false, false));
+        symlink("circle", root.join("circle")).expect("ours");
+        assert_eq!(seen(&root.join("circle"), || ()), (false, false));
+    }
+}

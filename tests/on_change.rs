@@ -1,0 +1,102 @@
+//! GUARD_ON_CHANGE: what follows when a file or a directory changes.
+
+mod common;
+
+use common::{Setup, everywhere};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn watching(setup: Setup, path: &Path, meaning: &str) -> Setup {
+    setup.env("GUARD_ON_CHANGE", format!("{}={meaning}", path.display()))
+}
+
+#[test]
+fn a_file_that_changes_is_a_signal_once() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("tls.crt");
+        fs::write(&path, "1").expect("ours");
+        let mut guard = watching(setup, &path, "HUP").fixture("serve").start();
+        guard.line("ready");
+        // Written in place, in several steps, and replaced: one change.
+        for content in ["2", "3", "4"] {
+            fs::write(&path, content).expect("ours");
+        }
+        fs::write(directory.path().join("next"), "5").expect("ours");
+        fs::rename(directory.path().join("next"), &path).expect("ours");
+        let event = guard.event("changed");
+        assert_eq!((event.get("path"), event.get("meaning")), (path.to_str(), Some("SIGHUP")));
+        guard.line("got HUP");
+        // It goes, which means nothing, and comes back, which does.
+        fs::remove_file(&path).expect("ours");
+        fs::write(directory.path().join("other"), "x").expect("ours");
+        fs::write(&path, "6").expect("ours");
+        guard.line("got HUP");
+        assert_eq!(guard.out().iter().filter(|line| **line == "got HUP").count(), 2);
+    }
+}
+
+#[test]
+fn a_file_that_comes_later_is_a_change() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("later/app/key");
+        let mut guard = watching(setup, &path, "USR1").fixture("serve").start();
+        guard.line("ready");
+        fs::create_dir_all(path.parent().expect("it has one")).expect("ours");
+        fs::write(&path, "1").expect("ours");
+        guard.line("got USR1");
+        fs::remove_dir_all(directory.path().join("later")).expect("ours");
+        fs::create_dir_all(path.parent().expect("it has one")).expect("ours");
+        fs::write(&path, "22").expect("ours");
+        guard.line("got USR1");
+    }
+}
+
+/// As the kubelet updates a Secret: with the variable that is read from it this is a rotation without downtime.
+#[test]
+fn a_rotated_secret_reaches_the_next_run() {
+    for setup in everywhere() {
+        let root = TempDir::new().expect("a directory");
+        let root = root.path();
+        for (directory, text) in [("..1", "old"), ("..2", "new")] {
+            fs::create_dir(root.join(directory)).expect("ours");
+            fs::write(root.join(directory).join("password"), text).expect("ours");
+        }
+        symlink("..1", root.join("..data")).expect("ours");
+        symlink("..data/password", root.join("password")).expect("ours");
+        let setup = watching(setup, root, "reload").env("GUARD_ENV_FILES", "PASSWORD");
+        let setup = setup.env("PASSWORD_FILE", root.join("password"));
+        let mut guard = setup.app(["sh", "-c", "echo is $PASSWORD; exec sleep 1000"]).start();
+        guard.line("is old");
+        symlink("..2", root.join("..tmp")).expect("ours");
+        fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
+        guard.line("is new");
+        guard.event("reloaded");
+        assert_eq!(guard.events().iter().filter(|event| event.name() == "changed").count(), 1);
+    }
+}
+
+#[test]
+fn a_change_can_end_guard() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let mut guard = watching(setup, directory.path(), "stop").fixture("quit TERM 3 serve").start();
+        guard.line("ready");
+        fs::write(directory.path().join("stop"), "").expect("ours");
+        assert_eq!(guard.code(), 3);
+    }
+}
+
+#[test]
+fn nonsense_is_an_error() {
+    let mut guard =
+        common::child().env("GUARD_ON_CHANGE", "/etc/tls, =HUP,/a=reboot,/b=HUP,/b=TERM").fixture("serve").start();
+    assert_eq!(guard.code(), 125);
+    let errors = guard.err().join("\n");
+    for problem in ["\"/etc/tls\" has no =", "\"=HUP\" names no path", "/b is named twice", "reboot"] {
+        assert!(errors.contains(problem), "{problem} in {errors}");
+    }
+}
