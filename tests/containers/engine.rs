@@ -18,12 +18,6 @@ impl Engine {
         }
     }
 
-    /// Whether there is one to ask: its client alone is not enough.
-    pub(crate) fn answers(self) -> bool {
-        let mut command = Command::new(self.program());
-        command.arg("version").output().is_ok_and(|output| output.status.success())
-    }
-
     /// What it answers to a line of words; how long that takes is the test's affair.
     pub(crate) fn ask<T: AsRef<str>>(self, words: &[T]) -> Answer {
         let mut command = Command::new(self.program());

@@ -75,20 +75,10 @@ fn build(file: &Path, context: &Path, tag: &str, options: &[&str]) {
     Engine::Docker.tell(&line);
 }
 
-/// A name for an image that a test has something else make; it is removed as those that tests make.
-pub(crate) fn remove_later(name: &str) -> String {
-    let tag = format!("{OURS}/{name}");
-    once(Engine::Docker, &tag, || ());
-    tag
-}
-
-/// Makes a base image, unless the engine has it.
+/// Makes a base image.
 pub(crate) fn base(name: &str) {
     const DEBIAN: &str = "debian:bookworm-slim";
     once(Engine::Docker, name, || {
-        if Engine::Docker.ask(&["image", "inspect", name]).code == 0 {
-            return;
-        }
         if name != DEBIAN {
             base(DEBIAN);
         }
@@ -105,14 +95,6 @@ fn copy_to_podman(tag: &str) {
     let load = load.args(["load", "--quiet"]).stdin(image).stdout(Stdio::null()).stderr(Stdio::piped());
     let answer = Answer::of(load.spawn().expect("podman is there"));
     assert!(save.wait().is_ok_and(|status| status.success()) && answer.code == 0, "{tag}: {answer:?}");
-}
-
-/// Removes the images of the tests; base images stay, as they are slow to make.
-pub(crate) fn remove() {
-    let made = std::mem::take(&mut *MADE.lock().expect("no panic under it"));
-    for (engine, tag) in made.into_keys().filter(|(_, tag)| tag.starts_with(OURS)) {
-        engine.ask(&["rmi", "--force", &tag]);
-    }
 }
 
 /// A directory with the static guard and the static fixture, as they are released, and the small apps of `apps`.

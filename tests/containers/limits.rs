@@ -3,6 +3,8 @@
 use crate::common::{eventually, send, status_field};
 use crate::container::{Container, Run, docker, podman};
 use crate::engine::Engine;
+use crate::image::image;
+use libtest_mimic::Trial;
 use nix::libc::SIGTERM;
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +19,56 @@ tests![
     a_guard_that_is_out_of_memory_leaves_its_last_word,
     nobody_reads_what_the_container_says,
 ];
+
+/// What an engine has to be able to do, and for which tests.
+struct Need {
+    engine: Engine,
+    /// The options that say so.
+    options: &'static [&'static str],
+    of: fn(&str) -> bool,
+}
+
+const NEEDS: [Need; 5] = [
+    Need { engine: Engine::Docker, options: &[], of: |_| true },
+    Need { engine: Engine::Podman, options: &[], of: |test| test.contains("podman") },
+    Need {
+        engine: Engine::Docker,
+        options: &["--memory", "64m"],
+        of: |test| test.contains("out_of_memory") && !test.contains("podman"),
+    },
+    Need {
+        engine: Engine::Podman,
+        options: &["--memory", "64m"],
+        of: |test| test.contains("podman") && test.contains("out_of_memory"),
+    },
+    Need { engine: Engine::Docker, options: &["--pids-limit", "20"], of: |test| test.contains("_pid") },
+];
+
+impl Need {
+    /// Why this machine cannot do it, tried without guard.
+    fn lacking(&self) -> Option<String> {
+        let image = image(self.engine, "fixture");
+        let line = [&["run", "--rm"], self.options, &["--entrypoint", "true", &image]].concat();
+        let answer = self.engine.ask(&line);
+        // Docker only warns of a limit that the kernel has not got.
+        let lacking = answer.code != 0 || answer.err.contains("imitation discarded");
+        let why = answer.err.trim().lines().next_back().unwrap_or_default().to_owned();
+        lacking.then(|| format!("`{} {}`: {why}", self.engine.program(), line.join(" ")))
+    }
+}
+
+/// The tests, of which those that this machine has no means for are skipped; the reason is said once for all of them.
+pub(crate) fn without_the_impossible(mut tests: Vec<Trial>) -> Vec<Trial> {
+    for need in &NEEDS {
+        let of = |test: &Trial| (need.of)(test.name()) && !test.has_ignored_flag();
+        let count = tests.iter().filter(|test| of(test)).count();
+        let Some(why) = (count > 0).then(|| need.lacking()).flatten() else { continue };
+        println!("skipped: {count} tests of containers: {why}");
+        let skip = |test: Trial| if of(&test) { test.with_ignored_flag(true) } else { test };
+        tests = tests.into_iter().map(skip).collect();
+    }
+    tests
+}
 
 /// A run that forks until it may no more, behind which the next one finds room again.
 fn an_app_that_takes_all_pids_is_replaced() {

@@ -2,7 +2,7 @@
 
 use crate::common::{Answer, begin};
 use crate::engine::Engine;
-use crate::image::{base, image, project, remove_later};
+use crate::image::{base, image, project};
 use std::process::Command;
 
 tests![the_drain_delay_is_why_no_request_is_lost];
@@ -23,7 +23,7 @@ fn rows(variants: [&str; 2]) -> Vec<Row> {
     base("node:20-slim");
     let mut run = Command::new("bash");
     run.arg(project().join("examples/rolling/run.sh")).args(variants);
-    run.env("GUARD_IMAGE", guard).env("IMAGE", remove_later("rolling"));
+    run.env("GUARD_IMAGE", guard).env("IMAGE", "guard-test/rolling");
     run.env("ROUNDS", "1").env("ENDPOINTS_DELAY", "0.5").env("DRAIN_DELAY", "2.5s");
     let answer = Answer::of(begin(&mut run));
     assert_eq!(answer.code, 0, "{answer:?}");
