@@ -3,18 +3,25 @@
 use crate::common::{Answer, begin, in_path, skipped};
 use crate::engine::Engine;
 use crate::image::{image_of, project};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 tests![a_client_waits_until_the_app_is_healthy];
 
-/// A project of the example that is taken down when the test is done with it.
-struct Project(String);
+/// A project that is taken down when the test is done with it.
+pub(crate) struct Project {
+    name: String,
+    file: PathBuf,
+}
 
 impl Project {
-    fn tell(&self, words: &[&str]) -> Answer {
+    pub(crate) fn new(name: &str, file: &Path) -> Project {
+        Project { name: name.to_owned(), file: file.to_owned() }
+    }
+
+    pub(crate) fn tell(&self, words: &[&str]) -> Answer {
         let mut command = compose().expect("there is one");
-        let file = project().join("examples/compose/compose.yaml");
-        command.arg("--project-name").arg(&self.0).arg("--file").arg(file).args(words);
+        command.arg("--project-name").arg(&self.name).arg("--file").arg(&self.file).args(words);
         Answer::of(begin(command.env("PORT", "0"))) // on the host: any that is free
     }
 }
@@ -40,7 +47,7 @@ fn a_client_waits_until_the_app_is_healthy() {
         return skipped("there is neither `docker compose` nor `docker-compose`");
     }
     image_of(Engine::Docker, "Dockerfile.example", "example"); // so that it is there to be built from
-    let project = Project(format!("guard-test-{}", std::process::id()));
+    let project = Project::new("example", &project().join("examples/compose/compose.yaml"));
     let answer = project.tell(&["up", "--no-color", "--build", "--exit-code-from", "client"]);
     assert_eq!(answer.code, 0, "{answer:?}");
     let answered = |line: &str| line.contains("client") && line.ends_with("| run 1");

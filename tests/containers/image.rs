@@ -49,6 +49,11 @@ pub(crate) fn image_for(architecture: &str, dockerfile: &str, name: &str) -> Str
     tag
 }
 
+/// An image whose name somebody else has chosen.
+pub(crate) fn tagged(tag: &str, build: impl FnOnce()) {
+    once(Engine::Docker, tag, build);
+}
+
 /// Makes an image of the tests with Docker, unless it is there. Podman gets a copy.
 fn make(engine: Engine, tag: &str, build: impl FnOnce()) {
     once(Engine::Docker, tag, build);

@@ -18,7 +18,7 @@ tests![
 ];
 
 /// A pod that is played, until the test is done with it.
-struct Pod(String);
+pub(crate) struct Pod(String);
 
 impl Drop for Pod {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for Pod {
 
 impl Pod {
     /// Plays a manifest whose first `name` becomes the pod's.
-    fn play(manifest: &str, name: &str) -> Pod {
+    pub(crate) fn play(manifest: &str, name: &str) -> Pod {
         let image = image_of(Engine::Podman, "Dockerfile.example", "example");
         let own = manifest.lines().find_map(|line| line.strip_prefix("  name: ")).expect("a name");
         let manifest = manifest
@@ -46,12 +46,12 @@ impl Pod {
         pod
     }
 
-    fn container(&self, name: &str) -> Container {
+    pub(crate) fn container(&self, name: &str) -> Container {
         Container::existing(Engine::Podman, &format!("{}-{name}", self.0))
     }
 }
 
-fn manifest(name: &str) -> String {
+pub(crate) fn manifest(name: &str) -> String {
     fs::read_to_string(project().join("examples/kubernetes").join(name)).expect("a manifest")
 }
 

@@ -20,6 +20,9 @@ macro_rules! tests {
 }
 
 mod bare;
+#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
+#[path = "../common/blocks.rs"]
+mod blocks;
 #[allow(dead_code, reason = "no topic needs all of it")]
 #[path = "../common/client.rs"]
 mod client;
@@ -30,6 +33,7 @@ mod common;
 mod compose;
 mod container;
 mod dockerfile;
+mod docs;
 mod engine;
 mod exec;
 mod hardened;
@@ -89,6 +93,7 @@ fn topics() -> Vec<Trial> {
         terminal::tests(),
         tiers::tests(),
         // Their images are slow to make, and are made meanwhile.
+        docs::tests(),
         servers::tests(),
         languages::tests(),
     ];
