@@ -48,3 +48,10 @@ pub(crate) fn say(session: &mut Guard, line: &str) {
     let stdin = session.stdin.as_mut().expect("a pipe");
     writeln!(stdin, "{line}").expect("the session reads");
 }
+
+/// Waits for words on stderr. The app may have said them before a line of guard's up to which the test has read.
+pub(crate) fn says(container: &mut Container, words: &str) {
+    if !container.err().iter().any(|line| line.contains(words)) {
+        container.log_line(words, |line| line.contains(words));
+    }
+}

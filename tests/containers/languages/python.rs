@@ -1,5 +1,6 @@
 use super::{app, begun, checked, finishes_requests, refuses, replaces_a_worker, serves_again};
 use crate::container::Container;
+use crate::steps::says;
 
 tests![
     a_crash_of_gunicorn_leaves_its_port_free,
@@ -28,7 +29,7 @@ fn a_crash_of_gunicorn_leaves_its_port_free() {
 
 fn gunicorn_finishes_requests() {
     // A worker without work is told, and leaves.
-    let told = |app: &mut Container| drop(app.log_line("Worker exiting", |line| line.contains("Worker exiting")));
+    let told = |app: &mut Container| says(app, "Worker exiting");
     finishes_requests(gunicorn(), told, 0);
 }
 
@@ -58,5 +59,5 @@ fn uvicorn_with_workers_finishes_requests() {
 }
 
 fn shuts_down(app: &mut Container) {
-    app.log_line("Shutting down", |line| line.contains("Shutting down"));
+    says(app, "Shutting down");
 }

@@ -1,6 +1,7 @@
 use super::{crash, ended_by_itself, say, server, stop};
 use crate::common::Guard;
 use crate::container::{Container, Run};
+use crate::steps::says;
 
 tests![
     a_crash_leaves_its_shared_memory_free,
@@ -36,10 +37,6 @@ fn session(postgresql: &Container) -> Guard {
 fn rows(postgresql: &Container) -> String {
     let query = ["psql", "--no-align", "--tuples-only", "--command", "select count(*) from t"];
     postgresql.exec(&query).out.trim_end().to_owned()
-}
-
-fn says(postgresql: &mut Container, what: &str) {
-    postgresql.log_line(what, |line| line.contains(what));
 }
 
 /// Starts the container again, and waits for what it then says of its data.

@@ -36,15 +36,18 @@ impl Transfer {
 
     /// Reads on to the end, whatever that is, and says how long the body was.
     pub(super) fn rest(mut self) -> usize {
-        let _ = self.read();
+        if let Err(error) = self.read() {
+            println!("a transfer ended after {} bytes: {error}", self.body);
+        }
         self.body
     }
 
     /// How much of the body has come, when the server is gone.
-    pub(super) fn arrived(self) -> usize {
+    pub(super) fn arrived(mut self) -> usize {
         // There may be no end to hear of: the network went away with the container.
         self.stream.set_nonblocking(true).expect("a socket");
-        self.rest()
+        let _ = self.read();
+        self.body
     }
 
     fn read(&mut self) -> std::io::Result<()> {
