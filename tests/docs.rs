@@ -4,6 +4,9 @@
 #[path = "common/blocks.rs"]
 mod blocks;
 mod common;
+#[allow(dead_code, reason = "guard listens itself")]
+#[path = "common/port.rs"]
+mod port;
 
 use blocks::{Block, blocks};
 use common::{Answer, begin, child, in_path, skipped};
@@ -86,6 +89,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/kubernetes.md", "podFailurePolicy:", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/kubernetes.md", "restartPolicyRules:", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/kubernetes.md", "kubectl", By(CONTAINERS, "podman_answers_what_kubectl_asks")),
+    ("docs/metrics.md", "readinessProbe:", By(HERE, "the_http_probes_of_the_guide")),
     ("docs/migrating.md", "\"tini\"", By(CONTAINERS, "instead_of_tini")),
     ("docs/migrating.md", "\"dumb-init\"", By(CONTAINERS, "instead_of_dumb_init")),
     ("docs/migrating.md", "module.exports", By(HERE, "scripts_can_be_read")),
@@ -167,6 +171,24 @@ fn the_status_of_the_guide_has_the_columns_of_guards() {
     };
     let shown = blocks::block("docs/commands.md", "$ guard status").text;
     assert_eq!(columns(&shown), columns(&status));
+}
+
+/// As a kubelet asks: the paths of the probes, on the port of the variable.
+#[test]
+fn the_http_probes_of_the_guide() {
+    let port = port::Port::reserve().number;
+    let mut guard = child().env("GUARD_HTTP", format!("127.0.0.1:{port}")).fixture("serve").start();
+    guard.line("ready");
+    let block = blocks::block("docs/metrics.md", "readinessProbe:");
+    let paths: Vec<&str> =
+        block.text.split("path: ").skip(1).filter_map(|rest| rest.split([',', ' ']).next()).collect();
+    assert_eq!(paths.len(), 2, "{block:?}");
+    for path in paths {
+        guard.until_yes(&["ready"]);
+        let mut probe = Command::new(env!("CARGO_BIN_EXE_guard"));
+        let answer = Answer::of(begin(probe.args(["probe", &format!("http://127.0.0.1:{port}{path}")])));
+        assert_eq!(answer.code, 0, "{path}: {answer:?}");
+    }
 }
 
 /// The words of YAML or JSON, in whichever of its forms, without comments.
