@@ -59,23 +59,19 @@ fn systemd_notify_for_a_daemon() {
 
 #[test]
 fn sdnotify_of_python() {
-    let python = Path::new("/usr/bin/python3");
+    let python = "/usr/bin/python3";
     let app = "import sdnotify, signal\n\
         n = sdnotify.SystemdNotifier(debug=True)\n\
         n.notify('READY=1')\n\
         n.notify('STATUS=speaks Python')\n\
         signal.sigwait([signal.SIGTERM])\n\
         n.notify('STOPPING=1')\n";
-    let has = |module: &str| {
-        let mut child = common::spawn(std::process::Command::new(python).args(["-c", &format!("import {module}")]));
-        child.wait().is_ok_and(|status| status.success())
-    };
-    if !python.exists() || !has("sdnotify") {
-        return skipped("there is no sdnotify for /usr/bin/python3");
+    if !has("/usr/bin/python3", "import sdnotify") {
+        return;
     }
     for setup in setups() {
         let mask = format!("import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n{app}");
-        let mut guard = setup.app([python.as_os_str(), "-c".as_ref(), mask.as_ref()]).start();
+        let mut guard = setup.app([python, "-c", &mask]).start();
         ready(&mut guard, "speaks Python");
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 0);
@@ -105,6 +101,105 @@ fn libsystemd_of_rust() {
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
         assert!(!guard.events().iter().any(|event| event.name() == "failing"), "{}", guard.transcript());
+    }
+}
+
+/// The app of the next test: this test, executed by guard.
+#[test]
+#[ignore = "runs below guard alone"]
+fn as_another_app() {
+    let status = sd_notify::NotifyState::Status("speaks Rust too");
+    sd_notify::notify(&[status, sd_notify::NotifyState::Ready]).expect("a socket");
+    loop {
+        thread::park();
+    }
+}
+
+/// Version 0.5 of it takes the variable for a path, whatever it begins with.
+#[test]
+fn sd_notify_of_rust() {
+    for setup in setups() {
+        let own = std::env::current_exe().expect("a program has a path");
+        let words = ["--ignored", "--exact", "as_another_app"].map(Into::into);
+        let mut guard = setup.app([own.into_os_string()].into_iter().chain(words)).start();
+        ready(&mut guard, "speaks Rust too");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+/// Whether a line of Debian's Python or Ruby is done without an error.
+fn has(program: &str, line: &str) -> bool {
+    let option = if program.ends_with("ruby") { "-e" } else { "-c" };
+    let mut command = std::process::Command::new(program);
+    command.args([option, line]).stderr(std::process::Stdio::null());
+    let has = Path::new(program).exists() && common::spawn(&mut command).wait().is_ok_and(|status| status.success());
+    if !has {
+        skipped(&format!("{program} cannot {line}"));
+    }
+    has
+}
+
+#[test]
+fn systemd_of_python() {
+    let python = "/usr/bin/python3";
+    if !has(python, "import systemd.daemon") {
+        return;
+    }
+    let app = "import signal, systemd.daemon\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\
+        assert systemd.daemon.notify('READY=1\\nSTATUS=speaks for systemd')\n\
+        signal.sigwait([signal.SIGTERM])\n\
+        assert systemd.daemon.notify('STOPPING=1')\n";
+    for setup in setups() {
+        let mut guard = setup.app([python, "-c", app]).start();
+        ready(&mut guard, "speaks for systemd");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+/// A Rack application, and the options of Puma that serve it on any port.
+fn puma(directory: &Path) -> [&'static str; 6] {
+    std::fs::write(directory.join("config.ru"), "run ->(_) { [200, {}, ['done']] }\n").expect("a file");
+    ["/usr/bin/puma", "--environment", "none", "--bind", "tcp://127.0.0.1:0", "config.ru"]
+}
+
+const PUMA: &str = "require 'puma'; require 'sd_notify'";
+
+/// Puma 6 to 8 have a copy of sd_notify of their own, word for word; Debian's Puma 5 has it beside it. It takes the
+/// variable for a path, and Puma does not start where there is no such file.
+#[test]
+fn puma_with_its_sd_notify() {
+    if !has("/usr/bin/ruby", PUMA) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    for setup in setups() {
+        let setup = setup.directory(directory.path()).env("GUARD_WATCHDOG", "4s");
+        let mut guard = setup.app(puma(directory.path())).start();
+        guard.event("ready");
+        guard.line("Use Ctrl-C to stop");
+        guard.signal(libc::SIGTERM);
+        guard.line("- Gracefully stopping, waiting for requests to finish");
+        assert_eq!(guard.code(), 143);
+        assert!(!guard.events().iter().any(|event| event.name() == "failing"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn puma_behind_guards_defaults() {
+    if !has("/usr/bin/ruby", PUMA) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    for setup in everywhere() {
+        let mut guard = setup.directory(directory.path()).app(puma(directory.path())).start();
+        guard.line("Use Ctrl-C to stop");
+        guard.signal(libc::SIGTERM);
+        guard.line("- Gracefully stopping, waiting for requests to finish");
+        assert_eq!(guard.code(), 143);
+        assert!(!guard.out().iter().any(|line| line.contains("systemd")), "{}", guard.transcript());
     }
 }
 
