@@ -4,7 +4,7 @@ use crate::config::variables::VARIABLES;
 use std::fmt::Write;
 
 /// The subcommands: name, arguments, and what each does.
-const SUBCOMMANDS: [(&str, &str, &str); 8] = [
+pub(super) const SUBCOMMANDS: [(&str, &str, &str); 8] = [
     ("check", "[OPTIONS] [-- COMMAND [ARG]...]", CHECK),
     ("ready", ASK, "Exits with 0 if the app can take work: ready, healthy, not draining, not between two runs."),
     ("health", ASK, "Exits with 0 if the running guard answers and has not given up, in a backoff and a drain too."),

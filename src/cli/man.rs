@@ -2,7 +2,7 @@
 //!
 //! `release/man FILE` writes it.
 
-use super::help;
+use super::help::SUBCOMMANDS;
 use crate::config::layers::HANDED_DOWN;
 use crate::config::variables::VARIABLES;
 use std::fmt::Write;
@@ -30,11 +30,9 @@ fn roff(text: &str) -> String {
     if text.starts_with('.') { format!("\\&{text}") } else { text }
 }
 
-/// The lines of the usage in `--help`, each as the command line and what it does.
-fn usage(help: &str) -> Vec<(String, String)> {
-    let lines = help.lines().skip_while(|line| *line != "usage:").skip(1).take_while(|line| !line.is_empty());
-    let parts = lines.map(|line| line.trim_start().split_once("  ").unwrap_or((line.trim(), "")));
-    parts.map(|(line, what)| (line.to_owned(), what.trim().to_owned())).collect()
+/// The lines of a text that breaks where it is meant to.
+fn lines(text: &str) -> String {
+    text.lines().map(|line| roff(line.trim())).collect::<Vec<_>>().join("\n.br\n")
 }
 
 /// Paragraphs as they stand in roff, between two headings.
@@ -53,6 +51,12 @@ Every setting is an option and a variable of the environment; the option wins.
 An empty variable counts as not set.
 .B guard check
 prints the settings in force, or every error.
+";
+
+const OF_A_RUNNING_GUARD: &str = r".B \-\-timeout
+limits how long the answer may take, and
+.B \-\-pid
+picks one of several guards.
 ";
 
 const AFTER_THE_OPTIONS: &str = r"
@@ -110,16 +114,18 @@ docker run \-\-rm \-\-env GUARD_DRAIN_DELAY=5s IMAGE guard check
 /// The whole page, with the day of its release.
 fn text(date: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let mut page = format!(".TH GUARD 1 \"{}\" \"guard {version}\" \"User Commands\"\n", roff(date));
+    let mut page = format!(".TH GUARD 1 \"{}\" \"guard {version}\" \"User Commands\"\n", date);
     page.push_str(".SH NAME\nguard \\- the init process for containers\n.SH SYNOPSIS\n");
-    let usage = usage(&help::text());
-    for (index, (line, _)) in usage.iter().enumerate() {
-        let arguments = roff(line.trim_start_matches("guard").trim_start());
-        let _ = write!(page, "{}.B guard\n{arguments}\n", if index > 0 { ".br\n" } else { "" });
+    page.push_str(".B guard\n[OPTIONS] \\-\\- COMMAND [ARG]...\n");
+    for (name, arguments, _) in SUBCOMMANDS {
+        let _ = write!(page, ".br\n.B guard {name}\n{}\n", roff(arguments));
     }
-    let _ = write!(page, ".SH DESCRIPTION{DESCRIPTION}.SH COMMANDS\n");
-    for (line, what) in usage.iter().filter(|(_, what)| !what.is_empty()) {
-        let _ = write!(page, ".TP\n.B {}\n{}\n", roff(line), roff(what));
+    let _ = write!(page, ".br\n.B guard\n\\-\\-help | \\-\\-version\n.SH DESCRIPTION{DESCRIPTION}.SH COMMANDS\n");
+    for (name, arguments, about) in SUBCOMMANDS {
+        let _ = write!(page, ".TP\n.B guard {name}\n{}\n", lines(about));
+        if arguments.contains("--pid") {
+            let _ = write!(page, "{OF_A_RUNNING_GUARD}");
+        }
     }
     page.push_str(".SH OPTIONS\n");
     for variable in VARIABLES {
@@ -145,8 +151,8 @@ fn the_man_page_has_every_command_and_every_setting() {
     for variable in VARIABLES {
         assert!(page.contains(&roff(&variable.flag())) && page.contains(variable.name), "{}", variable.name);
     }
-    for command in ["check", "ready", "health", "status", "stop", "restart", "reload", "probe"] {
-        assert!(page.contains(&format!(".B guard {command}")) || page.contains(&format!("| {command}")), "{command}");
+    for (name, ..) in SUBCOMMANDS {
+        assert!(page.contains(&format!(".TP\n.B guard {name}\n")), "{name}");
     }
     let requests = page.lines().filter(|line| line.starts_with('.'));
     let unknown: Vec<&str> = requests
