@@ -138,3 +138,33 @@ fn guards_own_sigkill_is_no_lack_of_memory() {
         assert_eq!(guard.code(), 137);
     }
 }
+
+/// The kernel has counted a kill, of another process and some time ago.
+#[test]
+fn a_worker_that_was_chosen_before_is_not_blamed_for_a_later_sigkill() {
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::new() else { return };
+        // The worker is an orphan, and signal 0 reaches it until guard has reaped it.
+        let worker = "worker=$(tail /dev/zero >/dev/null & echo $!); while kill -0 $worker; do :; done 2>/dev/null";
+        let mut guard = cgroup.start(setup.env("GUARD_RESTART", "never"), &format!("{worker}; kill -KILL $$"));
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+/// A shell tells of its child's death in its own exit code.
+#[test]
+fn an_out_of_memory_kill_below_a_shell_is_told_as_such() {
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::new() else { return };
+        let script = "[ $GUARD_RUN = 1 ] || exit 137; sh -c 'tail /dev/zero; exit $?'";
+        let mut guard = cgroup.start(setup.env("GUARD_MAX_RESTARTS", "1"), script);
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("code"), exit.get("cause")), (Some("137"), Some("oom")), "{}", exit.line);
+        assert_eq!(guard.event("restart").get("last"), Some("oom"));
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("code"), exit.get("cause")), (Some("137"), None), "not every 137: {}", exit.line);
+        assert_eq!(guard.code(), 137);
+    }
+}

@@ -133,9 +133,12 @@ impl Runtime<'_> {
                 self.held.run_started(None);
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
-                let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_ref();
-                let oom_kills = oom_kills.and_then(OomCounter::read);
-                self.children.add(RunProcess { notify, channel, oom_kills, ..RunProcess::new(run, pid, started) });
+                let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
+                if self.children.newest_main().is_none() {
+                    // What the killer has chosen so far is nothing of this run's.
+                    oom_kills.map(OomCounter::has_moved);
+                }
+                self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });
                 self.reaping.childless = false;
                 self.journal.spawned(run, pid);
                 Event::Spawned(run)

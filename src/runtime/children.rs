@@ -31,8 +31,6 @@ pub(super) struct RunProcess {
     /// The process group that the run was started with.
     pub(super) group: Pid,
     pub(super) started: Timestamp,
-    /// OOM kills in the container before it began.
-    pub(super) oom_kills: Option<u64>,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard.
@@ -83,7 +81,6 @@ impl RunProcess {
             pid,
             group: pid,
             started,
-            oom_kills: None,
             reaped: false,
             killed: false,
             receivers: Receivers::default(),

@@ -182,7 +182,15 @@ impl<'a> Journal<'a> {
     }
 
     /// The main process of a run was reaped.
-    pub(super) fn exit(&mut self, run: RunId, pid: Pid, ending: Ending, uptime: Duration, usage: &Usage) {
+    pub(super) fn exit(
+        &mut self,
+        run: RunId,
+        pid: Pid,
+        status: Status,
+        ending: Ending,
+        uptime: Duration,
+        usage: &Usage,
+    ) {
         let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
         let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
         let instance = self.instance(run);
@@ -193,16 +201,14 @@ impl<'a> Journal<'a> {
         let uptime = format!("{}s", show_seconds(uptime));
         let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
         let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
-        match ending {
-            Ending::Exited(code) | Ending::NotSpawned(SpawnError { code, .. }) | Ending::Failed(_, code) => log::log!(
-                level, instance, run, pid, code, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
+        let cause = if ending == Ending::OutOfMemory { Value::from("oom") } else { Value::null() };
+        match status {
+            Status::Exited(code) => log::log!(
+                level, instance, run, pid, code, cause, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
             ),
-            Ending::Signaled(signal) => log::log!(
-                level, instance, run, pid, signal:%, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
-            ),
-            Ending::OutOfMemory => log::log!(
-                level, instance, run, pid, signal:% = Signal::KILL, cause = "oom", uptime:%, max_rss:%, cpu_user:% = user,
-                cpu_sys:% = system; "exit"
+            Status::Signaled(signal) => log::log!(
+                level, instance, run, pid, signal:%, cause, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system;
+                "exit"
             ),
         }
         self.of_instance(id).last = format!("run {run} {} after {uptime}{failing}", told(ending));

@@ -3,8 +3,9 @@
 use super::children::{Heir, Owner};
 use super::{RETRY, Runtime};
 use crate::signal::Signal;
-use crate::supervisor::{Ending, Event, RunId, Timestamp};
+use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
+use crate::sys::cgroup::OomCounter;
 use crate::sys::process::{self, Status, Usage, Wait};
 
 /// So many children are reaped before it is the turn of signals and doors.
@@ -36,6 +37,9 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
+    /// The kernel's out-of-memory killer has struck since guard looked before: one of the children of the last turn may
+    /// have been chosen.
+    oom_struck: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
 }
@@ -47,6 +51,16 @@ impl News {
             News::Stopped(..) => None,
         }
     }
+
+    /// Whether guard looks for a strike of the out-of-memory killer at this news. A look for each orphan would cost more
+    /// than to reap it, so only those count that SIGKILL has ended.
+    fn may_tell_of_memory(&self) -> bool {
+        match self {
+            News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Hook, ..) => true,
+            News::Ended(Owner::Copy | Owner::Nobody, _, status, _) => *status == Status::Signaled(Signal::KILL),
+            News::Stopped(..) => false,
+        }
+    }
 }
 
 impl Runtime<'_> {
@@ -55,7 +69,12 @@ impl Runtime<'_> {
     /// Where a main process has ended guard reads the runs' sockets once more between the reaping and the events: what a
     /// process said before it ended is in its socket by then.
     pub(super) fn reap(&mut self) {
+        let is_rest = self.reaping.again_at.is_some();
         self.wait_for_children();
+        let may_tell = self.reaping.news.iter().any(News::may_tell_of_memory);
+        let has_moved = |counter: &mut OomCounter| may_tell && counter.has_moved();
+        let struck = self.launch.oom_kills.as_mut().and_then(Option::as_mut).is_some_and(has_moved);
+        self.reaping.oom_struck = struck || is_rest && self.reaping.oom_struck;
         let news = &self.reaping.news;
         let any = news.iter().any(|news| matches!(news, News::Ended(..)));
         if any && self.sweeps() {
@@ -150,15 +169,15 @@ impl Runtime<'_> {
                 let channel = self.children.get_mut(id)?.channel.take();
                 channel.into_iter().for_each(|channel| self.close(channel));
                 let run = self.children.get(id)?;
-                let oom_kills = || self.launch.oom_kills.as_ref()?.as_ref()?.read();
-                let struck = || oom_kills().zip(run.oom_kills).is_some_and(|(now, before)| now > before);
+                // A shell whose child was chosen exits with the code of such a death.
+                let struck = self.reaping.oom_struck && !run.killed;
                 let ending = match status {
+                    Status::Signaled(Signal::KILL) | Status::Exited(KILLED) if struck => Ending::OutOfMemory,
                     Status::Exited(code) => Ending::Exited(code),
-                    Status::Signaled(Signal::KILL) if !run.killed && struck() => Ending::OutOfMemory,
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
                 let uptime = self.clock.now().since(run.started);
-                self.journal.exit(id, pid, ending, uptime, &usage);
+                self.journal.exit(id, pid, status, ending, uptime, &usage);
                 self.pass_foreground();
                 Some(Event::Exited(id, ending))
             }

@@ -35,7 +35,7 @@ mod timestamp;
 
 pub use action::{Action, InPlace, KillReason, Notice, Outcome, TimeLimit};
 pub use event::{Event, UnsentData};
-pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, NOT_FOUND, OWN_ERROR, SpawnError};
+pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERROR, SpawnError};
 pub use run_id::RunId;
 pub use timestamp::Timestamp;
 

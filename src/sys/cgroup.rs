@@ -60,8 +60,11 @@ fn whole_cpus(quota: &str, period: &str) -> Option<u32> {
     u32::try_from(quota.checked_add(period)?.checked_sub(1)?.checked_div(period)?).ok()
 }
 
-/// The file with the count, kept open: it is read at every spawn.
-pub struct OomCounter(File);
+/// The file with the count, kept open, and the count when it was last read.
+pub struct OomCounter {
+    file: File,
+    seen: u64,
+}
 
 impl OomCounter {
     /// The counter of guard's own cgroup, v2 or v1 (`cgroups(7)`); `None` where there is none to read.
@@ -75,18 +78,16 @@ impl OomCounter {
             format!("/sys/fs/cgroup/memory{v1}/memory.oom_control"),
             "/sys/fs/cgroup/memory/memory.oom_control".to_owned(),
         ];
-        candidates
-            .iter()
-            .filter_map(|path| File::open(path).ok().map(OomCounter))
-            .find(|counter| counter.read().is_some())
+        candidates.iter().filter_map(|path| File::open(path).ok()).find_map(|file| {
+            let seen = read(&file)?;
+            Some(OomCounter { file, seen })
+        })
     }
 
-    /// Processes killed so far.
-    pub fn read(&self) -> Option<u64> {
-        let mut buffer = [0; 1024];
-        let count = self.0.read_at(&mut buffer, 0).ok()?;
-        let text = std::str::from_utf8(&buffer[..count]).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    /// Whether a process was killed since this was last asked. The kernel counts before it kills.
+    pub fn has_moved(&mut self) -> bool {
+        let count = read(&self.file).unwrap_or(self.seen);
+        std::mem::replace(&mut self.seen, count) < count
     }
 }
 
@@ -123,4 +124,12 @@ mod tests {
         assert_eq!(paths(text, "memory"), ("/four", "/three"));
         assert_eq!(paths("", "cpu"), ("", ""));
     }
+}
+
+/// Processes killed so far.
+fn read(file: &File) -> Option<u64> {
+    let mut buffer = [0; 1024];
+    let count = file.read_at(&mut buffer, 0).ok()?;
+    let text = std::str::from_utf8(&buffer[..count]).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
