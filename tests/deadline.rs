@@ -180,7 +180,7 @@ fn a_forged_proc_with_a_cycle_holds_nothing_up() {
         echo "$pid $pid " > /proc/$PPID/task/$PPID/children
         echo "$pid $PPID $pid " > /proc/$pid/task/$pid/children
         echo "$stat" > /proc/$pid/stat
-        printf 'GUARD_RUN=1\0GUARD_INSTANCE=0\0' > /proc/$pid/environ
+        printf "GUARD_ID=$GUARD_ID\0GUARD_RUN=1\0GUARD_INSTANCE=0\0" > /proc/$pid/environ
         exit 1
     "#;
     let fixture = common::fixture().to_str().expect("UTF-8");

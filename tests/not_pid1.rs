@@ -80,6 +80,31 @@ fn a_shell_at_pid_1_is_worth_one_warning() {
     assert_eq!(warnings[0].get("level"), Some("warn"));
 }
 
+/// Each has a run 1, and both are PID 1 where the inner one has a PID namespace of its own.
+#[test]
+fn the_app_of_an_inner_guard_is_no_leftover_of_the_outer_ones_old_run() {
+    for setup in everywhere() {
+        let fixture = common::fixture().to_str().unwrap();
+        let inner = [env!("CARGO_BIN_EXE_guard"), "--log=off", "--ready=notify", "--", fixture];
+        let setup = setup.env("GUARD_SIGNAL_MAP", "USR1=reload").env("GUARD_READY", "notify");
+        let mut guard = setup.app(inner.into_iter().chain(["notify", "READY=1", "quit", "TERM", "0", "serve"])).start();
+        guard.line("ready");
+        guard.event("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("reloaded");
+        for _ in 0..2 {
+            guard.line_after(""); // of the new run and of the old one, in either order
+        }
+        guard.signal(libc::SIGUSR2);
+        guard.line("got USR2");
+        guard.signal(libc::SIGTERM);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 0);
+        assert_eq!(guard.out().iter().filter(|line| **line == "got TERM").count(), 2, "{}", guard.transcript());
+        assert!(guard.events().iter().all(|event| event.name() != "leftovers"), "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn a_guard_in_a_guard_behaves() {
     for setup in everywhere() {

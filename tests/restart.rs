@@ -175,7 +175,7 @@ fn told(guard: &mut Guard) -> Vec<String> {
     let mut told: Vec<String> = lines
         .iter()
         .filter_map(|line| line.strip_prefix("env "))
-        .filter(|line| line.starts_with("GUARD_"))
+        .filter(|line| line.starts_with("GUARD_") && !line.starts_with("GUARD_ID="))
         .map(str::to_owned)
         .collect();
     told.sort_unstable();

@@ -87,7 +87,8 @@ pub struct Layers {
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
 
 /// Variables that an outer guard hands to its app, which may be guard again.
-pub const HANDED_DOWN: [&str; 6] = [
+pub const HANDED_DOWN: [&str; 7] = [
+    "GUARD_ID",
     "GUARD_RUN",
     "GUARD_INSTANCE",
     "GUARD_RESTARTS",

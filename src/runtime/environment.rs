@@ -20,6 +20,8 @@ pub(super) struct Environment {
     inherited: Rc<Vec<&'static CStr>>,
     /// Entries that guard adds.
     added: Vec<CString>,
+    /// What GUARD_ID is, in this guard's runs alone: the mark by which guard knows what it has started.
+    id: Rc<str>,
 }
 
 /// Variables of a manager above guard, which are for guard alone (`sd_notify(3)`, `sd_watchdog_enabled(3)`). guard gives the
@@ -43,8 +45,8 @@ pub(super) struct UnreadVariable<'a> {
 }
 
 impl Environment {
-    /// With `sockets` the app is handed some by guard.
-    pub(super) fn new(config: &Config, sockets: bool) -> Environment {
+    /// With `sockets` the app is handed some by guard. `id` is no other guard's, whatever PID namespace that is in.
+    pub(super) fn new(config: &Config, sockets: bool, id: u64) -> Environment {
         let home = config.user.as_ref().and_then(|user| user.home.as_ref()).filter(|_| is_of_root(config, "HOME"));
         let is_taken = |name: &OsStr| {
             home.is_some() && name == "HOME"
@@ -53,7 +55,8 @@ impl Environment {
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
         };
         let kept = config.environment.iter().filter(|entry| !is_taken(entry.name())).map(|entry| entry.text());
-        let mut environment = Environment { inherited: Rc::new(kept.collect()), added: Vec::new() };
+        let mut environment =
+            Environment { inherited: Rc::new(kept.collect()), added: Vec::new(), id: format!("{id:016x}").into() };
         environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
         if let Some(home) = home {
             environment.set("HOME", home);
@@ -71,9 +74,14 @@ impl Environment {
         environment
     }
 
-    /// For a run and its health checks: adds the numbers of the run and its instance, one of `instances`.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// For a run and its health checks: adds the run's mark, the numbers of the run and its instance, one of `instances`.
     pub(super) fn for_run(&self, run: RunId, instances: usize) -> Environment {
         let mut environment = self.clone();
+        environment.set("GUARD_ID", &*self.id);
         environment.set("GUARD_RUN", run.number.to_string());
         environment.set("GUARD_INSTANCE", run.instance.to_string());
         if instances > 1 {

@@ -1,6 +1,7 @@
 //! Whose leftover a process is.
 //!
-//! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark. One whose
+//! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark: GUARD_RUN
+//! and GUARD_INSTANCE, and this guard's GUARD_ID, which a guard inside of a run replaces by its own. One whose
 //! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
 //! `docker exec` session, belongs to none.
 
@@ -25,6 +26,8 @@ const LONGEST_WALK_FOR_NAMES: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Of(RunId),
+    /// A run of another guard, one inside of a run.
+    Foreign,
     Missing,
     /// Unreadable, too long, or overwritten, as by programs that set their title.
     Unreadable,
@@ -117,7 +120,9 @@ impl Runtime<'_> {
         if undecided.is_empty() {
             return HashMap::new();
         }
-        match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), |environment| encode(mark(environment))) {
+        let id = self.launch.environment.id();
+        let conclude = |environment: io::Result<&[u8]>| encode(mark(environment, id));
+        match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), conclude) {
             Ok(findings) => {
                 self.reaping.childless = false;
                 self.children.copies.push(findings.copy);
@@ -158,13 +163,13 @@ fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pi
         // Its memory is gone, and with it the mark.
         _ if !process.lives() => false,
         Mark::Of(run) if lives(run) => run == id,
-        // The mark of an inner guard's run, whose guard is gone.
-        Mark::Of(_) | Mark::Unreadable => alone,
+        // Where several runs live, nobody knows in which of them the other guard was.
+        Mark::Of(_) | Mark::Foreign | Mark::Unreadable => alone,
         Mark::Missing => false,
     }
 }
 
-fn mark(environment: io::Result<&[u8]>) -> Mark {
+fn mark(environment: io::Result<&[u8]>, id: &str) -> Mark {
     let environment = match environment {
         Ok(environment) => environment,
         // It has ended meanwhile, and its parent has reaped it.
@@ -178,7 +183,8 @@ fn mark(environment: io::Result<&[u8]>) -> Mark {
     let number = value(b"GUARD_RUN=").and_then(|text| text.parse().ok());
     let instance = value(b"GUARD_INSTANCE=").and_then(|text| text.parse().ok());
     match (number, instance) {
-        (Some(number), Some(instance)) => Mark::Of(RunId { instance, number }),
+        (Some(number), Some(instance)) if value(b"GUARD_ID=") == Some(id) => Mark::Of(RunId { instance, number }),
+        (Some(_), Some(_)) => Mark::Foreign,
         _ if !environment.is_empty() && !environment.contains(&b'=') => Mark::Unreadable,
         _ => Mark::Missing,
     }
@@ -190,6 +196,7 @@ fn encode(mark: Mark) -> Finding {
         Mark::Of(run) => [1, run.instance, run.number],
         Mark::Missing => [0, 0, 0],
         Mark::Unreadable => [2, 0, 0],
+        Mark::Foreign => [3, 0, 0],
     }
 }
 
@@ -197,6 +204,7 @@ fn decode([kind, instance, number]: Finding) -> Mark {
     match kind {
         0 => Mark::Missing,
         1 => Mark::Of(RunId { instance, number }),
+        3 => Mark::Foreign,
         _ => Mark::Unreadable,
     }
 }
@@ -324,27 +332,29 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_needs_both_variables() {
+    fn a_mark_needs_all_variables() {
         let run = RunId { instance: 0, number: 3 };
         for (environment, expected) in [
-            ("PATH=/bin\0GUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Of(run)),
-            ("PATH=/bin\0GUARD_RUN=3\0", Mark::Missing),
-            ("XGUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Missing),
+            ("PATH=/bin\0GUARD_ID=7\0GUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Of(run)),
+            ("PATH=/bin\0GUARD_ID=8\0GUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Foreign),
+            ("PATH=/bin\0GUARD_RUN=3\0GUARD_INSTANCE=0\0", Mark::Foreign),
+            ("PATH=/bin\0GUARD_ID=7\0GUARD_RUN=3\0", Mark::Missing),
+            ("XGUARD_RUN=3\0GUARD_ID=7\0GUARD_INSTANCE=0\0", Mark::Missing),
         ] {
-            assert_eq!(mark(Ok(environment.as_bytes())), expected, "{environment:?}");
+            assert_eq!(mark(Ok(environment.as_bytes()), "7"), expected, "{environment:?}");
         }
     }
 
     #[test]
     fn an_overwritten_environment_cannot_be_read() {
-        assert_eq!(mark(Ok(b"worker process\0\0\0\0")), Mark::Unreadable);
-        assert_eq!(mark(Ok(b"")), Mark::Missing);
+        assert_eq!(mark(Ok(b"worker process\0\0\0\0"), "7"), Mark::Unreadable);
+        assert_eq!(mark(Ok(b""), "7"), Mark::Missing);
         for (code, expected) in
             [(libc::EACCES, Mark::Unreadable), (libc::ENOENT, Mark::Missing), (libc::ESRCH, Mark::Missing)]
         {
-            assert_eq!(mark(Err(io::Error::from_raw_os_error(code))), expected);
+            assert_eq!(mark(Err(io::Error::from_raw_os_error(code)), "7"), expected);
         }
-        assert_eq!(mark(Err(io::ErrorKind::FileTooLarge.into())), Mark::Unreadable);
+        assert_eq!(mark(Err(io::ErrorKind::FileTooLarge.into()), "7"), Mark::Unreadable);
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl<'a> Runtime<'a> {
                 && config.restart.policy != RestartPolicy::Always
                 && config.runs_interactive_shell(),
             job_control: !init && terminal.is_some() && has_job_control(),
-            seed: seed(),
+            seed: random(),
         };
         let directory = config.directory.as_ref();
         Runtime {
@@ -176,7 +176,7 @@ impl<'a> Runtime<'a> {
             launch: Launch {
                 program: Program::new(&config.command, config.variable_of_the_app("PATH")),
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
-                environment: Environment::new(config, held.any_passed()),
+                environment: Environment::new(config, held.any_passed(), random()),
                 limits: Vec::new(),
                 oom_kills: None,
             },
@@ -318,8 +318,8 @@ fn overslept(deadline: Timestamp, before: Timestamp, now: Timestamp) -> Option<D
     (now.since(deadline) > OVERSLEPT).then(|| now.since(before))
 }
 
-/// Chance for the jitter, from std's randomly keyed hasher.
-fn seed() -> u64 {
+/// A number by chance, another one each time, from std's randomly keyed hasher.
+fn random() -> u64 {
     RandomState::new().hash_one(process::id())
 }
 
