@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each room, and the rooms that it may name.
 const ROOMS: [(&str, &[&str]); 12] = [
     ("main", &["cli", "config", "platform", "report", "runtime", "supervisor", "sys", "text"]),
-    ("cli", &["config", "doors", "sys", "text"]),
+    ("cli", &["config", "doors", "report", "sys", "text"]),
     ("config", &["platform", "shell", "signal", "text"]),
     ("platform", &[]),
     ("shell", &[]),

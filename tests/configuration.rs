@@ -526,6 +526,63 @@ fn check_prints_each_value_and_where_it_comes_from() {
 }
 
 #[test]
+fn check_names_what_is_in_doubt_and_the_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none/drain");
+    for (name, value, about, way_out, at_start) in [
+        (
+            "GUARD_SIGNAL_MAP",
+            "TERM=ignore",
+            "GUARD_SIGNAL_MAP=SIGTERM=ignore: SIGTERM is no stop request",
+            "SIGTERM=stop",
+            true,
+        ),
+        ("GUARD_SIGNAL_MAP", "HUP=USR1,INT=restart", "SIGINT=restart", "SIGINT=stop", true),
+        ("GUARD_STOP_SIGNAL", "KILL", "GUARD_STOP_SIGNAL=SIGKILL: the app has no time", "SIGTERM", true),
+        ("GUARD_DRAIN_FILE", missing.to_str().unwrap(), "there is no directory", "mount or make one", true),
+        ("GUARD_PRE_STOP", "true && true", "&& needs a shell", "sh -c", true),
+        ("GUARD_PRE_STOP", "echo http://localhost:$PORT/", "$PORT needs a shell", "sh -c", true),
+        ("GUARD_HEALTH_CHECK", "exec:true | true", "| needs a shell", "exec:sh -c", true),
+        ("GUARD_PRE_STOP", "no-such-program", "GUARD_PRE_STOP: no-such-program is not in PATH", "whole path", true),
+        ("GUARD_HEALTH_CHECK", "exec:/no/such/program", "/no/such/program is not there", "right path", true),
+        ("GUARD_HEALTH_INTERVAL", "5s", "GUARD_HEALTH_INTERVAL=5s: does nothing", "GUARD_HEALTH_CHECK", true),
+        ("HOME", "/", "the command: no-such-app is not in PATH", "whole path", false),
+    ] {
+        let app = if at_start { "true" } else { "no-such-app" };
+        let guard = end(child().env(name, value).options(["check"]).app([app]), 0);
+        let is_it = |line: &&str| line.starts_with("warning: ") && line.contains(about) && line.contains(way_out);
+        assert_eq!(guard.out().into_iter().filter(is_it).count(), 1, "{about}\n{}", guard.transcript());
+        assert_eq!(guard.out().iter().filter(|line| line.starts_with("warning")).count(), 1, "{}", guard.transcript());
+        if at_start {
+            let guard = end(child().env(name, value).app(["true"]), 0);
+            let is_it = |msg: &str| msg.contains(about) && msg.contains(way_out);
+            let said =
+                guard.events().iter().any(|event| event.name() == "setting" && event.get("msg").is_some_and(is_it));
+            assert!(said, "{about}\n{}", guard.transcript());
+        }
+    }
+}
+
+#[test]
+fn a_drain_file_where_guards_user_may_not_write_is_in_doubt() {
+    let user = if nix::unistd::geteuid().is_root() { "setuid 65534" } else { "" };
+    let guard = end(child().inherits(user).env("GUARD_DRAIN_FILE", "/usr/drain").options(["check"]), 0);
+    let warning = "warning: GUARD_DRAIN_FILE=/usr/drain: /usr cannot be written; mount a tmpfs or an emptyDir there";
+    assert!(guard.out().contains(&warning), "{}", guard.transcript());
+}
+
+#[test]
+fn what_is_right_is_not_in_doubt() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup =
+        child().env("GUARD_DRAIN_FILE", directory.path().join("drain")).env("GUARD_SIGNAL_MAP", "TERM=stop,HUP=USR1");
+    let setup = setup.env("GUARD_PRE_STOP", "sh -c 'true && echo \"$HOME\" | cat'").env("GUARD_HEALTH_INTERVAL", "5s");
+    let setup = setup.env("GUARD_HEALTH_CHECK", "exec:sh -c \"test -e $HOME\"").env("GUARD_STOP_SIGNAL", "QUIT");
+    let guard = end(setup.options(["check"]).app(["true"]), 0);
+    assert!(!guard.out().join("\n").contains("warning"), "{}", guard.transcript());
+}
+
+#[test]
 fn check_shows_readiness_watchdog_and_health_settings() {
     let check = "exec:sh -c 'curl -f localhost | grep ok'";
     let setup = child().env("GUARD_HEALTH_CHECK", check).env("GUARD_WATCHDOG", "1500ms").env("GUARD_NODE_IPC", "on");

@@ -2,6 +2,7 @@
 
 use crate::config::variables::VARIABLES;
 use crate::config::{Config, Origin, duration};
+use crate::report::surroundings;
 use crate::text::printable;
 use std::fmt::Write;
 
@@ -36,7 +37,8 @@ pub fn text(config: &Config) -> String {
         };
         let _ = writeln!(text, "{:<name_width$}  {value:<value_width$}  {origin}", variable.name);
     }
-    for warning in &config.warnings {
+    let around = surroundings::doubts(config).into_iter().chain(surroundings::doubt_of_command(config));
+    for warning in config.warnings.iter().cloned().chain(around) {
         let _ = writeln!(text, "\n{}", printable(&warning.to_string()));
     }
     text

@@ -51,7 +51,7 @@ pub fn page(subcommand: Option<&str>) -> String {
     format!("{}\n\n{about}\n{options}", usage(name))
 }
 
-fn text() -> String {
+pub(super) fn text() -> String {
     let mut text = String::from(
         "guard: the init process for containers. Runs COMMAND, reaps, restarts it in place, drains on SIGTERM.
 

@@ -1,11 +1,16 @@
 //! Values that are valid, and may not do what was meant. Each has its way out.
 
 use super::duration::show;
-use super::settings::{Config, Origin, Warning, WarningKind};
+use super::layers::Layers;
+use super::settings::{Config, HealthCheck, Meaning, Origin, Warning, WarningKind};
+use super::values::show_signal_map;
+use super::variables::VARIABLES;
+use crate::shell::is_shell;
+use crate::signal::Signal;
 
 impl Config {
-    /// What the values of this configuration leave in doubt.
-    pub(super) fn doubts(&self) -> Vec<Warning> {
+    /// What the values of this configuration leave in doubt. `layers` has them as they were given.
+    pub(super) fn doubts(&self, layers: &Layers) -> Vec<Warning> {
         let mut doubts = Vec::new();
         let mut add = |kind, variable: &str, text| doubts.push(Warning { kind, variable: variable.to_owned(), text });
         let platform = self.platform;
@@ -27,6 +32,106 @@ impl Config {
             let text = format!("GUARD_STOP_TIMEOUT={timeout}: longer than the {own} of {}, {way_out}", platform.name);
             add(WarningKind::Note, "GUARD_STOP_TIMEOUT", text);
         }
+        if self.stop.signal == Some(Signal::KILL) {
+            let text =
+                "GUARD_STOP_SIGNAL=SIGKILL: the app has no time to finish; leave it out, and the app gets SIGTERM";
+            add(WarningKind::Doubt, "GUARD_STOP_SIGNAL", text.to_owned());
+        }
+        let is_stop_request =
+            |signal| [Signal::TERM, Signal::INT].contains(&signal) || self.stop.signal == Some(signal);
+        for entry in self.signal_map.iter().filter(|(signal, to)| is_stop_request(*signal) && *to != Meaning::Stop) {
+            let (signal, entry) = (entry.0, show_signal_map(&vec![*entry]));
+            let text = format!(
+                "GUARD_SIGNAL_MAP={entry}: {signal} is no stop request any more, so who stops guard with it must kill it; \
+                 leave it out, or write {signal}=stop"
+            );
+            add(WarningKind::Doubt, "GUARD_SIGNAL_MAP", text);
+        }
+        let health = match &self.health_check {
+            Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words, "exec:sh -c '…'")),
+            Some(HealthCheck::Probe(_)) | None => None,
+        };
+        for (name, words, way_out) in [("GUARD_PRE_STOP", &self.pre_stop, "sh -c '…'")].into_iter().chain(health) {
+            let given = layers.given(name).unwrap_or_default();
+            let program = |word: &String| word.rsplit('/').next().is_some_and(is_shell);
+            if let Some(syntax) = shell_syntax(&given, !words.iter().any(program)) {
+                let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {way_out}");
+                add(WarningKind::Doubt, name, text);
+            }
+        }
+        let of_checks = |name: &str| name.starts_with("GUARD_HEALTH_") && self.origin(name) != Origin::Default;
+        for variable in VARIABLES.iter().filter(|variable| self.health_check.is_none() && of_checks(variable.name)) {
+            // That there is none may have been chosen.
+            if variable.name != "GUARD_HEALTH_CHECK" {
+                let (name, value) = (variable.name, (variable.show)(self));
+                let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");
+                add(WarningKind::Doubt, name, text);
+            }
+        }
         doubts
+    }
+}
+
+/// The first part of a command that only a shell would understand (POSIX, Shell Command Language). Variables count where no
+/// shell in the command could expand them.
+fn shell_syntax(text: &str, variables: bool) -> Option<String> {
+    let mut quote = None;
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let tail = &rest[character.len_utf8()..];
+        let is_last = tail.chars().next().is_none_or(char::is_whitespace);
+        match (quote, character) {
+            (Some(open), _) if open == character => quote = None,
+            (None, '\'' | '"') => quote = Some(character),
+            (None | Some('"'), '\\') => {
+                rest = tail.get(tail.chars().next().map_or(0, char::len_utf8)..)?;
+                continue;
+            }
+            (None, '|' | '&') if tail.starts_with(character) => return Some(format!("{character}{character}")),
+            (None, '|' | '<' | '>' | '`') => return Some(character.to_string()),
+            (None, ';' | '&') if is_last => return Some(character.to_string()),
+            (None | Some('"'), '$')
+                if variables && tail.starts_with(|c: char| c.is_alphabetic() || "_{(".contains(c)) =>
+            {
+                let end = tail[1..].find(|c: char| !c.is_alphanumeric() && c != '_').map_or(tail.len(), |end| end + 1);
+                return Some(format!("${}", &tail[..end]));
+            }
+            _ => {}
+        }
+        rest = tail;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_shell_understands_is_found() {
+        for (text, found) in [
+            ("a && b", "&&"),
+            ("a||b", "||"),
+            ("a | b", "|"),
+            ("a >/tmp/x", ">"),
+            ("a 2>&1", ">"),
+            ("a; b", ";"),
+            ("a &", "&"),
+            ("a `b`", "`"),
+            ("a http://x:$PORT/", "$PORT"),
+            ("a \"$B c\"", "$B"),
+            ("a ${B}", "${"),
+            ("a $(b)", "$("),
+        ] {
+            let syntax = shell_syntax(text, true);
+            assert!(syntax.as_ref().is_some_and(|syntax| syntax.starts_with(found)), "{text}: {syntax:?}");
+        }
+        for text in
+            ["a 'b && $C'", "a \"b | c\"", "a \\| b", "awk '{print $1}'", "a $1 $", "a http://x/?b=1&c=2;d", "a ä"]
+        {
+            assert_eq!(shell_syntax(text, true), None, "{text}");
+        }
+        assert_eq!(shell_syntax("sh -c \"echo $HOME\"", false), None);
+        assert_eq!(shell_syntax("sh -c echo && true", false).as_deref(), Some("&&"));
     }
 }

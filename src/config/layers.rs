@@ -194,6 +194,12 @@ impl Layers {
             .or_else(|| Some((Origin::Environment, self.environment(variable.name)?)))
     }
 
+    /// The text of the value that wins, of a variable by its name.
+    pub fn given(&self, name: &str) -> Option<String> {
+        let variable = VARIABLES.iter().find(|variable| variable.name == name)?;
+        self.value(variable).map(|(_, text)| text.to_string_lossy().into_owned())
+    }
+
     /// Variables that look like guard's, and are not.
     pub fn unknown(&self) -> impl Iterator<Item = Warning> {
         // Kubernetes injects these for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.

@@ -72,7 +72,7 @@ impl Config {
         errors.extend(contradictions.map(|(_, error)| error));
         let without_limit = platform.stop_timeout().saturating_add(config.stop.drain_delay);
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
-        doubts.extend(config.doubts());
+        doubts.extend(config.doubts(&layers));
         config.warnings = layers.unknown().chain(doubts).collect();
         config.command = std::mem::take(&mut layers.command);
         config.directory = config.chdir.clone();

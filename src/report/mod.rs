@@ -5,6 +5,7 @@ mod format;
 mod last_word;
 pub mod metrics;
 pub mod status;
+pub mod surroundings;
 mod writer;
 
 pub use format::shorten;

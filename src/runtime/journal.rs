@@ -4,7 +4,7 @@ use super::environment::UnreadVariable;
 use super::leftovers;
 use crate::config::duration::{show, show_seconds};
 use crate::config::{Config, Origin, Warning, WarningKind};
-use crate::report::LastWord;
+use crate::report::{self, LastWord};
 use crate::shell::is_shell;
 use crate::signal::Signal;
 use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, KillReason, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
@@ -87,7 +87,7 @@ impl<'a> Journal<'a> {
             );
             "start"
         );
-        for Warning { kind, variable, text } in &config.warnings {
+        for Warning { kind, variable, text } in config.warnings.iter().chain(&report::surroundings::doubts(config)) {
             match kind {
                 WarningKind::UnknownVariable => log::warn!(variable:%, msg:% = text; "unknown-variable"),
                 WarningKind::Doubt => log::warn!(variable:%, msg:% = text; "setting"),

@@ -15,6 +15,11 @@ pub fn leave() -> Option<PathBuf> {
     (is_same && set_current_dir("/").is_ok()).then_some(path)
 }
 
+/// Whether guard's user could make a file in this directory (`access(2)`).
+pub fn is_writable(path: &Path) -> bool {
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
+}
+
 /// Device and inode of a directory; fails, as chdir(2) does, where it cannot be searched.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = metadata(path.join("."))?;
