@@ -143,16 +143,7 @@ impl<'a> Runtime<'a> {
     fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool, held: Held) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
         let settings = Settings {
-            restart: config.restart.clone(),
-            stop: config.stop.clone(),
-            ready: config.ready,
-            watchdog: config.watchdog,
-            health: config.health_check.is_some().then_some(config.health),
-            node_ipc: config.node_ipc,
-            signal_map: config.signal_map.clone(),
-            scope: config.signal_scope,
             holds: held.any_passed(),
-            pre_stop: !config.pre_stop.is_empty(),
             instances: cpus::instances(config),
             init,
             terminal: terminal.is_some(),
@@ -161,6 +152,7 @@ impl<'a> Runtime<'a> {
                 && config.runs_interactive_shell(),
             job_control: !init && terminal.is_some() && has_job_control(),
             seed: random(),
+            ..Settings::of(config)
         };
         let directory = config.directory.as_ref();
         Runtime {

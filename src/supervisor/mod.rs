@@ -39,7 +39,9 @@ pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERRO
 pub use run_id::RunId;
 pub use timestamp::Timestamp;
 
-use crate::config::{HealthSettings, Readiness, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
+use crate::config::{
+    Config, HealthSettings, Readiness, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings,
+};
 use crate::signal::Signal;
 use health::Checks;
 use policy::Jitter;
@@ -81,6 +83,30 @@ pub struct Settings {
     pub job_control: bool,
     /// Where the jitter begins.
     pub seed: u64,
+}
+
+impl Settings {
+    /// What the configuration says, for a guard that is PID 1 without a terminal and holds no sockets.
+    pub fn of(config: &Config) -> Settings {
+        Settings {
+            restart: config.restart.clone(),
+            stop: config.stop.clone(),
+            ready: config.ready,
+            watchdog: config.watchdog,
+            health: config.health_check.is_some().then_some(config.health),
+            node_ipc: config.node_ipc,
+            signal_map: config.signal_map.clone(),
+            scope: config.signal_scope,
+            holds: false,
+            pre_stop: !config.pre_stop.is_empty(),
+            instances: 1,
+            init: true,
+            terminal: false,
+            shell: false,
+            job_control: false,
+            seed: 0,
+        }
+    }
 }
 
 /// The state machine. Equal states react alike to equal events.
