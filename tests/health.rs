@@ -12,7 +12,7 @@ mod port;
 
 use checks::{ask_often, checked, logged, notes, noting, strict, touch};
 use clock::between;
-use common::{DEADLINE, child, everywhere, fixture, program};
+use common::{DEADLINE, child, descendants, eventually, everywhere, fixture, program};
 use port::Port;
 use std::fs;
 use std::io::{Read, Write};
@@ -266,6 +266,22 @@ fn a_failed_run_that_hangs_has_ten_seconds_however_long_the_stop_timeout_is() {
     let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
     assert!(between(&failing, &kill) >= Duration::from_millis(9_999), "{}", guard.transcript());
     assert!(kill.line.contains("after 10s") && !kill.line.contains("GUARD_STOP_TIMEOUT"), "{}", kill.line);
+}
+
+/// `timeout` puts itself and what it runs into a group of its own.
+#[test]
+fn what_a_killed_check_has_put_into_groups_of_its_own_goes_with_it() {
+    for setup in everywhere() {
+        let check = "exec:sh -c 'timeout 1000 sleep 1000 || exit 1'";
+        let setup = checked(setup, check).env("GUARD_HEALTH_TIMEOUT", "200ms").env("GUARD_HEALTH_INTERVAL", "50ms");
+        let mut guard = setup.env("GUARD_READY", "exec").env("GUARD_LOG", "debug").fixture("serve").start();
+        guard.line("ready");
+        for _ in 0..5 {
+            assert!(guard.event("check").line.contains("GUARD_HEALTH_TIMEOUT"), "{}", guard.transcript());
+        }
+        // The app, and the three processes of the check that runs now.
+        eventually("end of the checks", || (descendants(guard.pid()).len() <= 4).then_some(()));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, child, everywhere, fixture, program, spawn};
+use common::{Guard, Setup, child, descendants, eventually, everywhere, fixture, program, spawn};
 use std::process::Stdio;
 
 /// The fixture as a pre-stop hook.
@@ -130,6 +130,21 @@ fn in_a_restart_too_it_is_killed_at_half_the_stop_timeout() {
         assert_eq!((ended.get("signal"), ended.get("level")), (Some("SIGKILL"), Some("info")), "guard's own doing");
         guard.line("got TERM");
         assert_eq!(guard.event("restarted").get("run"), Some("2"));
+    }
+}
+
+/// It has no mark by which it could be found later.
+#[test]
+fn what_a_killed_hook_has_put_into_groups_of_its_own_goes_with_it() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1s").env("GUARD_SIGNAL_MAP", "USR1=restart");
+        let setup = setup.env("GUARD_PRE_STOP", hook("fork setpgid fork deaf serve . deaf serve . as hook deaf"));
+        let mut guard = setup.fixture("quit TERM 0 serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        assert!(guard.event("kill").line.contains("hook"));
+        assert_eq!(guard.event("restarted").get("run"), Some("2"));
+        eventually("the run alone", || (descendants(guard.pid()).len() == 1).then_some(()));
     }
 }
 

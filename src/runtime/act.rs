@@ -43,7 +43,7 @@ impl Runtime<'_> {
             Action::SignalHook(signal) => {
                 if let Some(pid) = self.children.hook {
                     self.journal.hook_told = true;
-                    let _ = signals::send_to_group(pid, signal);
+                    self.signal_tree(pid, signal);
                 }
             }
             Action::KillEverything(reason) => {

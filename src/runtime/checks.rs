@@ -7,9 +7,9 @@ use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
+use crate::sys::Pid;
 use crate::sys::process::Status;
 use crate::sys::spawn::{Output, Program, Start};
-use crate::sys::{Pid, signals};
 use std::os::fd::AsFd;
 
 impl Runtime<'_> {
@@ -47,7 +47,8 @@ impl Runtime<'_> {
     pub(super) fn kill_check(&mut self, id: RunId) {
         if let Some(check) = self.children.check_mut(id) {
             check.killed = true;
-            let _ = signals::send_to_group(check.pid, Signal::KILL);
+            let pid = check.pid;
+            self.signal_tree(pid, Signal::KILL);
         }
     }
 

@@ -79,6 +79,14 @@ impl Runtime<'_> {
         Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest)))
     }
 
+    /// As [`Runtime::end_of_walk`], where leftovers of a run that has ended may be about to be killed too.
+    pub(super) fn end_of_brief_walk(&self) -> Deadline {
+        let sweeps = self.children.runs().any(|run| run.reaped);
+        let due = self.supervisor.next_deadline().filter(|_| sweeps);
+        let longest = due.map_or(LONGEST_WALK, |due| due.since(self.clock.now()).min(LONGEST_WALK));
+        self.end_of_walk(longest)
+    }
+
     /// What has been killed, or is about to be: its number and the names of the first few, as far as a short look shows them.
     pub(super) fn killed(&self) -> (usize, String) {
         let mut processes = self.descendants(LONGEST_WALK_FOR_NAMES).map_or_else(Vec::new, |seen| seen.processes);

@@ -322,6 +322,26 @@ impl Runtime<'_> {
         }
     }
 
+    /// Sends a signal to a hook or a health check and to all below it, as far as a short look shows them: `timeout` and
+    /// others put what they start into groups of their own.
+    pub(super) fn signal_tree(&self, root: Pid, signal: Signal) {
+        if signal == Signal::KILL {
+            // Whoever is stopped starts nothing while guard looks, and leaves no orphans.
+            let _ = signals::send_to_group(root, Signal::STOP);
+        }
+        let below = procfs::descendants_of(root, self.end_of_brief_walk());
+        let _ = signals::send_to_group(root, signal);
+        let mut rest = below.map_or_else(Vec::new, |seen| seen.processes);
+        rest.retain(|process| process.lives() && process.group != root);
+        if signal == Signal::KILL {
+            kill_processes(&rest, &rest);
+        } else {
+            for process in rest {
+                let _ = signals::send(process.pid, signal);
+            }
+        }
+    }
+
     /// SIGKILL to what is known without /proc: what guard has started, and its groups, which are returned.
     pub(super) fn kill_known(&self) -> Vec<Pid> {
         for started in self.children.started() {

@@ -32,7 +32,7 @@ pub enum Action {
     /// Start the pre-stop hook, and tell it which signal came and how much time is left. Answered by `HookEnded` in the
     /// end.
     StartHook { signal: Option<Signal>, left: Option<Duration> },
-    /// Send a signal to the pre-stop hook and its group.
+    /// Send a signal to the pre-stop hook and all below it.
     SignalHook(Signal),
     /// Tell the app over Node's channel that it will be stopped.
     SayDrain(RunId),
@@ -40,7 +40,7 @@ pub enum Action {
     SayShutdown(RunId),
     /// Start a health check. Answered by `Checked` in the end.
     StartCheck(RunId),
-    /// SIGKILL to the health check and its group.
+    /// SIGKILL to the health check and all below it.
     KillCheck(RunId),
     /// Let go of the sockets that outlive a run: nobody will serve what waits there. Comes once, in guard's end.
     Release,

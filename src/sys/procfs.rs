@@ -82,13 +82,35 @@ pub fn descendants(deadline: Deadline) -> Option<Descendants> {
     }
     let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
     // As PID 1 guard has nearly all processes below it, and to ask each for its parent is half of the work. Elsewhere there
-    // may be thousands of others. The kernel may have been built without the children (CONFIG_PROC_CHILDREN).
-    if process::id() != 1 && Path::new("/proc/thread-self/children").exists() {
-        walk.follow_children();
+    // may be thousands of others.
+    if process::id() != 1 && shows_children() {
+        walk.follow_children(process::id(), 1);
     } else if let Some(proc) = walk.seen_or_gone(read_dir("/proc")) {
         walk.ask_for_parents(proc);
     }
     Some(Descendants { processes: walk.processes, complete: walk.complete })
+}
+
+/// The descendants of a child of guard's, in the same way, and not that child itself.
+pub fn descendants_of(child: Pid, deadline: Deadline) -> Option<Descendants> {
+    if !shows_children() {
+        let mut seen = descendants(deadline)?;
+        let mut below = HashSet::from([child]);
+        seen.processes.retain(|process| below.contains(&process.parent) && below.insert(process.pid));
+        return Some(seen);
+    }
+    let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
+    // As above: the pids are to be guard's.
+    if read_link("/proc/self").ok()? != Path::new(&process::id().to_string()) {
+        return None;
+    }
+    walk.follow_children(child, process(child)?.threads);
+    Some(Descendants { processes: walk.processes, complete: walk.complete })
+}
+
+/// The kernel may have been built without the lists of children (CONFIG_PROC_CHILDREN).
+fn shows_children() -> bool {
+    Path::new("/proc/thread-self/children").exists()
 }
 
 /// A walk under way.
@@ -121,14 +143,13 @@ impl Walk {
         parse_stat(pid, split_stat(&line[..count])?.1)
     }
 
-    /// Reads /proc/PID/task/TID/children, from guard downwards.
-    fn follow_children(&mut self) {
-        let guard = process::id();
-        self.seen.insert(guard);
+    /// Reads /proc/PID/task/TID/children, from a process downwards that has so many threads.
+    fn follow_children(&mut self, root: Pid, threads: u32) {
+        self.seen.insert(root);
         let mut next = 0;
         // An orphan may have been handed to guard after guard's children were read, so they are read once more.
         for _ in 0..2 {
-            self.add_children(guard, 1);
+            self.add_children(root, threads);
             while let Some(&Process { pid, threads, state, .. }) = self.processes.get(next) {
                 if !matches!(state, State::Ended | State::Killed) {
                     self.add_children(pid, threads);
@@ -335,7 +356,9 @@ mod tests {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat");
         let pid = Pid::try_from(child.id()).expect("a pid");
         let ask_for_parents = |walk: &mut Walk| walk.ask_for_parents(read_dir("/proc").expect("/proc"));
-        for way in [Walk::follow_children, ask_for_parents] {
+        let follow_children = |walk: &mut Walk| walk.follow_children(process::id(), 1);
+        let ways: [&dyn Fn(&mut Walk); 2] = [&follow_children, &ask_for_parents];
+        for way in ways {
             let deadline = Deadline::after(Duration::from_secs(20));
             let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
             way(&mut walk);
