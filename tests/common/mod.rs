@@ -300,6 +300,7 @@ impl Setup {
             stdin: child.stdin.take(),
             child,
             is_pid1: !self.unshare.is_empty(),
+            user_namespace: self.unshare.iter().any(|word| word == "--user"),
             keyboard,
             heard,
             lines: Vec::new(),
@@ -336,6 +337,7 @@ fn listen(stream: Stream, from: impl Read + Send + 'static, to: Sender<Heard>) {
 pub(crate) struct Guard {
     child: Child,
     is_pid1: bool,
+    user_namespace: bool,
     /// Where it was asked for with `stdin(Stdio::piped())`.
     pub(crate) stdin: Option<std::process::ChildStdin>,
     keyboard: Option<File>,
@@ -469,7 +471,14 @@ impl Guard {
         let pid = self.pid().to_string();
         if self.is_pid1 {
             let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
-            command.args(["--target", &pid, "--pid", "--mount", "--"]).arg(env!("CARGO_BIN_EXE_guard")).args(words);
+            // Who is not root may enter the others only from the user namespace that owns them.
+            let user: &[&str] = if self.user_namespace { &["--user", "--preserve-credentials"] } else { &[] };
+            command
+                .args(["--target", &pid])
+                .args(user)
+                .args(["--pid", "--mount", "--"])
+                .arg(env!("CARGO_BIN_EXE_guard"))
+                .args(words);
             return command;
         }
         // Others may run in this mount namespace.
