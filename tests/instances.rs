@@ -148,7 +148,11 @@ fn an_instance_that_gives_up_has_the_others_drained_first() {
     for setup in everywhere() {
         let word = tempfile::NamedTempFile::new().expect("a file");
         let setup = setup.env("GUARD_MAX_RESTARTS", "1").env("GUARD_TERMINATION_LOG", word.path());
-        let mut guard = start(setup, 3, "in-instance 1 exit 7 quit TERM 0 serve");
+        let mut guard = start(setup, 3, "quit USR1 7 quit TERM 0 serve");
+        all_ready(&mut guard, 3);
+        kill(&guard, 1, libc::SIGUSR1);
+        guard.line("1.2 ready");
+        kill(&guard, 1, libc::SIGUSR1);
         assert_eq!(guard.event("give-up").get("instance"), Some("1"));
         assert_eq!(guard.code(), 7);
         let out = guard.out();

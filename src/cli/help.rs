@@ -4,7 +4,7 @@ use crate::config::variables::VARIABLES;
 use std::fmt::Write;
 
 /// The subcommands: name, arguments, and what each does.
-pub(super) const SUBCOMMANDS: [(&str, &str, &str); 8] = [
+pub(super) const SUBCOMMANDS: [(&str, &str, &str); 9] = [
     ("check", "[OPTIONS] [-- COMMAND [ARG]...]", CHECK),
     ("ready", ASK, "Exits with 0 if the app can take work: ready, healthy, not draining, not between two runs."),
     ("health", ASK, "Exits with 0 if the running guard answers and has not given up, in a backoff and a drain too."),
@@ -16,6 +16,7 @@ pub(super) const SUBCOMMANDS: [(&str, &str, &str); 8] = [
     ("stop", ASK, "Asks the running guard to stop the app and end, and waits until the last run has ended."),
     ("restart", ASK, "Stops the run and starts the next one, and waits until that is ready."),
     ("reload", ASK, "Starts the next run beside the old one, which then ends, and waits until the old run is over."),
+    ("scale", "N|auto|+N|-N [--timeout DURATION] [--pid N]", SCALE),
     ("probe", "URL [--timeout DURATION]", PROBE),
 ];
 
@@ -24,6 +25,10 @@ const ASK: &str = "[--timeout DURATION] [--pid N]";
 const CHECK: &str =
     "Prints the configuration in force and where each value comes from, or every error, and what is in doubt.
 The options are those of guard itself: see guard --help.";
+
+const SCALE: &str =
+    "Says how many instances there are from now on, 1 to 1024, auto for the container's CPU quota, or so many more or
+fewer; waits until the new ones are ready, or the others are gone.";
 
 const PROBE: &str = "Exits with 0 if a server answers within the timeout (1s by default). URL is one of
   http://HOST[:PORT][/PATH]   answers with a status from 200 to 399
@@ -62,6 +67,7 @@ usage:
   guard health                          exit 0 if the running guard has not given up
   guard status [--json]                 what the running guard knows
   guard stop | restart | reload         ask the running guard, and wait for the outcome
+  guard scale N | auto | +N | -N        how many instances from now on
   guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
   guard --help | --version              this page; guard SUBCOMMAND --help has more on each of the others
 

@@ -33,12 +33,13 @@ pub enum ClientCommand {
     Stop,
     Restart,
     Reload,
+    Scale,
 }
 
 impl Invocation {
     /// The subcommand of this name, and the name.
     fn of_subcommand(name: &str) -> Option<(Invocation, &'static str)> {
-        const SUBCOMMANDS: [(&str, Invocation); 8] = [
+        const SUBCOMMANDS: [(&str, Invocation); 9] = [
             ("check", Invocation::Check),
             ("probe", Invocation::Probe),
             ("ready", Invocation::Ask(ClientCommand::Ready)),
@@ -47,6 +48,7 @@ impl Invocation {
             ("stop", Invocation::Ask(ClientCommand::Stop)),
             ("restart", Invocation::Ask(ClientCommand::Restart)),
             ("reload", Invocation::Ask(ClientCommand::Reload)),
+            ("scale", Invocation::Ask(ClientCommand::Scale)),
         ];
         SUBCOMMANDS.into_iter().find(|(known, _)| *known == name).map(|(name, invocation)| (invocation, name))
     }
@@ -62,6 +64,7 @@ impl ClientCommand {
             ClientCommand::Stop => "stop",
             ClientCommand::Restart => "restart",
             ClientCommand::Reload => "reload",
+            ClientCommand::Scale => "scale",
         }
     }
 }

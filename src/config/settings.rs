@@ -172,6 +172,10 @@ pub enum Meaning {
     Stop,
     Restart,
     Reload,
+    /// One instance more.
+    ScaleUp,
+    /// One instance less.
+    ScaleDown,
     Ignore,
 }
 

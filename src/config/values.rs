@@ -28,8 +28,14 @@ pub(super) const SWITCH: Choices<bool, 8> = [
     ("1", true),
     ("0", false),
 ];
-const MEANINGS: Choices<Meaning, 4> =
-    [("stop", Meaning::Stop), ("restart", Meaning::Restart), ("reload", Meaning::Reload), ("ignore", Meaning::Ignore)];
+const MEANINGS: Choices<Meaning, 6> = [
+    ("stop", Meaning::Stop),
+    ("restart", Meaning::Restart),
+    ("reload", Meaning::Reload),
+    ("scale+", Meaning::ScaleUp),
+    ("scale-", Meaning::ScaleDown),
+    ("ignore", Meaning::Ignore),
+];
 pub(super) const FORMATS: Choices<LogFormat, 2> = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// The value of this word, in any case.
@@ -172,9 +178,8 @@ impl fmt::Display for Meaning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Meaning::Forward(signal) => signal.fmt(f),
-            Meaning::Stop | Meaning::Restart | Meaning::Reload | Meaning::Ignore => {
-                f.write_str(&chosen(&MEANINGS, *self))
-            }
+            Meaning::Stop | Meaning::Restart | Meaning::Reload => f.write_str(&chosen(&MEANINGS, *self)),
+            Meaning::ScaleUp | Meaning::ScaleDown | Meaning::Ignore => f.write_str(&chosen(&MEANINGS, *self)),
         }
     }
 }

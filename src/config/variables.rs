@@ -201,7 +201,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_SIGNAL_MAP",
         default: "none",
-        takes: "SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload or ignore",
+        takes: "SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
         help: "other meanings for signals: HUP=USR2,USR1=restart,WINCH=stop",
         set: |config, text| optional(text, signal_map).map(|map| config.signal_map = map.unwrap_or_default()),
         show: |config| show_signal_map(&config.signal_map),
@@ -209,7 +209,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_ON_CHANGE",
         default: "none",
-        takes: "PATH=MEANING, comma-separated, a meaning being a signal, stop, restart, reload or ignore",
+        takes: "PATH=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
         help: "what follows when a file or directory changes: /etc/tls=HUP,/etc/app=reload",
         set: |config, text| optional(text, changes).map(|changes| config.on_change = changes.unwrap_or_default()),
         show: |config| show_changes(&config.on_change),

@@ -1,6 +1,7 @@
 //! How `guard status` and the like talk with the guard that runs: a datagram each way, and the first word of the answer says
 //! which kind it is. A request is `guard 1 VERB`, where 1 is the version of the protocol.
 
+use crate::config::instances::Scale;
 use crate::text::printable_lines;
 use std::time::Duration;
 
@@ -39,7 +40,11 @@ pub enum Request {
     Restart,
     /// `wait`, and `yes` when new runs have replaced all old ones, or `no`.
     Reload,
+    /// `wait`, and `yes` when the new instances are ready and the others gone, or `no`. The number follows the verb.
+    Scale(Scale),
 }
+
+const SCALE: &str = "scale ";
 
 const VERBS: [(Request, &str); 8] = [
     (Request::Ping, "ping"),
@@ -55,6 +60,9 @@ const VERBS: [(Request, &str); 8] = [
 impl Request {
     /// The datagram.
     pub fn to_text(self) -> String {
+        if let Request::Scale(scale) = self {
+            return format!("guard 1 {SCALE}{scale}");
+        }
         let (_, verb) = VERBS.iter().find(|(request, _)| *request == self).unwrap_or(&VERBS[0]);
         format!("guard 1 {verb}")
     }
@@ -62,6 +70,9 @@ impl Request {
     /// What a datagram asks for; `None` if this version does not know.
     pub fn parse(bytes: &[u8]) -> Option<Request> {
         let verb = std::str::from_utf8(bytes).ok()?.strip_prefix("guard 1 ")?;
+        if let Some(scale) = verb.strip_prefix(SCALE) {
+            return Scale::parse(scale).ok().map(Request::Scale);
+        }
         VERBS.iter().find(|(_, known)| *known == verb).map(|(request, _)| *request)
     }
 }
@@ -123,7 +134,23 @@ mod tests {
             assert_eq!(request.to_text(), format!("guard 1 {verb}"));
             assert_eq!(Request::parse(request.to_text().as_bytes()), Some(request));
         }
-        for wrong in ["", "ready", "guard 2 ready", "guard 1 ", "guard 1 ready ", "guard 1 Ready", "guard 1 dance"] {
+        for scale in ["4", "auto", "+1", "-1"].map(|text| Scale::parse(text).expect("a number")) {
+            let text = format!("guard 1 scale {scale}");
+            assert_eq!(Request::Scale(scale).to_text(), text);
+            assert_eq!(Request::parse(text.as_bytes()), Some(Request::Scale(scale)));
+        }
+        for wrong in [
+            "guard 1 scale",
+            "guard 1 scale ",
+            "guard 1 scale 0",
+            "",
+            "ready",
+            "guard 2 ready",
+            "guard 1 ",
+            "guard 1 ready ",
+            "guard 1 Ready",
+            "guard 1 dance",
+        ] {
             assert_eq!(Request::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

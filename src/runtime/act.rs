@@ -58,6 +58,8 @@ impl Runtime<'_> {
             Action::Forget(id) => self.forget(id),
             Action::Release => self.held.release(),
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
+            Action::ConcludeScale(outcome) => self.conclude_scale(outcome),
+            Action::CountCpus => return Some(Event::CpusCounted(self.count_cpus())),
             Action::Report(notice) => {
                 self.count_restart(notice);
                 // guard looks names up after the kill, and only for the log.

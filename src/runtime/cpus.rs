@@ -1,10 +1,10 @@
-//! GUARD_INSTANCES=auto: as many instances as the container may use CPUs.
+//! How many instances there are: GUARD_INSTANCES=auto wants as many as the container may use CPUs.
 
 use super::Runtime;
 use crate::config::{Config, Instances, MOST_INSTANCES};
 use crate::sys::cgroup;
 
-/// How many instances a configuration asks for, and whether that is a guess for want of a quota.
+/// How many instances a configuration asks for.
 pub(super) fn instances(config: &Config) -> u32 {
     match config.instances {
         Instances::Number(number) => number,
@@ -19,9 +19,28 @@ fn quota() -> Option<u32> {
 
 impl Runtime<'_> {
     /// Says so where GUARD_INSTANCES is `auto` and there is nothing to count by.
-    pub(super) fn check_quota(&self) {
-        if self.config.instances == Instances::Auto && quota().is_none() {
+    pub(super) fn check_quota(&mut self) {
+        if self.config.instances == Instances::Auto {
+            self.count_cpus();
+        }
+    }
+
+    /// The container's CPU quota; 1 without one, with a warning when that is new.
+    pub(super) fn count_cpus(&mut self) -> u32 {
+        let quota = quota();
+        if quota.is_none() && !self.launch.has_no_quota {
             log::warn!(instances = 1, msg = "auto, and the container has no CPU quota: one instance"; "no-cpu-quota");
+        }
+        self.launch.has_no_quota = quota.is_none();
+        quota.unwrap_or(1)
+    }
+
+    /// Instances may have come or gone.
+    pub(super) fn note_instances(&mut self) {
+        let count = u32::try_from(self.supervisor.count()).unwrap_or(u32::MAX);
+        if self.journal.instances != count {
+            let known: Vec<u32> = self.supervisor.instances().map(|instance| instance.number).collect();
+            self.journal.keep_instances(count, &known);
         }
     }
 }

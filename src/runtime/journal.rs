@@ -26,7 +26,7 @@ pub(super) struct Journal<'a> {
     /// Why guard ends, where that is more than how the last run ended.
     pub(super) cause: Option<String>,
     /// How many instances there are.
-    instances: u32,
+    pub(super) instances: u32,
     /// What is known of each instance that has had a run, by its number.
     of_instances: Vec<(u32, InstanceRecord)>,
     /// What the last SIGKILL has ended, as far as it was seen: how many, and the names of some.
@@ -105,6 +105,12 @@ impl<'a> Journal<'a> {
     /// A run's instance, as log lines have it: only where there are several.
     pub(super) fn instance(&self, run: RunId) -> Value<'static> {
         if self.instances > 1 { Value::from(run.instance) } else { Value::null() }
+    }
+
+    /// There are so many instances now, with these numbers in order; what others did is no part of the last word.
+    pub(super) fn keep_instances(&mut self, count: u32, numbers: &[u32]) {
+        self.instances = count;
+        self.of_instances.retain(|(number, _)| numbers.binary_search(number).is_ok());
     }
 
     fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {

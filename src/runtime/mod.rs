@@ -26,7 +26,7 @@ mod reap;
 mod silence;
 mod sweep;
 
-use crate::config::{Config, RestartPolicy};
+use crate::config::{Config, Instances, RestartPolicy};
 use crate::doors::http::Http;
 use crate::doors::notify;
 use crate::report::metrics::Counters;
@@ -123,6 +123,8 @@ struct Launch {
     directory: Option<CString>,
     environment: Environment,
     limits: Vec<ChildLimit>,
+    /// The container had no CPU quota when guard last counted, and the log says so.
+    has_no_quota: bool,
     /// Found at the first spawn; `Some(None)` where there is none.
     oom_kills: Option<Option<OomCounter>>,
 }
@@ -145,6 +147,7 @@ impl<'a> Runtime<'a> {
         let settings = Settings {
             holds: held.any_passed(),
             instances: cpus::instances(config),
+            auto: config.instances == Instances::Auto,
             init,
             terminal: terminal.is_some(),
             shell: terminal.is_some()
@@ -170,6 +173,7 @@ impl<'a> Runtime<'a> {
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                 environment: Environment::new(config, held.any_passed(), random()),
                 limits: Vec::new(),
+                has_no_quota: false,
                 oom_kills: None,
             },
             held,
@@ -287,6 +291,7 @@ impl<'a> Runtime<'a> {
         let mut actions = std::mem::take(&mut self.actions);
         while let Some(event) = next {
             self.supervisor.handle(self.clock.now(), event, &mut actions);
+            self.note_instances();
             for action in actions.drain(..) {
                 match self.perform(action) {
                     // The answer to a spawn comes before anything else.

@@ -30,6 +30,9 @@ impl Journal<'_> {
                 log::info!(instance = self.instance(run), run = run.number, msg; "reloaded");
             }
             Notice::Concluded { request: InPlace::Reload, outcome: Err(why) } => log::error!(why; "reload-failed"),
+            Notice::Scaling { from, to } => log::info!(from, to, msg = "number of instances"; "scale"),
+            Notice::Scaled(Ok(instances)) => log::info!(instances; "scaled"),
+            Notice::Scaled(Err(why)) => log::error!(why; "scale-failed"),
             Notice::Ready { run } => log::info!(instance = self.instance(run), run = run.number; "ready"),
             Notice::Failing { run, failure } => {
                 self.note_failure(run, failure);

@@ -42,6 +42,16 @@ pub(super) struct Waiting {
     process: Option<OwnedFd>,
     /// The client waits for the reload that follows the one under way.
     is_queued: bool,
+    /// The number of instances when it asked, and the number that it asked for.
+    scales: Option<(u32, u32)>,
+}
+
+impl Waiting {
+    /// Whether what it asked for has come where there are so many instances: others may have asked for more since then, or
+    /// for fewer.
+    fn is_content(&self, instances: u32) -> bool {
+        self.scales.is_none_or(|(from, to)| if to >= from { instances >= to } else { instances <= to })
+    }
 }
 
 impl Runtime<'_> {
@@ -69,7 +79,9 @@ impl Runtime<'_> {
             Request::Health => Reply::Yes("alive".to_owned()),
             Request::Status => Reply::Text(status::table(&self.status())),
             Request::StatusJson => Reply::Text(status::json(&self.status())),
-            Request::Stop | Request::Restart | Request::Reload => return self.begin(request, client),
+            Request::Stop | Request::Restart | Request::Reload | Request::Scale(_) => {
+                return self.begin(request, client);
+            }
         };
         self.reply(&client, &reply);
     }
@@ -91,6 +103,7 @@ impl Runtime<'_> {
         let replace = stop.restart_timeout.saturating_add(self.config.ready.timeout).saturating_add(SLACK);
         let instances = u32::try_from(self.supervisor.instances().count()).unwrap_or(u32::MAX);
         let is_queued = request == Request::Reload && self.supervisor.is_reloading();
+        let mut scales = None;
         let (within, what, event) = match request {
             Request::Stop => {
                 self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
@@ -101,12 +114,19 @@ impl Runtime<'_> {
                 let reloads = instances.saturating_mul(if is_queued { 2 } else { 1 });
                 (Some(replace.saturating_mul(reloads)), "reload", Event::ReloadRequested)
             }
+            Request::Scale(scale) => {
+                match self.supervisor.scale_target(scale) {
+                    Ok((from, to)) => scales = Some(from).zip(to),
+                    Err(why) => return self.reply(&client, &Reply::No(format!("not scaled: {why}"))),
+                }
+                (Some(replace), "scale", Event::ScaleRequested(scale))
+            }
             Request::Ping | Request::Ready | Request::Health | Request::Status | Request::StatusJson => return,
         };
         self.reply(&client, &Reply::Wait(within, String::new()));
         let process = process::watch_process(client.pid).ok();
         log::info!(request = what, pid = client.pid; "asked");
-        self.operator.waiting.push(Waiting { request, client, process, is_queued });
+        self.operator.waiting.push(Waiting { request, client, process, is_queued, scales });
         self.dispatch(event);
     }
 
@@ -125,6 +145,26 @@ impl Runtime<'_> {
         rest.iter_mut().filter(|waiting| waiting.request == request).for_each(|waiting| waiting.is_queued = false);
         self.operator.waiting = rest;
         answered.iter().for_each(|waiting| self.reply(&waiting.client, &reply));
+    }
+
+    /// Tells the clients that wait for another number of instances what became of it.
+    pub(super) fn conclude_scale(&mut self, outcome: Result<u32, &'static str>) {
+        let is_answered = |waiting: &Waiting| matches!(waiting.request, Request::Scale(_));
+        let (answered, rest): (Vec<_>, Vec<_>) = self.operator.waiting.drain(..).partition(is_answered);
+        self.operator.waiting = rest;
+        for waiting in answered {
+            let reply = match outcome {
+                Ok(instances) => {
+                    let noun = if instances == 1 { "instance" } else { "instances" };
+                    match waiting.is_content(instances) {
+                        true => Reply::Yes(format!("scaled: {instances} {noun}")),
+                        false => Reply::No(format!("not scaled: others have asked for {instances} meanwhile")),
+                    }
+                }
+                Err(why) => Reply::No(format!("not scaled: {why}")),
+            };
+            self.reply(&waiting.client, &reply);
+        }
     }
 
     /// Everything is about to be killed, those who wait for the stop among them: they are told, and get a moment.

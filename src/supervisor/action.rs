@@ -46,6 +46,11 @@ pub enum Action {
     Release,
     /// Tell everybody who has asked for this what became of it: the new run that is ready, or why there is none.
     Conclude { request: InPlace, outcome: Outcome },
+    /// Tell everybody who has asked for another number of instances what became of it: so many run, or why not all that were
+    /// wanted do.
+    ConcludeScale(Result<u32, &'static str>),
+    /// Count the CPUs that the container may use. Answered at once by `CpusCounted`.
+    CountCpus,
     /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.
     KillEverything(KillReason),
     /// Tell the user.
@@ -98,6 +103,10 @@ pub enum Notice {
     RestartRequested { run: RunId },
     /// What became of a restart or a reload.
     Concluded { request: InPlace, outcome: Outcome },
+    /// There are to be more instances, or fewer.
+    Scaling { from: u32, to: u32 },
+    /// What became of it.
+    Scaled(Result<u32, &'static str>),
     /// The run can take work, which took more than its start.
     Ready { run: RunId },
     /// guard ends the run, since it has failed.

@@ -4,6 +4,7 @@
 use super::exit_code::{Ending, SpawnError};
 use super::run_id::RunId;
 use crate::config::Meaning;
+use crate::config::instances::Scale;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ pub enum Event {
     RestartRequested,
     /// An operator asks for a reload. [`Action::Conclude`](super::Action::Conclude) answers in the end.
     ReloadRequested,
+    /// An operator asks for another number of instances. [`Action::ConcludeScale`](super::Action::ConcludeScale) answers in
+    /// the end, if the number is in range.
+    ScaleRequested(Scale),
+    /// So many instances fit the container's CPU quota: answers [`Action::CountCpus`](super::Action::CountCpus), at once.
+    CpusCounted(u32),
     /// The app says that it can take work.
     SaidReady(RunId),
     /// The app says that it has begun to end.

@@ -37,7 +37,7 @@ impl Supervisor {
         let timeout = stop.restart_timeout;
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
-        for instance in &mut self.instances {
+        for instance in self.instances.iter_mut().filter(|instance| !instance.leaving) {
             if instance.serves_while_replaced() {
                 notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
                 continue;
@@ -66,12 +66,13 @@ impl Supervisor {
             self.report(notice);
         }
         if !self.instances.iter().any(|instance| instance.restarting) {
-            let reloading = self.instances.iter().any(|instance| instance.serves_while_replaced());
+            let reloading = self.instances.iter().any(|i| !i.leaving && i.serves_while_replaced());
             let why = if reloading { "a reload is under way" } else { NO_RUN };
             self.conclude(InPlace::Restart, Err(why));
         }
         self.update_drain_file();
         self.start_hook(now, Some(timeout));
+        self.recount_cpus();
     }
 
     pub(super) fn reload_requested(&mut self, now: Timestamp) {
@@ -80,7 +81,10 @@ impl Supervisor {
                 self.reload_again = true;
                 self.report(Notice::ReloadQueued);
             }
-            Mode::Serving => self.reload_next(now, 0, None),
+            Mode::Serving => {
+                self.reload_next(now, 0, None);
+                self.recount_cpus();
+            }
             Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
                 self.conclude(InPlace::Reload, STOPPING);
             }
@@ -96,8 +100,8 @@ impl Supervisor {
 
     /// Goes on with the first instance from this number on that has a run, or will have one. The reload is concluded
     /// where there is none; `newest` is the run that is ready since then.
-    fn reload_next(&mut self, now: Timestamp, from: u32, newest: Option<RunId>) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.number >= from) {
+    pub(super) fn reload_next(&mut self, now: Timestamp, from: u32, newest: Option<RunId>) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.number >= from && !instance.leaving) {
             if instance.retiring.is_some() {
                 return self.conclude_reload(Err("an old run has not ended yet"));
             }
@@ -112,7 +116,7 @@ impl Supervisor {
                 Slot::Live(run) => run.end_for(Cause::Reload),
                 Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
-            self.reload = Some(Reload { instance: instance.number, replaced_by: None });
+            self.reload = Some(Reload { instance: instance.number, replaced_by: None, newest });
             return;
         }
         self.conclude_reload(newest.ok_or(NO_RUN));
@@ -120,7 +124,7 @@ impl Supervisor {
 
     /// Goes on with the next instance if the new run of this one is ready and the old one is over.
     pub(super) fn advance_reload(&mut self, now: Timestamp) {
-        let Some(Reload { instance: number, replaced_by: Some(new) }) = self.reload else { return };
+        let Some(Reload { instance: number, replaced_by: Some(new), .. }) = self.reload else { return };
         if self.instance_mut(number).is_none_or(|instance| instance.retiring.is_none()) {
             self.reload_next(now, number.saturating_add(1), Some(new));
         }
@@ -151,6 +155,7 @@ impl Supervisor {
     /// A restart is concluded when the last of its new runs is ready.
     fn restarted_run_ready(&mut self, id: RunId) {
         let Some(instance) = self.instance_mut(id.instance) else { return };
+        instance.awaited = false;
         let was_awaited = std::mem::take(&mut instance.restarting);
         if was_awaited && !self.instances.iter().any(|instance| instance.restarting) {
             self.conclude(InPlace::Restart, Ok(id));
@@ -181,6 +186,10 @@ impl Supervisor {
         if self.reload.is_some_and(|reload| reload.instance == number && reload.replaced_by.is_none()) {
             self.conclude_reload(Err(why));
         }
+        let was_awaited = self.instance_mut(number).is_some_and(|instance| std::mem::take(&mut instance.awaited));
+        if self.scaling && was_awaited {
+            self.conclude_scale(Err(why));
+        }
     }
 
     /// What was asked for cannot be done to this instance.
@@ -190,6 +199,9 @@ impl Supervisor {
         }
         if self.reload.is_some_and(|reload| reload.instance == number) {
             self.conclude_reload(Err(why));
+        }
+        if self.scaling && self.instance_mut(number).is_some_and(|instance| instance.leaving) {
+            self.conclude_scale(Err(why));
         }
     }
 
@@ -203,6 +215,9 @@ impl Supervisor {
         }
         if std::mem::take(&mut self.reload_again) {
             self.conclude(InPlace::Reload, STOPPING);
+        }
+        if self.scaling {
+            self.conclude_scale(Err("guard is stopping"));
         }
     }
 
@@ -218,7 +233,7 @@ impl Supervisor {
         self.conclude(InPlace::Reload, outcome);
     }
 
-    fn conclude(&mut self, request: InPlace, outcome: Outcome) {
+    pub(super) fn conclude(&mut self, request: InPlace, outcome: Outcome) {
         self.actions.push(Action::Conclude { request, outcome });
         self.report(Notice::Concluded { request, outcome });
     }

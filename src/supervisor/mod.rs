@@ -26,6 +26,7 @@ mod linger;
 mod policy;
 mod readiness;
 mod run_id;
+mod scale;
 mod shutdown;
 mod signals;
 mod state;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub pre_stop: bool,
     /// Copies of the app, at least 1.
     pub instances: u32,
+    /// Their number follows the CPU quota.
+    pub auto: bool,
     /// guard is PID 1 of its namespace.
     pub init: bool,
     /// stdin is a terminal.
@@ -100,6 +103,7 @@ impl Settings {
             holds: false,
             pre_stop: !config.pre_stop.is_empty(),
             instances: 1,
+            auto: false,
             init: true,
             terminal: false,
             shell: false,
@@ -124,6 +128,15 @@ pub struct Supervisor {
     reload: Option<Reload>,
     /// A reload was asked for while one runs: another follows.
     reload_again: bool,
+    /// The number of instances that was last asked for.
+    wanted: u32,
+    /// The number follows the CPU quota.
+    auto: bool,
+    /// Somebody waits until the number of instances is the wanted one.
+    scaling: bool,
+    /// The number of the newest run of each instance that has gone, by the instance's number: the next that takes its place goes
+    /// on from there.
+    past_runs: Vec<u32>,
     /// Signals from before the first run, which gets them.
     early: Vec<Signal>,
     /// A SIGINT has come.
@@ -151,6 +164,10 @@ impl Supervisor {
             hook: None,
             reload: None,
             reload_again: false,
+            wanted: settings.instances,
+            auto: settings.auto,
+            scaling: false,
+            past_runs: Vec::new(),
             early: Vec::new(),
             interrupted: false,
             gave_up: false,
@@ -191,6 +208,8 @@ impl Supervisor {
             Event::StopRequested => self.stop_requested(now, None),
             Event::RestartRequested => self.restart_requested(now),
             Event::ReloadRequested => self.reload_requested(now),
+            Event::ScaleRequested(scale) => self.scale_requested(now, scale),
+            Event::CpusCounted(cpus) => self.cpus_counted(now, cpus),
             Event::SaidReady(id) => self.said_ready(now, id),
             Event::SaidStopping(id) => self.said_stopping(now, id),
             Event::WatchdogPing(id) => self.watchdog_pinged(now, id),
@@ -311,6 +330,7 @@ impl Supervisor {
         self.end_checks();
         self.release_hook();
         self.release_sockets_unless_served();
+        self.advance_scale();
         self.advance_shutdown(now);
         self.update_drain_file();
     }

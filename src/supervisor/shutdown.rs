@@ -96,11 +96,7 @@ impl Supervisor {
         {
             self.mode = Mode::Sweeping(shutdown);
         }
-        let is_over = |instance: &Instance| match instance.slot {
-            Slot::Finished => instance.retiring.is_none(),
-            Slot::Waiting { .. } | Slot::Live(_) => false,
-        };
-        if self.instances.iter().all(is_over) && self.hook.is_none() {
+        if self.instances.iter().all(Instance::is_over) && self.hook.is_none() {
             let code = self.exit_code();
             let linger_until = self.linger_until(now, code);
             self.begin_killing(now, KillReason::AllEnded, code, linger_until);
@@ -151,7 +147,9 @@ impl Supervisor {
             RunState::Draining { .. } | RunState::Stopping { .. } => 0,
             RunState::Aborting { .. } | RunState::Killing { .. } => 0,
         };
-        let codes = self.instances.iter().filter_map(Instance::current).map(of_run);
+        // Nobody asks what becomes of an instance that was to leave.
+        let staying = self.instances.iter().filter(|instance| !instance.leaving);
+        let codes = staying.filter_map(Instance::current).map(of_run);
         settled.or(self.failed).unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
     }
 

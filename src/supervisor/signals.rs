@@ -4,6 +4,7 @@ use super::run_id::RunId;
 use super::state::{Instance, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
+use crate::config::instances::Scale;
 use crate::config::{Meaning, Scope};
 use crate::signal::Signal;
 
@@ -27,6 +28,8 @@ impl Supervisor {
             Some(_) | None if !self.begun() => self.early.push(signal),
             Some(Meaning::Restart) => self.restart_requested(now),
             Some(Meaning::Reload) => self.reload_requested(now),
+            Some(Meaning::ScaleUp) => self.scale_requested(now, Scale::More(1)),
+            Some(Meaning::ScaleDown) => self.scale_requested(now, Scale::Fewer(1)),
             Some(Meaning::Forward(other)) => {
                 self.forward(other);
                 if suspends && !self.settings.init {
@@ -50,6 +53,8 @@ impl Supervisor {
             Meaning::Stop => self.stop_requested(now, None),
             Meaning::Restart => self.restart_requested(now),
             Meaning::Reload => self.reload_requested(now),
+            Meaning::ScaleUp => self.scale_requested(now, Scale::More(1)),
+            Meaning::ScaleDown => self.scale_requested(now, Scale::Fewer(1)),
             Meaning::Forward(signal) => self.forward(signal),
         }
     }

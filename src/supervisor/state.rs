@@ -78,6 +78,10 @@ pub(super) struct Instance {
     pub(super) last: Option<Ending>,
     /// Somebody asked for a restart, and its run is not ready yet.
     pub(super) restarting: bool,
+    /// It is new, and has had no run that was ready.
+    pub(super) awaited: bool,
+    /// There are to be fewer instances, and its runs end. It is gone when they are over.
+    pub(super) leaving: bool,
 }
 
 /// What an instance holds.
@@ -128,6 +132,8 @@ pub(super) enum Cause {
     Reload,
     /// A restart in place. The next run follows at once.
     Restart,
+    /// There are to be fewer instances. No run follows in this one.
+    Scale,
     /// guard ends. No run follows.
     Stop,
 }
@@ -172,6 +178,8 @@ pub(super) struct Reload {
     pub(super) instance: u32,
     /// The new run of that instance, once it is ready.
     pub(super) replaced_by: Option<RunId>,
+    /// The new run of the instance before.
+    pub(super) newest: Option<RunId>,
 }
 
 impl Run {
@@ -256,6 +264,25 @@ impl Instance {
             history: History::default(),
             last: None,
             restarting: false,
+            awaited: false,
+            leaving: false,
+        }
+    }
+
+    /// Whether it has a run, or will have one.
+    pub(super) fn works(&self) -> bool {
+        !self.leaving
+            && match self.slot {
+                Slot::Waiting { .. } | Slot::Live(_) => true,
+                Slot::Finished => false,
+            }
+    }
+
+    /// Nothing is left of its runs, and none will follow.
+    pub(super) fn is_over(&self) -> bool {
+        match self.slot {
+            Slot::Finished => self.retiring.is_none(),
+            Slot::Waiting { .. } | Slot::Live(_) => false,
         }
     }
 

@@ -177,7 +177,7 @@ impl Supervisor {
     pub(super) fn kill_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
         let serving = self.mode == Mode::Serving;
         let Some(instance) = self.instance_mut(id.instance) else { return };
-        let is_current = instance.current().is_some_and(|run| run.id == id);
+        let is_current = instance.current().is_some_and(|run| run.id == id) && !instance.leaving;
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         if is_current && serving {
             run.state = run.ready_state(now);
@@ -197,7 +197,9 @@ impl Supervisor {
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let failure = match run.cause {
             Some(Cause::Failed(failure)) => Some(failure),
-            Some(Cause::Itself | Cause::Quit | Cause::Reload | Cause::Restart | Cause::Stop) | None => None,
+            Some(Cause::Itself | Cause::Quit | Cause::Reload | Cause::Restart | Cause::Scale | Cause::Stop) | None => {
+                None
+            }
         };
         let kill_at = match run.state {
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
@@ -284,6 +286,10 @@ impl Supervisor {
         if instance.retiring.take_if(|run| run.id == id).is_some() {
             return self.advance_reload(now);
         }
+        if instance.leaving {
+            instance.slot = Slot::Finished;
+            return;
+        }
         let cause = instance.current().and_then(|run| run.cause);
         match (mode, cause) {
             (Mode::Serving, _) if self.restore_old_run(id) => {}
@@ -298,7 +304,7 @@ impl Supervisor {
                 self.finish_instance(id, ending, None);
                 self.report(Notice::StoppedByQuit { run: id, ending });
             }
-            (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Stop) | None) => {
+            (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Scale | Cause::Stop) | None) => {
                 self.apply_policy(now, id, ending);
             }
             (Mode::Draining(_) | Mode::Sweeping(_), _) => self.finish_instance(id, ending, None),
@@ -317,6 +323,7 @@ impl Supervisor {
                 instance.last = Some(ending);
                 instance.slot = Slot::Waiting { spawn_at: Some(now.after(delay)) };
                 self.report(Notice::Restarting { run: id, ending, count, limit, delay });
+                self.recount_cpus();
             }
             Verdict::GiveUp { limit } => {
                 self.gave_up = true;

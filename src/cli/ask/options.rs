@@ -3,6 +3,7 @@
 use crate::cli::help::usage;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
+use crate::config::instances::Scale;
 use crate::config::layers::ClientCommand;
 use crate::doors::wire::Request;
 use crate::sys::Pid;
@@ -17,6 +18,8 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
     /// Which guard to ask, where there are several.
     pub(super) pid: Option<Pid>,
+    /// How many instances there are to be.
+    pub(super) scale: Option<Scale>,
 }
 
 impl Options {
@@ -27,6 +30,9 @@ impl Options {
             options
                 .read(command, argument, &mut arguments)
                 .map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage(command.name()))))?;
+        }
+        if command == ClientCommand::Scale && options.scale.is_none() {
+            anyhow::bail!("no number of instances; {}", usage(command.name()));
         }
         Ok(options)
     }
@@ -45,8 +51,15 @@ impl Options {
                     let pid = text.parse().ok().filter(|pid| *pid > 0);
                     self.pid = Some(pid.ok_or_else(|| format!("{text:?} is not a pid"))?);
                 }
+                // `-1` looks like an option.
+                step if command == ClientCommand::Scale && inline.is_none() && Scale::parse(step).is_ok() => {
+                    self.scale = Scale::parse(step).ok();
+                }
                 _ => return Err(format!("{name}: no such option")),
             },
+            Argument::Word(word) if command == ClientCommand::Scale && self.scale.is_none() => {
+                self.scale = Some(Scale::parse(&word.to_string_lossy())?);
+            }
             Argument::Separator => return Err("--: no such option".to_owned()),
             Argument::Word(word) => return Err(format!("{}: no such option", word.to_string_lossy())),
         }
@@ -63,6 +76,7 @@ impl Options {
             ClientCommand::Stop => Request::Stop,
             ClientCommand::Restart => Request::Restart,
             ClientCommand::Reload => Request::Reload,
+            ClientCommand::Scale => Request::Scale(self.scale.unwrap_or(Scale::More(0))),
         }
     }
 }
@@ -79,7 +93,7 @@ mod tests {
     #[test]
     fn options_are_read() {
         assert_eq!(parse(ClientCommand::Ready, ""), Ok(Options::default()));
-        let all = Options { json: true, timeout: Some(Duration::from_millis(500)), pid: Some(7) };
+        let all = Options { json: true, timeout: Some(Duration::from_millis(500)), pid: Some(7), scale: None };
         assert_eq!(parse(ClientCommand::Status, "--json --timeout 500ms --pid 7"), Ok(all));
         let late = Options { timeout: Some(Duration::from_secs(2)), ..Options::default() };
         assert_eq!(parse(ClientCommand::Stop, "--timeout=1 --timeout=2"), Ok(late));
@@ -110,5 +124,19 @@ mod tests {
         assert_eq!(json.request(ClientCommand::Status), Request::StatusJson);
         assert_eq!(Options::default().request(ClientCommand::Status), Request::Status);
         assert_eq!(Options::default().request(ClientCommand::Restart), Request::Restart);
+    }
+
+    #[test]
+    fn a_scale_takes_one_number() {
+        for (line, scale) in
+            [("4", "4"), ("auto", "auto"), ("+1", "+1"), ("-1 --timeout 5s", "-1"), ("--pid 7 -2", "-2")]
+        {
+            let options = parse(ClientCommand::Scale, line).expect(line);
+            assert_eq!(options.request(ClientCommand::Scale), Request::Scale(Scale::parse(scale).expect("a number")));
+        }
+        for line in ["", "0", "1025", "many", "2 3", "--timeout 5s", "-0", "--"] {
+            let problem = parse(ClientCommand::Scale, line).expect_err(line);
+            assert!(problem.ends_with("usage: guard scale N|auto|+N|-N [--timeout DURATION] [--pid N]"), "{problem}");
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Several instances: what each does for itself, and what they make up together.
 
-use super::super::{Ending, RunId, Settings, SpawnError};
+use super::super::{Action, Ending, InPlace, RunId, Settings, SpawnError};
+use super::listening::notify;
 use super::scenarios::plain;
-use super::world::{Leftovers, Step, World};
-use crate::config::RestartPolicy;
+use super::world::{Leftovers, STOP, Step, UNIT, Words, World};
+use crate::config::instances::Scale;
+use crate::config::{Instances, RestartPolicy};
+use crate::signal::Signal;
 
 fn of(instance: u32, number: u32) -> RunId {
     RunId { instance, number }
@@ -46,4 +49,192 @@ fn only_the_very_first_spawn_ends_guard() {
     assert!(!world.supervisor.is_ending(), "somebody has replaced the file meanwhile, perhaps");
     world.step(Step::Spawn(Ok(())));
     assert_eq!(world.mains, [of(0, 1), of(1, 2)]);
+}
+
+fn to(number: u32) -> Step {
+    Step::AskScale(Scale::To(Instances::Number(number)))
+}
+
+const UP: Step = Step::AskScale(Scale::More(1));
+const DOWN: Step = Step::AskScale(Scale::Fewer(1));
+const STARTED: Step = Step::Spawn(Ok(()));
+
+fn scales(actions: &[Action]) -> Vec<Result<u32, &'static str>> {
+    let outcome = |action: &Action| if let Action::ConcludeScale(outcome) = *action { Some(outcome) } else { None };
+    actions.iter().filter_map(outcome).collect()
+}
+
+fn stops(actions: &[Action], run: RunId) -> bool {
+    actions.contains(&Action::Stop(run, STOP))
+}
+
+fn numbers(world: &World) -> Vec<u32> {
+    world.supervisor.instances().map(|instance| instance.number).collect()
+}
+
+#[test]
+fn more_instances_start_at_once_and_are_waited_for_until_they_are_ready() {
+    let mut world = World::serving(notify());
+    world.step(Step::Says(of(0, 1), Words::Ready));
+    assert_eq!(scales(&world.step(to(3))), []);
+    world.step(STARTED);
+    world.step(STARTED);
+    assert_eq!(world.mains, [of(0, 1), of(1, 1), of(2, 1)]);
+    assert_eq!(scales(&world.step(Step::Says(of(2, 1), Words::Ready))), []);
+    assert_eq!(scales(&world.step(Step::Says(of(1, 1), Words::Ready))), [Ok(3)]);
+}
+
+#[test]
+fn fewer_instances_are_the_last_ones_drained_and_waited_for_until_they_are_gone() {
+    let mut settings = several(3);
+    settings.stop.drain_delay = UNIT;
+    let mut world = World::serving(settings);
+    let actions = world.step(to(1));
+    assert!(scales(&actions).is_empty() && !stops(&actions, of(2, 1)), "the drain delay: {actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::SetDrainFile(_))), "guard itself goes on");
+    let actions = world.wait();
+    assert!(stops(&actions, of(2, 1)) && stops(&actions, of(1, 1)) && !stops(&actions, of(0, 1)), "{actions:?}");
+    assert_eq!(scales(&world.step(exits(of(1, 1), 1))), []);
+    assert_eq!(scales(&world.step(Step::Exit(of(2, 1), Ending::Exited(1), Leftovers::Mortal))), []);
+    assert_eq!(scales(&world.step(Step::Clear(of(2, 1)))), [Ok(1)]);
+    assert_eq!((numbers(&world), &world.mains), (vec![0], &vec![of(0, 1)]));
+    world.step(Step::Signal(STOP));
+    world.step(exits(of(0, 1), 0));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(0), "how they ended is nobody's failure");
+}
+
+#[test]
+fn a_number_is_free_again_when_its_instance_has_gone_and_its_runs_are_numbered_on() {
+    let mut world = World::serving(several(2));
+    world.step(DOWN);
+    world.step(UP);
+    world.step(STARTED);
+    assert_eq!(numbers(&world), [0, 1, 2], "the other one has not gone yet");
+    assert_eq!(scales(&world.step(exits(of(1, 1), 0))), [Ok(2)]);
+    world.step(UP);
+    assert_eq!(scales(&world.step(STARTED)), [Ok(3)]);
+    assert_eq!(world.mains, [of(0, 1), of(2, 1), of(1, 2)]);
+}
+
+#[test]
+fn an_instance_that_was_scaled_down_is_not_restarted_whatever_it_waits_for() {
+    // In a backoff.
+    let mut world = World::serving(several(2));
+    world.step(exits(of(1, 1), 1));
+    world.step(STARTED);
+    world.step(exits(of(1, 2), 1));
+    assert_eq!(scales(&world.step(DOWN)), [Ok(1)]);
+    // Asked to restart, and to be reloaded.
+    for ask in [Step::AskRestart, Step::AskReload] {
+        let mut world = World::serving(several(2));
+        world.step(ask);
+        world.step(DOWN);
+        if ask == Step::AskReload {
+            world.step(STARTED);
+        }
+        world.step(exits(of(1, 1), 1));
+        assert_eq!(numbers(&world), [0], "{ask:?}");
+    }
+}
+
+#[test]
+fn a_new_instance_that_fails_before_it_is_ready_has_the_scale_fail() {
+    let mut world = World::serving(plain());
+    world.step(to(2));
+    let actions = world.step(Step::Spawn(Err(SpawnError { code: 127, transient: false })));
+    assert_eq!(scales(&actions), [Err("the new run failed before it was ready")]);
+    let again = |action: &Action| matches!(action, Action::Spawn { run, .. } if *run == of(1, 2));
+    assert!(actions.iter().any(again), "it is tried again: {actions:?}");
+}
+
+#[test]
+fn a_stop_wins_over_a_scale() {
+    let mut world = World::serving(several(2));
+    world.step(DOWN);
+    assert_eq!(scales(&world.step(Step::AskStop)), [Err("guard is stopping")]);
+    assert_eq!(scales(&world.step(UP)), [Err("guard is stopping")]);
+    let mut world = World::serving(plain());
+    world.prompt = false;
+    world.step(UP);
+    assert_eq!(scales(&world.step(Step::Signal(STOP))), [Err("guard is stopping")]);
+    world.step(exits(of(0, 1), 0));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(0), "an instance that was never started has not failed");
+}
+
+#[test]
+fn there_is_one_instance_at_least() {
+    let mut world = World::serving(plain());
+    assert_eq!(scales(&world.step(DOWN)), []);
+    assert_eq!(world.mains, [of(0, 1)]);
+    assert!(world.supervisor.scale_target(Scale::Fewer(1)).is_err());
+    assert_eq!(world.supervisor.scale_target(Scale::More(1)), Ok((1, Some(2))));
+    assert!(world.supervisor.scale_target(Scale::More(1024)).is_err());
+}
+
+#[test]
+fn a_finished_instance_is_not_counted_and_gives_its_number_away() {
+    let mut world = World::serving(several(2));
+    world.step(exits(of(0, 1), 0));
+    world.step(to(2));
+    assert_eq!(scales(&world.step(STARTED)), [Ok(2)]);
+    assert_eq!(world.mains, [of(1, 1), of(0, 2)]);
+}
+
+#[test]
+fn a_restart_does_not_wait_for_instances_that_leave() {
+    let mut world = World::serving(several(2));
+    world.step(Step::AskRestart);
+    world.step(exits(of(0, 1), 0));
+    world.step(STARTED);
+    let actions = world.step(DOWN);
+    let outcome = Ok(of(0, 2));
+    assert!(actions.contains(&Action::Conclude { request: InPlace::Restart, outcome }), "{actions:?}");
+}
+
+#[test]
+fn a_reload_goes_on_without_an_instance_that_leaves() {
+    let mut world = World::serving(several(2));
+    world.step(Step::AskReload);
+    world.step(STARTED);
+    world.step(exits(of(0, 1), 0));
+    // The new run of instance 1 is there, and the old one is being stopped.
+    world.step(STARTED);
+    let actions = world.step(DOWN);
+    let outcome = Ok(of(1, 2));
+    assert!(actions.contains(&Action::Conclude { request: InPlace::Reload, outcome }), "{actions:?}");
+    world.step(exits(of(1, 1), 0));
+    assert_eq!(scales(&world.step(exits(of(1, 2), 0))), [Ok(1)]);
+}
+
+#[test]
+fn what_not_even_sigkill_ends_has_the_scale_fail_and_holds_up_no_other() {
+    let mut world = World::serving(several(2));
+    world.step(DOWN);
+    world.wait_for(&Action::Signal(of(1, 1), Signal::KILL));
+    assert_eq!(scales(&world.wait()), [Err("SIGKILL does not end the old run")]);
+    world.step(UP);
+    assert_eq!(scales(&world.step(STARTED)), [Ok(2)]);
+    assert_eq!(world.mains, [of(0, 1), of(1, 1), of(2, 1)]);
+    assert!(!world.step(Step::AskRestart).iter().any(|action| stops(std::slice::from_ref(action), of(1, 1))));
+}
+
+#[test]
+fn the_quota_is_read_again_at_each_restart_reload_and_scale() {
+    let settings = Settings { auto: true, ..plain() };
+    for step in [exits(of(0, 1), 1), Step::AskRestart, Step::AskReload, Step::AskScale(Scale::To(Instances::Auto))] {
+        let mut world = World::serving(settings.clone());
+        world.cpus = 2;
+        assert!(world.step(step).contains(&Action::CountCpus), "{step:?}");
+        world.step(STARTED);
+        if step == Step::AskReload || matches!(step, Step::Exit(..)) {
+            world.step(STARTED);
+        }
+        assert!(world.mains.contains(&of(1, 1)), "{step:?}: {:?}", world.mains);
+    }
+    let mut world = World::serving(settings);
+    world.step(to(1));
+    world.cpus = 2;
+    assert!(!world.step(Step::AskRestart).contains(&Action::CountCpus), "a number was asked for");
 }

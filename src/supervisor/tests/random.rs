@@ -1,8 +1,8 @@
 //! Random event sequences, longer than a walk can go, with random settings.
 
 use super::super::Settings;
-use super::world::{UNIT, World, settings};
-use crate::config::{HealthSettings, Readiness, RestartPolicy, Scope};
+use super::world::{UNIT, World, settings, signal};
+use crate::config::{HealthSettings, Meaning, Readiness, RestartPolicy, Scope};
 use proptest::prelude::*;
 
 prop_compose! {
@@ -20,10 +20,16 @@ prop_compose! {
         start_period in 0..6_u32,
         node_ipc in any::<bool>(),
         flags in any::<[bool; 6]>(),
+        (scales, auto) in any::<(bool, bool)>(),
         seed in any::<u64>(),
     ) -> Settings {
         let [pre_stop, init, terminal, shell, job_control, group] = flags;
         let mut settings = Settings { instances, pre_stop, init, terminal, shell, job_control, seed, ..settings() };
+        settings.auto = auto;
+        if scales {
+            let map = [("TTIN", Meaning::ScaleUp), ("TTOU", Meaning::ScaleDown)];
+            settings.signal_map.extend(map.map(|(name, meaning)| (signal(name), meaning)));
+        }
         settings.restart.policy = policy;
         settings.restart.max = max;
         settings.restart.window = UNIT * window;

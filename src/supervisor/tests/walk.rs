@@ -4,8 +4,8 @@
 //! finitely many: where the walk comes to its end, every event sequence of any length has been walked.
 
 use super::super::Settings;
-use super::world::{UNIT, World, settings};
-use crate::config::{HealthSettings, Readiness, RestartPolicy};
+use super::world::{UNIT, World, settings, signal};
+use crate::config::{HealthSettings, Meaning, Readiness, RestartPolicy};
 use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
@@ -197,4 +197,37 @@ fn every_state_with_reloads() {
 #[test]
 fn every_sequence_with_two_instances() {
     walk("two instances", Settings { instances: 2, ..settings() }, 8);
+}
+
+/// Two instances, one more or one less, with reloads and restarts, and as little else as can be.
+fn scaled() -> Settings {
+    let mut settings = settings();
+    settings.pre_stop = false;
+    settings.instances = 2;
+    settings.restart.max = Some(1);
+    settings.stop.drain_delay = Duration::ZERO;
+    settings.stop.timeout = Some(UNIT * 2);
+    settings.stop.restart_timeout = UNIT * 2;
+    settings.signal_map.push((signal("TTIN"), Meaning::ScaleUp));
+    settings.signal_map.push((signal("TTOU"), Meaning::ScaleDown));
+    settings
+}
+
+#[test]
+fn every_sequence_with_a_scale_and_reloads() {
+    walk("scale", scaled(), 8);
+}
+
+#[test]
+fn every_sequence_with_a_scale_and_reloads_that_wait_for_readiness() {
+    let mut settings = scaled();
+    settings.ready.when = Readiness::Notify;
+    walk("scale with readiness", settings, 8);
+}
+
+#[test]
+fn every_sequence_with_instances_by_the_quota() {
+    let mut settings = Settings { auto: true, instances: 1, ..scaled() };
+    settings.signal_map.truncate(2);
+    walk("quota", settings, 8);
 }

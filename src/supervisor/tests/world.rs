@@ -3,13 +3,14 @@
 //! notices, which are for people.
 
 use super::super::policy::Jitter;
-use super::super::state::{Instance, Mode, Run, RunState, Slot};
+use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot};
 use super::super::{
     Action, Ending, Event, InPlace, LAST_DEADLINE, RunId, Settings, SpawnError, Supervisor, Timestamp, UnsentData,
 };
-use crate::config::{Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
+use crate::config::instances::Scale;
+use crate::config::{Instances, Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
 use crate::signal::Signal;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// The grid on which things happen, so that the states that differ only in time are finitely many.
@@ -33,6 +34,9 @@ pub(super) enum Step {
     AskStop,
     AskRestart,
     AskReload,
+    AskScale(Scale),
+    /// The container gets another CPU quota.
+    Resize,
     /// The app says something.
     Says(RunId, Words),
     /// A health check ends, and has passed or not.
@@ -103,6 +107,10 @@ pub(super) struct World {
     awaiting_restart: bool,
     /// So many outcomes of reloads are waited for: of the one under way, and of the one after it.
     awaiting_reloads: usize,
+    /// Somebody waits for the outcome of a scale.
+    awaiting_scale: bool,
+    /// The container's CPU quota.
+    pub(super) cpus: u32,
     /// When restarts that nobody asked for were decided, and in which instance.
     restarts: Vec<(u32, Timestamp)>,
     /// When guard's end began.
@@ -120,6 +128,9 @@ pub(super) struct World {
     counting: bool,
     pub(super) exit: Option<u8>,
 }
+
+/// More instances are not asked for, those that leave included: the states would be too many.
+const MOST_INSTANCES: usize = 3;
 
 pub(super) const STOP: Signal = Signal::TERM;
 
@@ -154,6 +165,7 @@ pub(super) fn settings() -> Settings {
         holds: false,
         pre_stop: true,
         instances: 1,
+        auto: false,
         init: true,
         terminal: false,
         shell: false,
@@ -183,6 +195,8 @@ impl World {
             unkillable: Vec::new(),
             awaiting_restart: false,
             awaiting_reloads: 0,
+            awaiting_scale: false,
+            cpus: 1,
             restarts: Vec::new(),
             end: None,
             killed: false,
@@ -223,7 +237,10 @@ impl World {
         if !talks {
             steps.extend(["INT", "HUP", "TSTP"].map(|name| Step::Signal(signal(name))));
         }
-        steps.extend(self.supervisor.settings.signal_map.iter().map(|(signal, _)| Step::Signal(*signal)));
+        let is_room = self.supervisor.instances.len() < MOST_INSTANCES;
+        let may_come = |meaning: &Meaning| *meaning != Meaning::ScaleUp || is_room;
+        let mapped = self.supervisor.settings.signal_map.iter().filter(|(_, meaning)| may_come(meaning));
+        steps.extend(mapped.map(|(signal, _)| Step::Signal(*signal)));
         steps.extend(self.quits.then_some(Step::Signal(Signal::QUIT)));
         if !self.started {
             // A second early signal would be kept like the first, without end.
@@ -234,6 +251,10 @@ impl World {
             return steps;
         }
         steps.push(Step::Advance);
+        if self.supervisor.settings.auto {
+            steps.extend(is_room.then_some(Step::Resize));
+            steps.extend(is_room.then_some(Step::AskScale(Scale::To(Instances::Auto))));
+        }
         for &run in &self.mains {
             let mut endings = vec![Ending::Exited(0), Ending::Exited(1)];
             let mut leftovers = vec![Leftovers::None, Leftovers::Mortal];
@@ -357,6 +378,11 @@ impl World {
             Step::AskStop => Event::StopRequested,
             Step::AskRestart => Event::RestartRequested,
             Step::AskReload => Event::ReloadRequested,
+            Step::AskScale(scale) => Event::ScaleRequested(scale),
+            Step::Resize => {
+                self.cpus = 3 - self.cpus;
+                return Vec::new();
+            }
             Step::Says(run, Words::Ready) => Event::SaidReady(run),
             Step::Says(run, Words::Stopping) => Event::SaidStopping(run),
             Step::Says(run, Words::Alive) => Event::WatchdogPing(run),
@@ -425,18 +451,16 @@ impl World {
     fn give(&mut self, event: Event) -> Vec<Action> {
         let ends_a_run = matches!(event, Event::Exited(..) | Event::Leftovers(..));
         let early = self.supervisor.early.clone();
-        let restarts = |supervisor: &Supervisor| supervisor.instances().map(|instance| instance.restarts).collect();
-        let before: Vec<u32> = restarts(&self.supervisor);
+        let before = self.supervisor.clone();
         let actions = self.handle(event);
-        for (number, (before, after)) in (0..).zip(before.into_iter().zip(restarts(&self.supervisor))) {
-            self.restarts.extend((after > before).then_some((number, self.now)));
-        }
+        self.note_restarts(&before);
+        self.check_others(&before, event, &actions);
         if self.supervisor.is_ending() {
             self.end.get_or_insert(self.now);
         }
         // A signal from before the first run is kept for it.
         if self.supervisor.early.len() <= early.len() {
-            self.note_event(event);
+            self.note_event(event, &before);
         }
         let mut answers = VecDeque::new();
         for (index, action) in actions.iter().enumerate() {
@@ -449,6 +473,10 @@ impl World {
                     assert!(!self.stopped.contains(&run.instance), "10: no spawn after a QUIT has stopped a run");
                     assert_eq!(index + 1, actions.len(), "a spawn is the last action: {actions:?}");
                     assert_eq!(self.spawning.replace(run), None);
+                    let instance = self.supervisor.instances.iter().find(|instance| instance.number == run.instance);
+                    assert!(instance.is_some_and(|instance| !instance.leaving), "13: no spawn in what was scaled down");
+                    let is_known = self.mains.contains(&run) || self.leftovers.contains_key(&run);
+                    assert!(!is_known, "no two runs are called the same");
                     let same = |other: &&RunId| other.instance == run.instance;
                     assert!(self.mains.iter().filter(same).count() <= 1, "at most one run beside a new one");
                 }
@@ -483,6 +511,12 @@ impl World {
                     self.leftovers.remove(&run);
                 }
                 Action::Conclude { request: InPlace::Restart, .. } => self.awaiting_restart = false,
+                Action::ConcludeScale(_) => {
+                    let asked = self.awaiting_scale || !early.is_empty();
+                    assert!(asked, "an outcome is of something that was asked for");
+                    self.awaiting_scale = false;
+                }
+                Action::CountCpus => answers.push_back(Event::CpusCounted(self.cpus)),
                 Action::Conclude { request: InPlace::Reload, .. } => {
                     let asked = self.awaiting_reloads > 0 || !early.is_empty();
                     assert!(asked, "an outcome is of something that was asked for");
@@ -535,6 +569,7 @@ impl World {
         // What signals from before the first run have asked for, now that they were delivered.
         if !early.is_empty() && self.supervisor.early.is_empty() {
             self.awaiting_restart |= self.awaits_restart();
+            self.awaiting_scale |= self.supervisor.scaling;
             self.awaiting_reloads = self.awaiting_reloads.max(self.awaits_reloads());
         }
         answers.append(&mut self.answers);
@@ -549,7 +584,7 @@ impl World {
     }
 
     /// What an event means to the world.
-    fn note_event(&mut self, event: Event) {
+    fn note_event(&mut self, event: Event, before: &Supervisor) {
         let meaning = match event {
             Event::Signal(signal) => {
                 let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
@@ -558,6 +593,11 @@ impl World {
             Event::FileChanged(meaning) => Some(meaning),
             Event::RestartRequested => Some(Meaning::Restart),
             Event::ReloadRequested => Some(Meaning::Reload),
+            Event::ScaleRequested(scale) => {
+                self.note_scale(scale, before);
+                None
+            }
+            Event::CpusCounted(_) => None,
             Event::SaidStopping(run) => {
                 if !self.told.contains(&run) && !self.unkillable.contains(&run) {
                     self.told.push(run);
@@ -577,7 +617,56 @@ impl World {
         match meaning {
             Some(Meaning::Restart) => self.awaiting_restart = true,
             Some(Meaning::Reload) => self.awaiting_reloads = (self.awaiting_reloads + 1).min(2),
+            Some(Meaning::ScaleUp) => self.note_scale(Scale::More(1), before),
+            Some(Meaning::ScaleDown) => self.note_scale(Scale::Fewer(1), before),
             Some(Meaning::Stop | Meaning::Ignore | Meaning::Forward(_)) | None => {}
+        }
+    }
+
+    /// Somebody asks for another number of instances, and hears of it unless there cannot be so many.
+    fn note_scale(&mut self, scale: Scale, before: &Supervisor) {
+        let refused = before.mode == Mode::Serving && before.scale_target(scale).is_err();
+        self.awaiting_scale |= !refused;
+        self.stopped.clear();
+    }
+
+    /// Restarts that nobody asked for. An instance that has gone, or is new, has none.
+    fn note_restarts(&mut self, before: &Supervisor) {
+        let of = |supervisor: &Supervisor, number: u32| {
+            let instance = supervisor.instances.iter().find(|instance| instance.number == number)?;
+            Some((instance.history.restarts, instance.awaited && instance.current().is_none()))
+        };
+        let numbers: Vec<u32> = self.supervisor.instances.iter().map(|instance| instance.number).collect();
+        self.restarts.retain(|(number, _)| numbers.contains(number));
+        for number in numbers {
+            match (of(before, number), of(&self.supervisor, number)) {
+                (Some((before, _)), Some((after, _))) if after > before => self.restarts.push((number, self.now)),
+                (Some((_, false)), Some((0, true))) => self.restarts.retain(|(restarted, _)| *restarted != number),
+                _ => {}
+            }
+        }
+    }
+
+    /// No instance's end touches another's processes, and a reload takes no run that is ready before there is one in its
+    /// place.
+    fn check_others(&self, before: &Supervisor, event: Event, actions: &[Action]) {
+        let ended = match event {
+            Event::Exited(run, _) | Event::Leftovers(run, _) if !self.supervisor.is_ending() => Some(run.instance),
+            _ => None,
+        };
+        let was_due = |run: RunId| before.runs().any(|known| known.id == run && known.is_draining());
+        for action in actions {
+            if let (Some(instance), Action::Signal(run, _) | Action::Stop(run, _) | Action::Sweep(run, _)) =
+                (ended, action)
+            {
+                assert!(run.instance == instance || was_due(*run), "14: no instance's end touches another: {action:?}");
+            }
+        }
+        for instance in &self.supervisor.instances {
+            let Some(old) = instance.retiring.as_ref().filter(|old| old.cause == Some(Cause::Reload)) else { continue };
+            let was_ready = before.runs().any(|known| known.id == old.id && known.is_ready());
+            let replaced = instance.current().is_some_and(Run::is_ready);
+            assert!(!was_ready || old.is_ready() || replaced, "12: never fewer ready runs than before a reload");
         }
     }
 
@@ -615,7 +704,8 @@ impl World {
         }
         assert_eq!(self.awaiting_restart, self.awaits_restart(), "9: everybody hears what became of a restart");
         assert_eq!(self.awaiting_reloads, self.awaits_reloads(), "9: everybody hears what became of a reload");
-        let awaited = self.awaiting_restart || self.awaiting_reloads > 0;
+        assert_eq!(self.awaiting_scale, self.supervisor.scaling, "9: everybody hears what became of a scale");
+        let awaited = self.awaiting_restart || self.awaiting_reloads > 0 || self.awaiting_scale;
         assert!(self.exit.is_none() || !awaited, "9: everybody hears before guard exits");
         for (old, new) in kill_times(before).into_iter().filter_map(|(whose, old)| {
             let new = kill_times(&self.supervisor).get(&whose).copied()?;
@@ -624,7 +714,7 @@ impl World {
             let moved_later = old.is_some_and(|old| new.is_none_or(|new| new > old));
             assert!(!moved_later, "4: a deadline never moves later: {old:?} to {new:?}");
         }
-        for instance in 0..settings.instances {
+        for instance in self.numbers() {
             let max = settings.restart.max.unwrap_or(u32::MAX);
             let in_window = |at: &&Timestamp| self.now.since(**at) < settings.restart.window;
             let own = self.restarts.iter().filter(|(number, _)| *number == instance).map(|(_, at)| at);
@@ -643,6 +733,13 @@ impl World {
         if self.started && self.exit.is_none() && !wakes {
             assert!(deadline.is_some(), "6: whenever nothing else can wake us there is a next deadline");
         }
+    }
+
+    /// Numbers that instances have, or whose runs are not over.
+    fn numbers(&self) -> BTreeSet<u32> {
+        let runs = self.mains.iter().chain(self.leftovers.keys()).chain(self.checks.keys());
+        let instances = self.supervisor.instances.iter().map(|instance| instance.number);
+        runs.map(|run| run.instance).chain(instances).collect()
     }
 
     /// The same world with times counted from now, and runs numbered anew: what differs only in these reacts alike.
@@ -670,7 +767,7 @@ impl World {
         self.stopped.sort_unstable();
         self.stopped.dedup();
         let mut numbers = BTreeMap::new();
-        for instance in 0..settings.instances {
+        for instance in self.numbers() {
             let known = |run: &RunId| run.instance == instance;
             let mut known: Vec<u32> = self
                 .mains
@@ -822,6 +919,10 @@ impl Supervisor {
             // The next number only has to be a new one.
             let newest = Instance::runs(instance).map(|run| run.id.number).max();
             instance.runs = newest.unwrap_or(instance.runs.min(1));
+        }
+        self.past_runs.iter_mut().for_each(|runs| *runs = (*runs).min(1));
+        if let Some(reload) = &mut self.reload {
+            reload.newest = reload.newest.map(|_| RunId { instance: 0, number: 1 });
         }
     }
 }
