@@ -1,66 +1,122 @@
 //! One line for each event: the record's message is the name of the event, and its keys and values follow.
 
+use crate::config::duration::{show, show_seconds};
 use crate::sys::clock::timestamp;
 use crate::text::cut;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Longer values are cut, so that a line fits into PIPE_BUF and a pipe takes it as a whole (`pipe(7)`).
 const LONGEST_VALUE: usize = 400;
 
+/// A time as a value of the log: the text has it with its unit, JSON as a number of seconds. `log` has no such type of its own;
+/// nothing else that guard logs is a u128 or an i128.
+pub fn time(time: Duration) -> Value<'static> {
+    Value::from(time.as_millis())
+}
+
+/// A size as a value of the log: the text has it in MiB, JSON in bytes.
+pub fn size(bytes: u64) -> Value<'static> {
+    Value::from(i128::from(bytes))
+}
+
 /// `guard time=… level=info event=start key=value …`, in the manner of logfmt.
 pub(super) fn text(record: &Record) -> String {
     let mut line = format!("guard time={} level={} event={}", timestamp(), level(record), record.args());
-    let mut append = |key: &str, value: &Value| {
-        let value = shorten(value.to_string());
+    each_pair(record, &mut |key, field| {
+        let value = match field {
+            Field::Text(value) => value,
+            Field::Number(number) => number.to_string(),
+            Field::Time(time) => show(time),
+            Field::Size(bytes) => mebibytes(bytes),
+        };
         let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte));
         let value = if plain { value } else { json_string(&value) };
         let _ = write!(line, " {key}={value}");
-    };
-    let _ = record.key_values().visit(&mut Pairs(&mut append));
+    });
     line + "\n"
 }
 
-/// The same as a JSON object (RFC 8259).
+/// The same as a JSON object (RFC 8259). `logger` tells it from objects of the app's.
 pub(super) fn json(record: &Record) -> String {
-    let mut line = format!(r#"{{"time":"{}","level":"{}","event":"{}""#, timestamp(), level(record), record.args());
-    let mut append = |key: &str, value: &Value| {
-        let value =
-            value.to_u64().map_or_else(|| json_string(&shorten(value.to_string())), |number| number.to_string());
+    let (time, level) = (timestamp(), level(record));
+    let mut line = format!(r#"{{"logger":"guard","time":"{time}","level":"{level}","event":"{}""#, record.args());
+    each_pair(record, &mut |key, field| {
+        let value = match field {
+            Field::Text(value) => json_string(&value),
+            Field::Number(number) => number.to_string(),
+            Field::Time(time) => show_seconds(time),
+            Field::Size(bytes) => bytes.to_string(),
+        };
         let _ = write!(line, ",{}:{value}", json_string(key));
-    };
-    let _ = record.key_values().visit(&mut Pairs(&mut append));
+    });
     line + "}\n"
 }
 
-struct Pairs<'a>(&'a mut dyn FnMut(&str, &Value));
+/// A value as the two forms of the log tell it.
+enum Field {
+    Text(String),
+    Number(i64),
+    Time(Duration),
+    Size(u64),
+}
+
+fn each_pair(record: &Record, tell: &mut dyn FnMut(&str, Field)) {
+    let _ = record.key_values().visit(&mut Pairs(tell));
+}
+
+struct Pairs<'a>(&'a mut dyn FnMut(&str, Field));
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        if !is_null(&value) {
-            (self.0)(key.as_str(), &value);
+        let mut reader = Reader(None);
+        value.visit(&mut reader)?;
+        if let Some(field) = reader.0 {
+            (self.0)(key.as_str(), field);
         }
         Ok(())
     }
 }
 
-/// A key without a value does not apply, and is left out.
-fn is_null(value: &Value) -> bool {
-    struct Null(bool);
-    impl VisitValue<'_> for Null {
-        fn visit_any(&mut self, _: Value) -> Result<(), Error> {
-            self.0 = false;
-            Ok(())
-        }
+/// Reads a value. A key without one does not apply, and is left out.
+struct Reader(Option<Field>);
 
-        fn visit_null(&mut self) -> Result<(), Error> {
-            self.0 = true;
-            Ok(())
-        }
+impl VisitValue<'_> for Reader {
+    fn visit_any(&mut self, value: Value) -> Result<(), Error> {
+        self.0 = Some(Field::Text(shorten(value.to_string())));
+        Ok(())
     }
-    let mut null = Null(false);
-    value.visit(&mut null).is_ok() && null.0
+
+    fn visit_null(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, number: u64) -> Result<(), Error> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    fn visit_i64(&mut self, number: i64) -> Result<(), Error> {
+        self.0 = Some(Field::Number(number));
+        Ok(())
+    }
+
+    fn visit_u128(&mut self, milliseconds: u128) -> Result<(), Error> {
+        self.0 = Some(Field::Time(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))));
+        Ok(())
+    }
+
+    fn visit_i128(&mut self, bytes: i128) -> Result<(), Error> {
+        self.0 = Some(Field::Size(u64::try_from(bytes).unwrap_or(u64::MAX)));
+        Ok(())
+    }
+}
+
+/// Bytes in MiB, to a tenth: `54.2M`.
+pub(super) fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1024 * 1024);
+    format!("{}.{}M", tenths / 10, tenths % 10)
 }
 
 fn level(record: &Record) -> &'static str {
@@ -107,8 +163,14 @@ mod tests {
 
     fn line(format: fn(&Record) -> String) -> String {
         let app = Value::from("sh -c \"a\nb\"\u{1b}");
-        let pairs: [(&str, Value); 4] =
-            [("instance", Value::null()), ("code", Value::from(3)), ("app", app), ("empty", Value::from(""))];
+        let pairs: [(&str, Value); 6] = [
+            ("instance", Value::null()),
+            ("code", Value::from(3)),
+            ("app", app),
+            ("empty", Value::from("")),
+            ("uptime", time(Duration::from_millis(61_250))),
+            ("max_rss", size(5_767_168)),
+        ];
         let pairs = &pairs[..];
         let args = format_args!("exit");
         let record = Record::builder().args(args).level(Level::Warn).key_values(&pairs).build();
@@ -120,15 +182,15 @@ mod tests {
 
     #[test]
     fn a_value_that_a_reader_could_mistake_is_quoted() {
-        let expected = "guard time=TIME level=warn event=exit code=3 app=\"sh -c \\\"a\\nb\\\"\\u001b\" empty=\"\"\n";
+        let expected = "guard time=TIME level=warn event=exit code=3 app=\"sh -c \\\"a\\nb\\\"\\u001b\" empty=\"\" uptime=1m1.25s max_rss=5.5M\n";
         assert_eq!(line(text), expected);
     }
 
     #[test]
     fn json_has_numbers_as_numbers() {
         let expected = concat!(
-            r#"{"time":"TIME","level":"warn","event":"exit","code":3,"#,
-            r#""app":"sh -c \"a\nb\"\u001b","empty":""}"#,
+            r#"{"logger":"guard","time":"TIME","level":"warn","event":"exit","code":3,"#,
+            r#""app":"sh -c \"a\nb\"\u001b","empty":"","uptime":61.25,"max_rss":5767168}"#,
             "\n"
         );
         assert_eq!(line(json), expected);

@@ -8,7 +8,7 @@ pub mod status;
 pub mod surroundings;
 mod writer;
 
-pub use format::shorten;
+pub use format::{shorten, size, time};
 pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};

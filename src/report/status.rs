@@ -1,6 +1,6 @@
 //! The answer to `guard status`: a table for people, JSON for programs.
 
-use super::format::json_string;
+use super::format::{json_string, mebibytes};
 use crate::config::duration::{show, show_seconds};
 use crate::text::printable;
 use std::fmt::Write;
@@ -184,11 +184,6 @@ fn object(status: &GuardStatus, app: &str) -> String {
 /// Cuts fractions of a second from times of a minute or more.
 fn whole(time: Duration) -> Duration {
     if time.as_secs() < 60 { time } else { Duration::from_secs(time.as_secs()) }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    let tenths = bytes * 10 / (1024 * 1024);
-    format!("{}.{}M", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

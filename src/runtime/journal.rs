@@ -2,7 +2,7 @@
 
 use super::environment::UnreadVariable;
 use super::leftovers;
-use crate::config::duration::{show, show_seconds};
+use crate::config::duration::show;
 use crate::config::{Config, Origin, Warning, WarningKind};
 use crate::report::{self, LastWord};
 use crate::shell::is_shell;
@@ -33,6 +33,8 @@ pub(super) struct Journal<'a> {
     pub(super) killed: (usize, String),
     /// Why the run may be silent that has not said in time that it is ready.
     pub(super) silence: String,
+    /// A client asks at this moment, which has a line of its own.
+    pub(super) is_asked: bool,
     /// The pre-stop hook got a signal from guard.
     pub(super) hook_told: bool,
     /// Signals that nobody could take since the last start.
@@ -66,6 +68,7 @@ impl<'a> Journal<'a> {
             of_instances: Vec::new(),
             killed: (0, String::new()),
             silence: String::new(),
+            is_asked: false,
             hook_told: false,
             dropped: SignalSet::EMPTY,
         }
@@ -78,7 +81,7 @@ impl<'a> Journal<'a> {
             version = env!("CARGO_PKG_VERSION"),
             pid = process::id(),
             app:% = config.command_line(),
-            stop_timeout:% = self.stop_timeout(),
+            stop_timeout = self.stop_timeout(),
             msg:% = format!(
                 "stop timeout: {}{}{}",
                 self.stop_timeout_source(),
@@ -137,8 +140,9 @@ impl<'a> Journal<'a> {
         self.of_instance(run).check.clear();
     }
 
-    pub(super) fn stop_timeout(&self) -> String {
-        self.config.stop.timeout.map_or("none".to_owned(), show)
+    /// The stop timeout as a value of the log, which says nothing where there is none.
+    pub(super) fn stop_timeout(&self) -> Value<'static> {
+        self.config.stop.timeout.map_or_else(Value::null, report::time)
     }
 
     fn stop_timeout_source(&self) -> String {
@@ -175,7 +179,7 @@ impl<'a> Journal<'a> {
         record.last.clear();
         record.check.clear();
         self.dropped = SignalSet::EMPTY;
-        log::debug!(instance = self.instance(run), run = run.number, pid; "spawn");
+        log::info!(instance = self.instance(run), run = run.number, pid; "spawn");
     }
 
     /// No run lives that could take this signal. The log says so once for each signal, since it may come again and again.
@@ -204,20 +208,20 @@ impl<'a> Journal<'a> {
         let failing = failing.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
         let id = run;
         let run = id.number;
-        let uptime = format!("{}s", show_seconds(uptime));
-        let max_rss = format!("{}.{}M", usage.max_rss / 1024, usage.max_rss % 1024 * 10 / 1024);
-        let (user, system) = (format!("{}s", show_seconds(usage.user)), format!("{}s", show_seconds(usage.system)));
+        let lived = show(uptime);
+        let (uptime, max_rss) = (report::time(uptime), report::size(usage.max_rss.saturating_mul(1024)));
+        let [cpu_user, cpu_sys] = [usage.user, usage.system].map(report::time);
         let cause = if ending == Ending::OutOfMemory { Value::from("oom") } else { Value::null() };
         match status {
             Status::Exited(code) => log::log!(
-                level, instance, run, pid, code, cause, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system; "exit"
+                level, instance, run, pid, code, cause, uptime, max_rss, cpu_user, cpu_sys; "exit"
             ),
             Status::Signaled(signal) => log::log!(
-                level, instance, run, pid, signal:%, cause, uptime:%, max_rss:%, cpu_user:% = user, cpu_sys:% = system;
+                level, instance, run, pid, signal:%, cause, uptime, max_rss, cpu_user, cpu_sys;
                 "exit"
             ),
         }
-        self.of_instance(id).last = format!("run {run} {} after {uptime}{failing}", told(ending));
+        self.of_instance(id).last = format!("run {run} {} after {lived}{failing}", told(ending));
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
             self.write_down(&self.reason());
@@ -331,7 +335,7 @@ impl<'a> Journal<'a> {
             Origin::Environment => "as set".to_owned(),
             Origin::Flag | Origin::Default => self.stop_timeout_source(),
         };
-        format!("GUARD_STOP_TIMEOUT={} ({by})", self.stop_timeout())
+        format!("GUARD_STOP_TIMEOUT={} ({by})", self.config.stop.timeout.map_or("none".to_owned(), show))
     }
 
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.

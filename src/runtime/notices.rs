@@ -3,7 +3,9 @@
 use super::journal::Journal;
 use crate::config::Readiness;
 use crate::config::duration::show;
+use crate::report;
 use crate::supervisor::{Failure, InPlace, Notice, RunId, TimeLimit, UnsentData};
+use log::Level;
 use log::kv::Value;
 
 impl Journal<'_> {
@@ -11,13 +13,14 @@ impl Journal<'_> {
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Restarting { run, ending, count, limit, delay } => {
-                let window = show(self.config.restart.window);
-                let limit = limit.map_or(Value::from("unlimited"), Value::from);
+                let (window, delay) = (report::time(self.config.restart.window), report::time(delay));
+                let limit = limit.map_or_else(Value::null, Value::from);
                 let last = ending;
-                log::warn!(instance = self.instance(run), run = run.number + 1, last:%, count, limit, window:%, delay:% = show(delay); "restart");
+                log::warn!(instance = self.instance(run), run = run.number + 1, last:%, count, limit, window, delay; "restart");
             }
             Notice::RestartRequested { run } => {
-                log::info!(instance = self.instance(run), run = run.number, msg = "asked for"; "restart-in-place")
+                let level = if self.is_asked { Level::Debug } else { Level::Info };
+                log::log!(level, instance = self.instance(run), run = run.number, msg = "asked for"; "restart-in-place");
             }
             Notice::NotForwarded { signal } => self.dropped(signal),
             Notice::Concluded { request: InPlace::Restart, outcome: Ok(run) } => {
@@ -54,14 +57,13 @@ impl Journal<'_> {
                 log::info!(instance = self.instance(new), old = old.number, new = new.number; "reload");
             }
             Notice::Draining { signal, delay } => {
-                let stop_timeout = self.stop_timeout();
-                let delay = show(delay);
+                let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
                 match signal {
                     Some(signal) => {
                         self.cause = Some(format!("stopped by {signal}"));
-                        log::info!(signal:%, delay:%, stop_timeout:%; "drain");
+                        log::info!(signal:%, delay, stop_timeout; "drain");
                     }
-                    None => log::info!(delay:%, stop_timeout:%; "drain"),
+                    None => log::info!(delay, stop_timeout; "drain"),
                 }
             }
             Notice::ShutdownUndelivered { run, signal } => {
@@ -139,10 +141,9 @@ impl Journal<'_> {
                 "unsent"
             ),
             Notice::GiveUp { run, ending, limit, window } => {
-                let window = show(window);
                 let restarts = if limit == 1 { "restart" } else { "restarts" };
-                self.cause = Some(format!("gave up after {limit} {restarts} in {window}"));
-                log::error!(instance = self.instance(run), run = run.number, last:% = ending, count = limit, limit, window:%; "give-up");
+                self.cause = Some(format!("gave up after {limit} {restarts} in {}", show(window)));
+                log::error!(instance = self.instance(run), run = run.number, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
                 log::info!(instance = self.instance(run), run = run.number, last:% = ending, why; "not-restarted");

@@ -127,7 +127,9 @@ impl Runtime<'_> {
         let process = process::watch_process(client.pid).ok();
         log::info!(request = what, pid = client.pid; "asked");
         self.operator.waiting.push(Waiting { request, client, process, is_queued, scales });
+        self.journal.is_asked = true;
         self.dispatch(event);
+        self.journal.is_asked = false;
     }
 
     /// Tells the clients that wait for this what became of it. The next reload is then the one that others wait for.
