@@ -27,7 +27,7 @@ use layers::Layers;
 pub use listen::{Listen, ListenAddress};
 pub use problems::ConfigErrors;
 pub use settings::{
-    Config, HealthCheck, HealthSettings, Instances, LogFormat, MOST_INSTANCES, Meaning, Origin, Readiness,
+    Config, HealthCheck, HealthSettings, Hold, Instances, LogFormat, MOST_INSTANCES, Meaning, Origin, Readiness,
     ReadySettings, RestartPolicy, RestartSettings, Scope, SignalMap, StopSettings, Warning, WarningKind,
 };
 use std::ffi::OsStr;
@@ -55,8 +55,17 @@ impl Config {
                 doubts.push(Warning { kind: WarningKind::Doubt, variable: variable.name.to_owned(), text });
             }
         }
+        // Where nobody has asked for it the app need not be a server, so its readiness does not wait for a socket.
+        let holds_by_choice = config.origin("GUARD_HOLD") != Origin::Default && config.hold != Hold::Off;
+        let several = config.instances != Instances::Number(1);
+        if several && config.listen.is_empty() && config.origin("GUARD_HOLD") == Origin::Default {
+            // They would take each other's ports.
+            config.hold = Hold::All;
+        }
         if config.health_check.is_some() && config.origin("GUARD_READY") == Origin::Default {
             config.ready.when = Readiness::Health;
+        } else if holds_by_choice && config.origin("GUARD_READY") == Origin::Default {
+            config.ready.when = Readiness::Listen;
         }
         if config.origin("GUARD_RESTART") == Origin::Default && layers.stdin.is_some() {
             config.restart.policy = RestartPolicy::Never;

@@ -35,6 +35,8 @@ pub struct Config {
     pub health: HealthSettings,
     /// Sockets that guard opens for the app.
     pub listen: Vec<Listen>,
+    /// What the app listens on and guard holds.
+    pub hold: Hold,
     /// So long a queue is held while no run listens.
     pub hold_timeout: Duration,
     /// guard opens Node's IPC channel.
@@ -113,8 +115,19 @@ pub enum Readiness {
     Exec,
     /// As soon as the run says so.
     Notify,
+    /// As soon as the run listens on a stream socket.
+    Listen,
     /// As soon as a health check of the run has passed.
     Health,
+}
+
+/// GUARD_HOLD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Off,
+    /// Every TCP port.
+    All,
+    These(Vec<u16>),
 }
 
 /// When health checks run, and how many must fail. The names are those of Docker's HEALTHCHECK.
@@ -269,6 +282,7 @@ impl Config {
             health: HealthSettings::default(),
             health_check: None,
             listen: Vec::new(),
+            hold: Hold::Off,
             hold_timeout: Duration::from_secs(10),
             node_ipc: false,
             instances: Instances::Number(1),

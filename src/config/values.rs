@@ -2,7 +2,7 @@
 
 use super::duration;
 use super::list::each;
-use super::settings::{HealthCheck, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
+use super::settings::{HealthCheck, Hold, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
 use super::target::Target;
 use crate::signal::{Signal, number};
 use std::fmt;
@@ -15,8 +15,12 @@ type Choices<T, const N: usize> = [(&'static str, T); N];
 pub(super) const POLICIES: Choices<RestartPolicy, 3> =
     [("on-failure", RestartPolicy::OnFailure), ("always", RestartPolicy::Always), ("never", RestartPolicy::Never)];
 pub(super) const SCOPES: Choices<Scope, 2> = [("process", Scope::Process), ("group", Scope::Group)];
-pub(super) const READINESS: Choices<Readiness, 3> =
-    [("exec", Readiness::Exec), ("notify", Readiness::Notify), ("health", Readiness::Health)];
+pub(super) const READINESS: Choices<Readiness, 4> = [
+    ("exec", Readiness::Exec),
+    ("listen", Readiness::Listen),
+    ("notify", Readiness::Notify),
+    ("health", Readiness::Health),
+];
 /// YAML turns a bare `on` into `true`. The first of each is the one that is shown.
 pub(super) const SWITCH: Choices<bool, 8> = [
     ("on", true),
@@ -48,6 +52,27 @@ pub(super) fn choose<T: Copy>(choices: &[(&str, T)], text: &str) -> Result<T, St
 pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> String {
     let choice = choices.iter().find(|(_, known)| *known == value);
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
+}
+
+/// `on`, `off`, or ports.
+pub(super) fn hold(text: &str) -> Result<Hold, String> {
+    if let Ok(on) = choose(&SWITCH, text) {
+        return Ok(if on { Hold::All } else { Hold::Off });
+    }
+    let mut ports = Vec::new();
+    each(text, |port| {
+        ports.push(number::<u16>(port).filter(|&port| port > 0).ok_or_else(|| format!("{port:?} is not a port"))?);
+        Ok(())
+    })?;
+    Ok(Hold::These(ports))
+}
+
+pub(super) fn show_hold(hold: &Hold) -> String {
+    match hold {
+        Hold::Off => chosen(&SWITCH, false),
+        Hold::All => chosen(&SWITCH, true),
+        Hold::These(ports) => ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// A duration of a millisecond or more: a shorter one would be shown as `0s`.

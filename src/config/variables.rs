@@ -8,9 +8,9 @@ use super::listen;
 use super::settings::Config;
 use super::user;
 use super::values::{
-    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, directory, health_check,
-    http_address, log_filter, optional, path, positive, show_changes, show_path, show_signal_map, signal_map,
-    variable_names,
+    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, directory, health_check, hold,
+    http_address, log_filter, optional, path, positive, show_changes, show_hold, show_path, show_signal_map,
+    signal_map, variable_names,
 };
 use crate::signal::{Signal, number};
 
@@ -216,9 +216,9 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "GUARD_READY",
-        default: "health with a health check, else exec",
-        takes: "exec, notify or health",
-        help: "when a run is ready: started, by READY=1 or Node's 'ready', or at the first check that passes",
+        default: "health with a health check, else listen with GUARD_HOLD, else exec",
+        takes: "exec, listen, notify or health",
+        help: "when a run is ready: started, listening, by READY=1 or Node's 'ready', or at the first check that passes",
         set: |config, text| choose(&READINESS, text).map(|when| config.ready.when = when),
         show: |config| chosen(&READINESS, config.ready.when),
     },
@@ -226,7 +226,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "GUARD_READY_TIMEOUT",
         default: "60s",
         takes: DURATION,
-        help: "with notify and health: not ready by then is a failure",
+        help: "with all but exec: not ready by then is a failure",
         set: |config, text| positive(text).map(|timeout| config.ready.timeout = timeout),
         show: |config| duration::show(config.ready.timeout),
     },
@@ -368,6 +368,14 @@ pub const VARIABLES: &[Variable] = &[
         help: "sockets that guard opens and holds; the app gets them by LISTEN_FDS",
         set: |config, text| optional(text, listen::parse).map(|all| config.listen = all.unwrap_or_default()),
         show: |config| listen::show(&config.listen),
+    },
+    Variable {
+        name: "GUARD_HOLD",
+        default: "on with several instances and no GUARD_LISTEN, else off",
+        takes: "on, off, or TCP ports, comma-separated",
+        help: "what an app that knows nothing of guard listens on is held, or these ports of it",
+        set: |config, text| hold(text).map(|hold| config.hold = hold),
+        show: |config| show_hold(&config.hold),
     },
     Variable {
         name: "GUARD_HOLD_TIMEOUT",

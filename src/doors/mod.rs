@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod health;
+pub mod hold;
 pub mod http;
 pub mod node_ipc;
 pub mod notify;

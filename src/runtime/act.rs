@@ -56,7 +56,10 @@ impl Runtime<'_> {
                 return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),
-            Action::Release => self.held.release(),
+            Action::Release => {
+                self.held.release();
+                self.holding.release();
+            }
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::ConcludeScale(outcome) => self.conclude_scale(outcome),
             Action::CountCpus => return Some(Event::CpusCounted(self.count_cpus())),
@@ -114,6 +117,7 @@ impl Runtime<'_> {
             // A run that lives has set its own.
             early::restore_flags();
         }
+        let filter = self.open_hold();
         let refuse_at = self.held.run_starts(self.clock.now());
         self.held.announce(&mut environment);
         let passed = self.held.passed();
@@ -128,6 +132,7 @@ impl Runtime<'_> {
             kept: &kept,
             limits: &self.launch.limits,
             passed: &passed,
+            filter: filter.as_ref(),
             ..Start::new(&entries, self.launch.directory.as_deref())
         };
         match self.launch.program.spawn(&start) {
@@ -143,6 +148,10 @@ impl Runtime<'_> {
                 self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });
                 self.reaping.childless = false;
                 self.journal.spawned(run, pid);
+                if let Some(channel) = filter {
+                    self.begin_hold(run, channel);
+                }
+                self.look_for_sockets_of(run);
                 Event::Spawned(run)
             }
             Err(failure) => {

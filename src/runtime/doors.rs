@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Copies of guard that may live at a time to receive descriptors. One that hangs waits for a descriptor to close.
-const MOST_COPIES: usize = 8;
+pub(super) const MOST_COPIES: usize = 8;
 
 /// When guard asks again for a copy that it could not make.
 const RETRY: Duration = Duration::from_millis(100);
@@ -31,6 +31,10 @@ pub(super) enum DoorId {
     Outer,
     /// A door that rests may be looked at again.
     Resting,
+    /// A process of the run asks about its sockets.
+    Hold(RunId),
+    /// Memory of such a process was read.
+    HoldMemory(RunId),
 }
 
 impl DoorId {
@@ -43,6 +47,8 @@ impl DoorId {
             DoorId::Control => (3, None),
             DoorId::Outer => (4, None),
             DoorId::Resting => (5, None),
+            DoorId::Hold(id) => (9, Some(id)),
+            DoorId::HoldMemory(id) => (10, Some(id)),
             DoorId::Http => (7, None),
             DoorId::Changes => (8, None),
         };
@@ -62,6 +68,8 @@ impl DoorId {
             3 => Some(DoorId::Control),
             4 => Some(DoorId::Outer),
             5 => Some(DoorId::Resting),
+            9 => Some(DoorId::Hold(id)),
+            10 => Some(DoorId::HoldMemory(id)),
             7 => Some(DoorId::Http),
             8 => Some(DoorId::Changes),
             _ => None,
@@ -127,6 +135,8 @@ impl Runtime<'_> {
             }
             DoorId::Resting => self.wake_doors(false),
             DoorId::Changes => self.look_for_changes(),
+            DoorId::Hold(id) => self.handle_hold(id),
+            DoorId::HoldMemory(id) => self.handle_hold_memory(id),
         }
     }
 
@@ -137,7 +147,12 @@ impl Runtime<'_> {
             DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Control => self.operator.control.as_mut().map(|door| door as &mut dyn Door),
             DoorId::Http => self.http.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => None,
+            DoorId::Check(_)
+            | DoorId::Hold(_)
+            | DoorId::HoldMemory(_)
+            | DoorId::Outer
+            | DoorId::Resting
+            | DoorId::Changes => None,
         }
     }
 
@@ -147,7 +162,12 @@ impl Runtime<'_> {
             DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
             DoorId::Control => self.operator.control.as_ref().map(Door::descriptor),
             DoorId::Http => self.http.as_ref().map(Door::descriptor),
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => None,
+            DoorId::Check(_)
+            | DoorId::Hold(_)
+            | DoorId::HoldMemory(_)
+            | DoorId::Outer
+            | DoorId::Resting
+            | DoorId::Changes => None,
         }
     }
 
@@ -166,7 +186,12 @@ impl Runtime<'_> {
             }
             DoorId::Control => self.operator.control = None,
             DoorId::Http => self.http = None,
-            DoorId::Check(_) | DoorId::Outer | DoorId::Resting | DoorId::Changes => {}
+            DoorId::Check(_)
+            | DoorId::Hold(_)
+            | DoorId::HoldMemory(_)
+            | DoorId::Outer
+            | DoorId::Resting
+            | DoorId::Changes => {}
         }
     }
 
@@ -246,6 +271,8 @@ mod tests {
             DoorId::Notify(id),
             DoorId::Channel(id),
             DoorId::Check(id),
+            DoorId::Hold(id),
+            DoorId::HoldMemory(id),
             DoorId::Control,
             DoorId::Http,
             DoorId::Changes,

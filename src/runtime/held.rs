@@ -14,7 +14,7 @@ use super::Runtime;
 use super::environment::Environment;
 use crate::config::{Config, Listen, ListenAddress};
 use crate::report::status::HeldStatus;
-use crate::supervisor::Timestamp;
+use crate::supervisor::{RunId, Timestamp};
 use crate::sys::listen::{self, FIRST};
 use crate::sys::{Errno, process};
 use anyhow::{Context, anyhow};
@@ -242,7 +242,10 @@ fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
 
 impl Runtime<'_> {
     /// A main process has ended.
-    pub(super) fn queue_after_run(&mut self) {
+    pub(super) fn queue_after_run(&mut self, run: RunId) {
+        if self.holding.is_on() {
+            self.holding.run_ended(run, self.clock.now());
+        }
         let is_last = self.children.runs().all(|run| run.reaped);
         let last = is_last.then(|| self.clock.now());
         self.held.run_ended(last);

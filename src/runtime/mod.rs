@@ -12,6 +12,7 @@ mod cpus;
 mod doors;
 mod environment;
 mod held;
+mod holding;
 mod hooks;
 mod journal;
 mod leftovers;
@@ -22,11 +23,12 @@ mod operator;
 mod outer;
 mod pages;
 mod privileges;
+mod readiness;
 mod reap;
 mod silence;
 mod sweep;
 
-use crate::config::{Config, Instances, RestartPolicy};
+use crate::config::{Config, Hold, Instances, RestartPolicy};
 use crate::doors::http::Http;
 use crate::doors::notify;
 use crate::report::metrics::Counters;
@@ -47,9 +49,11 @@ use clock::Clock;
 use doors::{DoorId, Resting};
 use environment::Environment;
 use held::Held;
+use holding::Holding;
 use journal::Journal;
 use operator::Operator;
 use outer::Outer;
+use readiness::Looks;
 use reap::Reaping;
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -106,6 +110,8 @@ struct Runtime<'a> {
     reaping: Reaping,
     launch: Launch,
     held: Held,
+    holding: Holding,
+    looks: Looks,
     terminal: Option<Terminal>,
     journal: Journal<'a>,
     operator: Operator,
@@ -145,7 +151,7 @@ impl<'a> Runtime<'a> {
     fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool, held: Held) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
         let settings = Settings {
-            holds: held.any_passed(),
+            holds: held.any_passed() || config.hold != Hold::Off,
             instances: cpus::instances(config),
             auto: config.instances == Instances::Auto,
             init,
@@ -177,6 +183,8 @@ impl<'a> Runtime<'a> {
                 oom_kills: None,
             },
             held,
+            holding: Holding::new(config.hold.clone(), config.hold_timeout),
+            looks: Looks::default(),
             terminal,
             journal: Journal::new(config, settings.instances),
             supervisor: Supervisor::new(settings),
@@ -226,6 +234,8 @@ impl<'a> Runtime<'a> {
             self.changes.as_ref().and_then(|changes| changes.look_at),
             self.next_recount(),
             self.held.deadline(),
+            self.holding.deadline(),
+            self.looks.due,
         ]
         .into_iter()
         .flatten()
@@ -258,6 +268,12 @@ impl<'a> Runtime<'a> {
         if is_due(self.resting.retry_at) {
             self.resting.retry_at = None;
             self.wake_doors(true);
+        }
+        if is_due(self.looks.due) {
+            self.look_for_sockets();
+        }
+        if is_due(self.holding.deadline()) {
+            self.holding.timer_elapsed(self.clock.now());
         }
         if is_due(self.held.deadline()) {
             self.held.timer_elapsed();
@@ -299,7 +315,7 @@ impl<'a> Runtime<'a> {
                     answer => answers.extend(answer),
                 }
             }
-            next = answers.pop_front();
+            next = answers.pop_front().or_else(|| self.holding.take_failure());
         }
         self.actions = actions;
         self.deadline = self.supervisor.next_deadline();

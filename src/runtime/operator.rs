@@ -230,7 +230,7 @@ impl Runtime<'_> {
             readiness: self.supervisor.readiness(),
             stopping: self.supervisor.is_ending(),
             refused: self.operator.refused,
-            held: self.held.sockets(),
+            held: self.held.sockets().into_iter().chain(self.holding.sockets()).collect(),
             instances: instances.collect(),
         }
     }

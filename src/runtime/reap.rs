@@ -165,7 +165,7 @@ impl Runtime<'_> {
                     Succession::Ended(status, usage) => (status, usage),
                     Succession::None => (status, usage),
                 };
-                self.queue_after_run();
+                self.queue_after_run(id);
                 let channel = self.children.get_mut(id)?.channel.take();
                 channel.into_iter().for_each(|channel| self.close(channel));
                 let run = self.children.get(id)?;

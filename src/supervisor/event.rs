@@ -43,6 +43,10 @@ pub enum Event {
     CpusCounted(u32),
     /// The app says that it can take work.
     SaidReady(RunId),
+    /// The run listens on a stream socket.
+    Listens(RunId),
+    /// No socket of the app's can be held.
+    CannotHold,
     /// The app says that it has begun to end.
     SaidStopping(RunId),
     /// The app says that it is alive.

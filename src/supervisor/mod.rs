@@ -211,6 +211,8 @@ impl Supervisor {
             Event::ScaleRequested(scale) => self.scale_requested(now, scale),
             Event::CpusCounted(cpus) => self.cpus_counted(now, cpus),
             Event::SaidReady(id) => self.said_ready(now, id),
+            Event::Listens(id) => self.listens(now, id),
+            Event::CannotHold => self.settings.holds = false,
             Event::SaidStopping(id) => self.said_stopping(now, id),
             Event::WatchdogPing(id) => self.watchdog_pinged(now, id),
             Event::WatchdogTriggered(id) => self.run_failed(now, id, Failure::Watchdog),

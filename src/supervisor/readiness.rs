@@ -14,6 +14,12 @@ impl Supervisor {
         }
     }
 
+    pub(super) fn listens(&mut self, now: Timestamp, id: RunId) {
+        if self.settings.ready.when == Readiness::Listen {
+            self.run_ready(now, id);
+        }
+    }
+
     /// The run can take work.
     pub(super) fn run_ready(&mut self, now: Timestamp, id: RunId) {
         let Some(run) = self.run_mut(id) else { return };

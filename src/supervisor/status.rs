@@ -58,6 +58,11 @@ impl Supervisor {
         self.mode != Mode::Serving
     }
 
+    /// The runs that are not ready yet.
+    pub fn starting(&self) -> impl Iterator<Item = RunId> {
+        self.runs().filter(|run| matches!(run.state, RunState::Starting { .. })).map(|run| run.id)
+    }
+
     /// The run was asked to stop, or stops by itself.
     pub fn is_stopping(&self, id: RunId) -> bool {
         self.runs().filter(|run| run.id == id).any(|run| match run.state {
@@ -118,6 +123,7 @@ impl Instance {
                 RunState::Spawning | RunState::Starting { .. } => match ready {
                     Readiness::Exec => "the app is being started",
                     Readiness::Notify => "the app has not said yet that it is ready",
+                    Readiness::Listen => "the app does not listen yet",
                     Readiness::Health => "no health check has passed yet",
                 },
                 RunState::Ready { .. } => "ready",

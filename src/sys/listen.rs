@@ -40,8 +40,16 @@ pub fn move_above(descriptor: OwnedFd, lowest: RawFd) -> Result<OwnedFd, Errno> 
 /// A TCP socket that is bound to this address and does not listen yet. It takes an address of which old connections are left
 /// (SO_REUSEADDR, `socket(7)`).
 pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
+    bind_as(address, only_v6, false)
+}
+
+/// The same, and one of MPTCP where `multipath` and the kernel have it.
+pub fn bind_as(address: SocketAddr, only_v6: bool, multipath: bool) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let socket = open(family)?;
+    let socket = match open(family, if multipath { libc::IPPROTO_MPTCP } else { 0 }) {
+        Err(_) if multipath => open(family, 0),
+        result => result,
+    }?;
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if address.is_ipv6() {
         set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6.into())?;
@@ -80,7 +88,7 @@ pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
     /// As systemd makes them (SocketMode, `systemd.socket(5)`).
     const MODE: u32 = 0o666;
     let address = UnixAddr::new(path)?;
-    let socket = open(libc::AF_UNIX)?;
+    let socket = open(libc::AF_UNIX, 0)?;
     let bind = || nix_socket::bind(socket.as_raw_fd(), &address);
     if let Err(error) = bind() {
         if error != Errno::EADDRINUSE || is_served(&address) || std::fs::remove_file(path).is_err() {
@@ -94,17 +102,17 @@ pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Whether something is at a path that must not be replaced: a socket that somebody listens on, or no socket at all.
 fn is_served(address: &UnixAddr) -> bool {
-    let connect = open(libc::AF_UNIX).and_then(|probe| nix_socket::connect(probe.as_raw_fd(), address));
+    let connect = open(libc::AF_UNIX, 0).and_then(|probe| nix_socket::connect(probe.as_raw_fd(), address));
     let is_socket =
         address.path().and_then(|path| path.symlink_metadata().ok()).is_some_and(|file| file.file_type().is_socket());
     connect != Err(Errno::ECONNREFUSED) || !is_socket
 }
 
 /// A stream socket that never waits and is closed on exec.
-fn open(family: libc::c_int) -> Result<OwnedFd, Errno> {
+fn open(family: libc::c_int, protocol: libc::c_int) -> Result<OwnedFd, Errno> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: socket(2) takes numbers.
-    let socket = Errno::result(unsafe { libc::socket(family, kind, 0) })?;
+    let socket = Errno::result(unsafe { libc::socket(family, kind, protocol) })?;
     // SAFETY: it was just made, for nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
@@ -124,6 +132,13 @@ pub fn refuse(socket: BorrowedFd) {
 
 /// Clients that wait in the queue of a TCP socket, and how many can (`tcp_get_info` of the kernel for a socket that listens).
 pub fn queue(socket: BorrowedFd) -> Option<(u32, u32)> {
+    /// <net/tcp_states.h>
+    const TCP_LISTEN: u8 = 10;
+    let info = info(socket).filter(|info| info.tcpi_state == TCP_LISTEN)?;
+    Some((info.tcpi_unacked, info.tcpi_sacked))
+}
+
+fn info(socket: BorrowedFd) -> Option<libc::tcp_info> {
     // SAFETY: it is plain data, for which all zeros is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of_val(&info) as libc::socklen_t;
@@ -132,9 +147,7 @@ pub fn queue(socket: BorrowedFd) -> Option<(u32, u32)> {
         let info = (&raw mut info).cast();
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut length)
     };
-    /// <net/tcp_states.h>
-    const TCP_LISTEN: u8 = 10;
-    (result == 0 && info.tcpi_state == TCP_LISTEN).then_some((info.tcpi_unacked, info.tcpi_sacked))
+    (result == 0).then_some(info)
 }
 
 /// The address of a socket, as GUARD_LISTEN writes it; `None` for one that has none.
@@ -154,6 +167,33 @@ pub fn listen(socket: BorrowedFd) -> Result<(), Errno> {
     let _ = set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
     // SAFETY: listen(2) takes numbers. The kernel takes its own maximum for a longer queue.
     Errno::result(unsafe { libc::listen(socket.as_raw_fd(), libc::c_int::MAX) }).map(drop)
+}
+
+/// Gives the socket back, unless it took one of the last numbers that guard may have: those are for guard itself.
+pub fn spare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
+    const RESERVE: libc::rlim_t = 128;
+    // SAFETY: getrlimit(2) fills in the structure.
+    let limit = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        Errno::result(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        limit.rlim_cur
+    };
+    if socket.as_raw_fd() as libc::rlim_t >= limit.saturating_sub(RESERVE.min(limit / 2)) {
+        return Err(Errno::EMFILE);
+    }
+    Ok(socket)
+}
+
+/// The number by which /proc names a socket.
+pub fn inode(socket: BorrowedFd) -> Option<u64> {
+    nix::sys::stat::fstat(socket).ok().map(|of| of.st_ino)
+}
+
+/// Whether a TCP socket neither listens nor has, or had, a connection (`tcp(7)`, TCP_INFO).
+pub fn is_unconnected(socket: BorrowedFd) -> bool {
+    /// <net/tcp_states.h>
+    const TCP_CLOSE: u8 = 7;
+    info(socket).is_some_and(|info| info.tcpi_state == TCP_CLOSE)
 }
 
 /// Whether a socket that listened was shut down (POLLRDHUP, `poll(2)`).

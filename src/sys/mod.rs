@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod caller;
 pub mod cgroup;
 pub mod clock;
 pub mod connections;
@@ -14,12 +15,14 @@ pub mod fork;
 pub mod itself;
 pub mod limits;
 pub mod listen;
+pub mod listeners;
 pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod reserve;
 pub mod rights;
 pub mod scheduler;
+pub mod seccomp;
 pub mod signal_set;
 pub mod signals;
 pub mod socket;

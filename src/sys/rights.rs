@@ -256,7 +256,7 @@ fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
 }
 
 /// Has a copy of guard end when its time is over, though something makes it wait.
-fn limit_time() {
+pub(super) fn limit_time() {
     // SAFETY: signal(2) and alarm(2) take numbers.
     unsafe {
         libc::signal(libc::SIGALRM, libc::SIG_DFL);
@@ -266,7 +266,7 @@ fn limit_time() {
 }
 
 /// Closes what a copy of guard has from guard, the standard descriptors apart: what guard closes later is to be closed then.
-fn keep_only(descriptors: [RawFd; 2]) {
+pub(super) fn keep_only(descriptors: [RawFd; 2]) {
     let mut kept = descriptors.map(|descriptor| u32::try_from(descriptor).unwrap_or(0));
     kept.sort_unstable();
     let mut first: u32 = 3;

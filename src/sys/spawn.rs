@@ -6,6 +6,7 @@
 
 use super::early::{CHANGED, Inherited, inherited};
 use super::limits::ChildLimit;
+use super::seccomp::Channel;
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid};
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
@@ -41,6 +42,8 @@ pub struct Start<'a> {
     /// The child's descriptors from 3 on (`sd_listen_fds(3)`). Each is at its place already, or above all of them, as those in
     /// `kept` are.
     pub passed: &'a [BorrowedFd<'a>],
+    /// The child installs the filter that has it ask guard.
+    pub filter: Option<&'a Channel>,
     pub output: Output<'a>,
     pub limits: &'a [ChildLimit],
 }
@@ -68,6 +71,7 @@ impl<'a> Start<'a> {
             own_pid: &[],
             kept: &[],
             passed: &[],
+            filter: None,
             output: Output::Inherited,
             limits: &[],
         }
@@ -232,6 +236,9 @@ impl Plan<'_> {
             self.own_pid.iter_mut().for_each(|entry| entry.write(pid));
             for descriptor in self.start.kept {
                 libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0);
+            }
+            if let Some(channel) = self.start.filter {
+                channel.install();
             }
             for limit in self.start.limits {
                 if let Err(error) = limit.set() {

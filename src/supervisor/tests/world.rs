@@ -608,6 +608,7 @@ impl World {
             Event::Start | Event::Timeout | Event::Overslept(_) | Event::Spawned(_) | Event::SpawnFailed(..) => None,
             Event::Exited(..) | Event::Leftovers(..) | Event::Suspended(_) | Event::HookEnded => None,
             Event::StopRequested | Event::SaidReady(_) | Event::TimeoutExtended(..) => None,
+            Event::Listens(_) | Event::CannotHold => None,
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
             Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
         };

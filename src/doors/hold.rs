@@ -1,0 +1,179 @@
+//! The door at which the processes of a run ask about their listening sockets, since a filter has them do so
+//! (`seccomp_unotify(2)`).
+//!
+//! A process waits until its question is answered. Where the answer depends on the process's memory a copy of guard reads that,
+//! and the door takes no other question of this run meanwhile: [`Hold::next`] gives [`Step::Reads`], its owner polls the report
+//! instead of the questions, and calls [`Hold::memory_read`] when there is one. So a process whose memory cannot be read makes
+//! its own run wait, for a second at most, and never guard.
+
+use crate::supervisor::RunId;
+use crate::sys::caller::{self, Kind, Memory, Socket};
+use crate::sys::seccomp::{Answer, Call, Next, Question, Questions};
+use crate::sys::{Errno, Pid};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Sockets of which guard remembers that they take IPv6 alone, or do not. They are forgotten in this order.
+const MOST_REMEMBERED: usize = 64;
+
+/// The questions of one run.
+pub struct Hold {
+    run: RunId,
+    questions: Questions,
+    reading: Option<Reading>,
+    /// What was set for a socket, by its inode (IPV6_V6ONLY, `ipv6(7)`).
+    only_v6: VecDeque<(u64, bool)>,
+}
+
+/// A question whose answer waits for its caller's memory.
+struct Reading {
+    question: Question,
+    socket: Socket,
+    memory: Memory,
+}
+
+/// A bind(2) of a TCP socket.
+#[derive(Debug)]
+pub struct Bind {
+    pub socket: Socket,
+    pub address: SocketAddr,
+    pub only_v6: bool,
+    /// It is one of MPTCP.
+    pub multipath: bool,
+    /// accept(2) waits.
+    pub waits: bool,
+    pub close_on_exec: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// The owner answers.
+    Bind(Question, Bind),
+    /// listen(2) on a stream socket. The owner answers.
+    Listen(Question, Socket),
+    /// A copy of guard reads memory; see [`Hold::report`].
+    Reads(Pid),
+    /// guard may not look at who asks, and has let the call go on.
+    Unreadable(Errno),
+    /// A question was answered here, or withdrawn.
+    Answered,
+    Nothing,
+    /// No process of the run lives.
+    End,
+}
+
+impl Hold {
+    pub fn new(run: RunId, questions: Questions) -> Hold {
+        Hold { run, questions, reading: None, only_v6: VecDeque::new() }
+    }
+
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// What to poll for questions.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.questions.as_fd()
+    }
+
+    /// What to poll instead while memory is read.
+    pub fn report(&self) -> Option<BorrowedFd<'_>> {
+        self.reading.as_ref().map(|reading| reading.memory.report.as_fd())
+    }
+
+    /// Takes the next question, unless memory is read. With `may_copy` guard may have one more copy.
+    pub fn next(&mut self, may_copy: bool) -> Step {
+        if self.reading.is_some() {
+            return Step::Nothing;
+        }
+        let question = match self.questions.next() {
+            Next::Question(question) => question,
+            Next::Withdrawn => return Step::Answered,
+            Next::Nothing => return Step::Nothing,
+            Next::End => return Step::End,
+        };
+        let socket = match caller::socket_of(question.caller, question.socket) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return self.go_on(&question),
+            Err(error) => {
+                self.go_on(&question);
+                return Step::Unreadable(error);
+            }
+        };
+        let (address, length) = match (question.call, socket.kind) {
+            (Call::Listen, Kind::Tcp { .. } | Kind::Stream) => return Step::Listen(question, socket),
+            (Call::Bind { address, length }, Kind::Tcp { .. }) => (address, length),
+            (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true, .. }) => (value, length),
+            (Call::Listen | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => return self.go_on(&question),
+        };
+        let length = usize::try_from(length).unwrap_or(0).min(caller::LONGEST);
+        if !may_copy || length == 0 {
+            return self.go_on(&question);
+        }
+        match caller::read_memory(question.caller, address, length) {
+            Ok(memory) => {
+                let copy = memory.copy;
+                self.reading = Some(Reading { question, socket, memory });
+                Step::Reads(copy)
+            }
+            Err(_) => self.go_on(&question),
+        }
+    }
+
+    /// The copy has read what was needed, or has ended without.
+    pub fn memory_read(&mut self) -> Step {
+        let Some(Reading { question, socket, memory }) = self.reading.take() else { return Step::Nothing };
+        let bytes = match memory.take() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.go_on(&question);
+                return if error == Errno::EPERM { Step::Unreadable(error) } else { Step::Answered };
+            }
+        };
+        match (question.call, socket.kind) {
+            (Call::Bind { .. }, Kind::Tcp { v6, multipath }) => {
+                let flags = caller::flags_of(question.caller, question.socket);
+                let (Some(address), Some((waits, close_on_exec))) = (caller::address(&bytes, v6), flags) else {
+                    return self.go_on(&question);
+                };
+                let only_v6 = v6 && self.takes_only_v6(socket.inode);
+                // What was read is of somebody else with the same pid, if the caller waits no more.
+                if !self.questions.is_waiting(&question) {
+                    return Step::Answered;
+                }
+                Step::Bind(question, Bind { socket, address, only_v6, multipath, waits, close_on_exec })
+            }
+            (Call::OnlyV6 { .. }, _) => {
+                if let Some(&bytes) = bytes.first_chunk::<4>() {
+                    self.only_v6.retain(|(inode, _)| *inode != socket.inode);
+                    self.only_v6.truncate(MOST_REMEMBERED - 1);
+                    self.only_v6.push_front((socket.inode, i32::from_ne_bytes(bytes) != 0));
+                }
+                self.go_on(&question)
+            }
+            (Call::Bind { .. } | Call::Listen, _) => self.go_on(&question),
+        }
+    }
+
+    fn takes_only_v6(&self, inode: u64) -> bool {
+        let set = self.only_v6.iter().find(|(of, _)| *of == inode);
+        set.map_or_else(caller::only_v6_by_default, |(_, only)| *only)
+    }
+
+    fn go_on(&self, question: &Question) -> Step {
+        self.answer(question, Answer::GoOn);
+        Step::Answered
+    }
+
+    /// Puts a duplicate of a socket of guard's in the place of the caller's.
+    pub fn replace(&self, question: &Question, socket: BorrowedFd, close_on_exec: bool) -> Result<(), Errno> {
+        self.questions.replace(question, socket, close_on_exec)
+    }
+
+    /// Answers. Where nobody waits any more there is nothing to do.
+    pub fn answer(&self, question: &Question, answer: Answer) {
+        let _ = self.questions.answer(question, answer);
+    }
+}

@@ -1,0 +1,57 @@
+//! GUARD_READY=listen without the filter of GUARD_HOLD: guard looks for sockets that listen, while a run starts.
+
+use super::Runtime;
+use crate::config::Readiness;
+use crate::supervisor::{Event, RunId, Timestamp};
+use crate::sys::clock::Deadline;
+use crate::sys::listeners::any_listens;
+use crate::sys::{Pid, procfs};
+use std::time::Duration;
+
+/// Before the first look. Each pause is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
+
+/// When guard looks again.
+#[derive(Default)]
+pub(super) struct Looks {
+    pub(super) due: Option<Timestamp>,
+    pause: Duration,
+}
+
+impl Runtime<'_> {
+    /// A run has started, and may have to listen to be ready.
+    pub(super) fn look_for_sockets_of(&mut self, run: RunId) {
+        if self.config.ready.when == Readiness::Listen && !self.holding.hears(run) {
+            self.looks = Looks { due: Some(self.clock.now().after(FIRST_PAUSE)), pause: FIRST_PAUSE };
+        }
+    }
+
+    /// Looks whether a run that starts listens by now.
+    pub(super) fn look_for_sockets(&mut self) {
+        self.looks.due = None;
+        let starting: Vec<RunId> = self.supervisor.starting().filter(|run| !self.holding.hears(*run)).collect();
+        if starting.is_empty() {
+            return;
+        }
+        let deadline = Deadline::after(LONGEST_LOOK);
+        let seen = procfs::descendants(deadline).map_or_else(Vec::new, |seen| seen.processes);
+        for run in starting {
+            let Some(main) = self.children.main(run) else { continue };
+            let mut tree: Vec<Pid> = vec![main];
+            for process in &seen {
+                if tree.contains(&process.parent) && !tree.contains(&process.pid) {
+                    tree.push(process.pid);
+                }
+            }
+            if any_listens(&tree, deadline) {
+                self.dispatch(Event::Listens(run));
+            }
+        }
+        let pause = (self.looks.pause * 2).min(LONGEST_PAUSE);
+        self.looks = Looks { due: Some(self.clock.now().after(pause)), pause };
+    }
+}

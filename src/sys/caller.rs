@@ -1,0 +1,225 @@
+//! What guard learns of a process that asks about a socket of its own: from /proc, and from its memory.
+//!
+//! A hostile process can make each look wait: a descriptor may be of a file system that never answers, and so may be the
+//! memory behind an address. So guard pins a descriptor by O_PATH, which asks no file system, before it asks anything of it,
+//! and a copy of guard reads the memory.
+
+use super::fork::spawn_copy;
+use super::{Errno, Pid, socket};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// What a socket is. The kernel gives the name of its protocol as an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp {
+        v6: bool,
+        multipath: bool,
+    },
+    /// A stream of another kind: a unix socket.
+    Stream,
+    Other,
+}
+
+/// A socket of another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub kind: Kind,
+    /// No other socket has this number as long as it is there.
+    pub inode: u64,
+}
+
+/// What a process has at a number: `None` where it is no socket, `EACCES` where guard may not look (`ptrace(2)`).
+pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
+    let path = format!("/proc/{pid}/fd/{number}");
+    let pinned = match open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        result => result?,
+    };
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    let target = nix::fcntl::readlink(path.as_str())?;
+    let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+    Ok(inode.map(|inode| Socket { kind: kind(&path), inode }))
+}
+
+fn kind(path: &str) -> Kind {
+    let mut name = [0_u8; 32];
+    let Ok(path) = CString::new(path) else { return Kind::Other };
+    let attribute = c"system.sockprotoname";
+    // SAFETY: getxattr(2) reads two strings, and writes no more than the size that is given.
+    let length = unsafe { libc::getxattr(path.as_ptr(), attribute.as_ptr(), name.as_mut_ptr().cast(), name.len()) };
+    let name = name.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+    match name.strip_suffix(b"\0").unwrap_or(name) {
+        b"TCP" => Kind::Tcp { v6: false, multipath: false },
+        b"TCPv6" => Kind::Tcp { v6: true, multipath: false },
+        b"MPTCP" => Kind::Tcp { v6: false, multipath: true },
+        b"MPTCPv6" => Kind::Tcp { v6: true, multipath: true },
+        b"UNIX" | b"UNIX-STREAM" => Kind::Stream,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether reads of a descriptor wait, and whether it is closed on exec (`/proc/PID/fdinfo`, `proc(5)`).
+pub fn flags_of(pid: Pid, number: RawFd) -> Option<(bool, bool)> {
+    let text = read(&format!("/proc/{pid}/fdinfo/{number}"))?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();
+    let flags = libc::c_int::from_str_radix(flags, 8).ok()?;
+    Some((flags & libc::O_NONBLOCK == 0, flags & libc::O_CLOEXEC != 0))
+}
+
+/// Whether a process sees the network that guard sees, with the rights that guard's user namespace gives.
+pub fn shares_network(pid: Pid) -> bool {
+    let link = |pid: &str, name| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+    let pid = pid.to_string();
+    ["net", "user"].into_iter().all(|name| link(&pid, name).is_some_and(|of_it| Some(of_it) == link("self", name)))
+}
+
+/// Whether a process may bind this port itself (CAP_NET_BIND_SERVICE, `capabilities(7)`).
+pub fn may_bind(pid: Pid, port: u16) -> bool {
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    let first = read("/proc/sys/net/ipv4/ip_unprivileged_port_start").and_then(|text| text.trim().parse::<u32>().ok());
+    if u32::from(port) >= first.unwrap_or(1024) {
+        return true;
+    }
+    let status = read(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    effective.is_some_and(|set| set & NET_BIND_SERVICE != 0)
+}
+
+/// Whether sockets of IPv6 take IPv6 alone where nobody says so (`ip(7)`, bindv6only).
+pub fn only_v6_by_default() -> bool {
+    read("/proc/sys/net/ipv6/bindv6only").is_some_and(|text| text.trim() == "1")
+}
+
+/// A file of the kernel's, which is short.
+fn read(path: &str) -> Option<String> {
+    const LONGEST: u64 = 8192;
+    let mut text = String::new();
+    File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// As much as is read of a process's memory: the longest address of a TCP socket.
+pub const LONGEST: usize = size_of::<libc::sockaddr_in6>();
+
+/// Memory of another process that a copy of guard reads.
+#[derive(Debug)]
+pub struct Memory {
+    /// The copy, which is a child that has to be reaped.
+    pub copy: Pid,
+    /// Readable when the copy has ended.
+    pub report: OwnedFd,
+}
+
+/// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most. It is killed if that takes a second.
+pub fn read_memory(pid: Pid, address: u64, length: usize) -> std::io::Result<Memory> {
+    let (report, writer) = socket::pipe()?;
+    let copy = spawn_copy(|| {
+        super::rights::limit_time();
+        super::rights::keep_only([writer.as_raw_fd(); 2]);
+        let mut bytes = [0_u8; LONGEST + 1];
+        let wanted = length.min(LONGEST);
+        let own = libc::iovec { iov_base: bytes[1..].as_mut_ptr().cast(), iov_len: wanted };
+        let other = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: wanted };
+        // SAFETY: process_vm_readv(2) writes no more than `wanted` bytes into `bytes`, which has room for them.
+        let result = unsafe { libc::process_vm_readv(pid, &raw const own, 1, &raw const other, 1, 0) };
+        // The first byte says whether guard may look.
+        bytes[0] = u8::from(Errno::result(result) == Err(Errno::EPERM));
+        let count = usize::try_from(result).unwrap_or(0);
+        let _ = nix::unistd::write(&writer, &bytes[..=count]);
+    })?;
+    Ok(Memory { copy, report })
+}
+
+impl Memory {
+    /// What the copy has read, as far as it could; `EPERM` where guard may not look.
+    pub fn take(self) -> Result<Vec<u8>, Errno> {
+        let mut bytes = [0_u8; LONGEST + 1];
+        let count = nix::unistd::read(&self.report, &mut bytes).unwrap_or(0);
+        match bytes.get(..count) {
+            Some([0, rest @ ..]) => Ok(rest.to_vec()),
+            Some([_, ..]) => Err(Errno::EPERM),
+            Some([]) | None => Err(Errno::ETIMEDOUT),
+        }
+    }
+}
+
+/// The address in the bytes that a program gives to bind(2), for a socket of this family; `None` where it is of another.
+pub fn address(bytes: &[u8], v6: bool) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    let number = |from: usize| Some(u32::from_ne_bytes(bytes.get(from..from + 4)?.try_into().ok()?));
+    if v6 {
+        let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+        // The scope may be left out (`ipv6(7)`).
+        let (flow, scope) = (number(4)?, number(24).unwrap_or(0));
+        (family == libc::AF_INET6 as u16).then(|| SocketAddrV6::new(ip.into(), port, flow, scope).into())
+    } else {
+        let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+        let is_whole = bytes.len() >= size_of::<libc::sockaddr_in>();
+        (family == libc::AF_INET as u16 && is_whole).then(|| SocketAddrV4::new(ip.into(), port).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_reads_them() {
+        let v4 = [2, 0, 0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(address(&v4, false), "127.0.0.1:8080".parse().ok());
+        assert_eq!(address(&v4, true), None, "of another family");
+        assert_eq!(address(&v4[..15], false), None, "too short");
+        let mut v6 = [0_u8; 28];
+        v6[0] = 10;
+        v6[3] = 80;
+        v6[23] = 1;
+        assert_eq!(address(&v6, true), "[::1]:80".parse().ok());
+        assert_eq!(address(&v6[..24], true), "[::1]:80".parse().ok());
+        assert_eq!(address(&v6[..23], true), None);
+        assert_eq!(address(&v6, false), None);
+        assert_eq!(address(&[], false), None);
+    }
+
+    #[test]
+    fn a_socket_is_told_by_its_protocol() {
+        let own = std::process::id() as Pid;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let found = socket_of(own, listener.as_raw_fd()).expect("guard may look").expect("a socket");
+        assert_eq!(found.kind, Kind::Tcp { v6: false, multipath: false });
+        assert_eq!(flags_of(own, listener.as_raw_fd()), Some((true, true)));
+        listener.set_nonblocking(true).expect("a socket");
+        assert_eq!(flags_of(own, listener.as_raw_fd()), Some((false, true)));
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        assert_eq!(
+            socket_of(own, datagrams.as_raw_fd()).map(|found| found.map(|found| found.kind)),
+            Ok(Some(Kind::Other))
+        );
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        assert_eq!(
+            socket_of(own, stream.as_raw_fd()).map(|found| found.map(|found| found.kind)),
+            Ok(Some(Kind::Stream))
+        );
+        let file = File::open("/dev/null").expect("a file");
+        assert_eq!(socket_of(own, file.as_raw_fd()), Ok(None));
+        assert_eq!(socket_of(own, 4_711), Ok(None));
+        assert!(shares_network(own) && may_bind(own, 65_535));
+    }
+
+    #[test]
+    fn memory_is_read_by_a_copy() {
+        let secret = *b"sixteen bytes...";
+        let memory = read_memory(std::process::id() as Pid, secret.as_ptr() as u64, 16).expect("a copy");
+        socket::wait_readable(&[std::os::fd::AsFd::as_fd(&memory.report)], std::time::Duration::from_secs(10))
+            .expect("poll");
+        let copy = memory.copy;
+        assert_eq!(memory.take(), Ok(secret.to_vec()));
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(copy), None);
+    }
+}

@@ -1,0 +1,373 @@
+//! GUARD_HOLD: what an app that knows nothing of guard listens on outlives its runs.
+
+mod common;
+
+use common::{Guard, Setup, eventually, everywhere, in_path, skipped};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+const PYTHON: &str = "/usr/bin/python3";
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+/// Guard with an app that may crash as often as it likes.
+fn holding(setup: Setup) -> Setup {
+    let setup = setup.env("GUARD_HOLD", "on").env("GUARD_MAX_RESTARTS", "unlimited").env("GUARD_STOP_TIMEOUT", "8s");
+    setup.env("GUARD_BACKOFF_INITIAL", "1ms").env("GUARD_BACKOFF_MAX", "1ms")
+}
+
+/// The pid of the main process, as the tests see it.
+fn main_pid(guard: &Guard) -> i32 {
+    let status = guard.ask(&["status", "--json"]).out;
+    let pid = status.split(r#""run":"#).nth(1).and_then(|rest| rest.split(r#""pid":"#).nth(1)?.split(',').next());
+    guard.pid_outside(pid.expect("a pid").parse().expect("a run lives"))
+}
+
+/// Kills the app again and again under load. Nobody is refused.
+fn survives_kills(mut guard: Guard, port: u16, kills: usize) {
+    guard.event("held");
+    guard.event("ready");
+    let (ends, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let refused = std::thread::scope(|scope| {
+        let load = || {
+            let mut refused = 0;
+            while !ends.load(Ordering::Relaxed) {
+                match TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), common::DEADLINE) {
+                    Ok(mut stream) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+                        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+                        let _ = stream.read(&mut [0; 64]);
+                    }
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            refused
+        };
+        let load = scope.spawn(load);
+        for _ in 0..kills {
+            let before = count.load(Ordering::Relaxed);
+            eventually("some load", || (count.load(Ordering::Relaxed) > before + 3).then_some(()));
+            common::send(main_pid(&guard), libc::SIGKILL);
+            guard.event("restart");
+            guard.event("ready");
+        }
+        ends.store(true, Ordering::Relaxed);
+        load.join().expect("no other error")
+    });
+    assert_eq!(refused, 0, "of {}", count.load(Ordering::Relaxed));
+    let status = guard.ask(&["status"]).out;
+    assert!(status.contains(&format!("{port}, ")) && status.contains("held: "), "{status}");
+    guard.signal(libc::SIGTERM);
+    guard.code();
+    assert_eq!(guard.events().iter().filter(|event| event.name() == "held").count(), 1, "once a port");
+    let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("it was let go");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn nobody_is_refused_while_a_python_server_crashes() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let app = [PYTHON, "-m", "http.server", &port.to_string()].map(str::to_owned);
+        survives_kills(holding(setup).app(app).start(), port, 5);
+    }
+}
+
+#[test]
+fn nobody_is_refused_while_a_node_server_crashes() {
+    let Some(node) = in_path("node") else { return skipped("there is no node") };
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!("require('http').createServer((q, s) => s.end('hi')).listen({port})");
+        let app = [node.as_os_str(), "-e".as_ref(), script.as_ref()].map(std::ffi::OsStr::to_owned);
+        survives_kills(holding(setup).app(app).start(), port, 5);
+    }
+}
+
+#[test]
+fn nobody_is_refused_while_redis_crashes() {
+    let Some(redis) = in_path("redis-server") else { return skipped("there is no redis-server") };
+    for setup in everywhere() {
+        let port = free_port();
+        let directory = tempfile::tempdir().expect("a directory");
+        let words = ["--port", &port.to_string(), "--save", "", "--bind", "127.0.0.1"].map(std::ffi::OsString::from);
+        let app = [redis.clone().into_os_string()].into_iter().chain(words);
+        survives_kills(holding(setup).env("GUARD_CHDIR", directory.path()).app(app).start(), port, 5);
+    }
+}
+
+#[test]
+fn nobody_is_refused_while_gunicorn_crashes() {
+    let Some(gunicorn) = in_path("gunicorn") else { return skipped("there is no gunicorn") };
+    for setup in everywhere() {
+        let port = free_port();
+        let directory = tempfile::tempdir().expect("a directory");
+        let app = "def app(environ, start):\n    start('200 OK', [])\n    return [b'hi']\n";
+        std::fs::write(directory.path().join("served.py"), app).expect("a file");
+        let bind = format!("127.0.0.1:{port}");
+        let words = ["--bind", &bind, "--workers", "2", "served:app"].map(std::ffi::OsString::from);
+        let app = [gunicorn.clone().into_os_string()].into_iter().chain(words);
+        survives_kills(holding(setup).env("GUARD_CHDIR", directory.path()).app(app).start(), port, 3);
+    }
+}
+
+/// A Python app: `server` binds and listens, `says` prints.
+fn python(setup: Setup, script: &str) -> Setup {
+    let start = "
+import os, signal, socket, sys, threading, time, errno
+run = int(os.environ['GUARD_RUN'])
+def says(*words): print(*words, flush=True)
+def server(family, address, v6=None, backlog=100):
+    one = socket.socket(family)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if v6 is not None: one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6)
+    one.bind(address)
+    one.listen(backlog)
+    return one
+";
+    setup.app([PYTHON, "-c", &format!("{start}{script}")])
+}
+
+#[test]
+fn a_socket_is_made_as_the_app_has_made_its_own() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let (first, second, third) = (free_port(), free_port(), free_port());
+        let script = format!(
+            "
+four = server(socket.AF_INET, ('127.0.0.1', {first}))
+both = server(socket.AF_INET6, ('::', {second}), 0)
+only = server(socket.AF_INET6, ('::', {third}), 1)
+says('names', four.getsockname()[:2], both.getsockname()[:2], only.getsockname()[:2])
+says('only', both.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), only.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+import fcntl
+says('blocks', [fcntl.fcntl(one, fcntl.F_GETFL) & os.O_NONBLOCK for one in (four, both)], 'closes', fcntl.fcntl(four, fcntl.F_GETFD))
+swift = socket.socket(socket.AF_INET)
+swift.setblocking(False)
+swift.set_inheritable(True)
+swift.bind(('127.0.0.2', {first}))
+says('swift', fcntl.fcntl(swift, fcntl.F_GETFL) & os.O_NONBLOCK != 0, fcntl.fcntl(swift, fcntl.F_GETFD))
+any = server(socket.AF_INET, ('127.0.0.1', 0))
+says('any', any.getsockname()[1] > 0)
+path = socket.socket(socket.AF_UNIX)
+path.bind('\\0guard-test-%d' % os.getpid())
+path.listen()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(('127.0.0.1', {first}))
+try: server(socket.AF_INET, ('192.0.2.1', {first}))
+except OSError as error: says('error', errno.errorcode[error.errno])
+try: socket.socket(socket.AF_INET).bind(('127.0.0.1', 'x'))
+except TypeError: pass
+if run == 1: sys.exit(1)
+says('end')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        for _run in 1..=2 {
+            let names = format!("names ('127.0.0.1', {first}) ('::', {second}) ('::', {third})");
+            guard.line(&names);
+            guard.line("only 0 1");
+            guard.line("blocks [0, 0] closes 1");
+            guard.line("swift True 0");
+            guard.line("any True");
+            guard.line("error EADDRNOTAVAIL");
+        }
+        guard.line("end");
+        let status = guard.ask(&["status"]).out;
+        assert_eq!(status.matches("held: ").count(), 3, "{status}");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn a_port_that_another_has_is_the_apps_error() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("an address").port();
+        let script = format!(
+            "
+try: server(socket.AF_INET, ('127.0.0.1', {port}))
+except OSError as error: says('error', errno.errorcode[error.errno])
+sys.exit(0)
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("error EADDRINUSE");
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn only_the_ports_that_are_named_are_held() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let (held, other) = (free_port(), free_port());
+        let script = format!(
+            "
+one, two = server(socket.AF_INET, ('127.0.0.1', {held})), server(socket.AF_INET, ('127.0.0.1', {other}))
+says('serves')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup).env("GUARD_HOLD", held.to_string()), &script).start();
+        guard.line("serves");
+        let status = guard.ask(&["status"]).out;
+        assert!(
+            status.contains(&format!("held: 127.0.0.1:{held},")) && !status.contains(&other.to_string()),
+            "{status}"
+        );
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn an_app_that_floods_shuts_down_and_dies_harms_no_later_run() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+def flood():
+    for number in range(20000, 30000):
+        try: socket.socket(socket.AF_INET).bind(('127.0.0.3', number))
+        except OSError: pass
+if run == 1:
+    one = server(socket.AF_INET, ('127.0.0.1', {port}), backlog=1)
+    for _ in range(8): threading.Thread(target=flood, daemon=True).start()
+    child = os.fork()
+    if child == 0:
+        flood()
+        os._exit(0)
+    time.sleep(0.5)
+    one.shutdown(socket.SHUT_RDWR)
+    os.kill(os.getpid(), signal.SIGKILL)
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+says('serves')
+one.accept()[0].send(b'hello')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.event("held");
+        guard.until_yes(&["ready"]);
+        guard.line("serves");
+        let mut answer = String::new();
+        TcpStream::connect(("127.0.0.1", port))
+            .expect("a server")
+            .take(5)
+            .read_to_string(&mut answer)
+            .expect("an answer");
+        assert_eq!(answer, "hello");
+        let status = guard.ask(&["status"]).out;
+        assert_eq!(status.matches("held: ").count(), 1, "what was bound alone is let go: {status}");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", guard.pid())).expect("guard lives").count();
+        assert!(open < 40, "{open} descriptors");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn after_the_hold_timeout_clients_are_refused_until_a_run_listens() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+says('serves')
+if run <= 2: sys.exit(1)
+signal.pause()
+"
+        );
+        let setup = holding(setup).env("GUARD_HOLD_TIMEOUT", "100ms").env("GUARD_BACKOFF_INITIAL", "10m");
+        let mut guard = python(setup.env("GUARD_BACKOFF_MAX", "10m"), &script).start();
+        guard.event("not-held");
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("no run for too long");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "the port is still guard's");
+        assert_eq!(guard.ask(&["restart"]).code, 0);
+        guard.event("held-again");
+        TcpStream::connect(("127.0.0.1", port)).expect("a run listens");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn a_guard_below_a_guard_says_that_it_cannot_hold() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "import signal, socket; one = socket.create_server(('127.0.0.1', {port})); print('serves', flush=True); signal.pause()"
+        );
+        let inner =
+            ["env", "GUARD_HOLD=on", "GUARD_READY=exec", env!("CARGO_BIN_EXE_guard"), "--", PYTHON, "-c", &script];
+        let mut guard = holding(setup).app(inner).start();
+        let event = guard.event("not-held");
+        assert!(event.get("msg").is_some_and(|msg| msg.contains("another filter")), "the inner one says why");
+        guard.line("serves");
+        guard.event("held");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
+fn an_app_that_listens_is_ready_with_the_filter_and_without() {
+    for hold in ["on", "off"] {
+        for setup in everywhere() {
+            let port = free_port().to_string();
+            let setup = setup.env("GUARD_HOLD", hold).env("GUARD_READY", "listen").env("GUARD_READY_TIMEOUT", "20s");
+            let words = format!("fork listen {port} serve . serve");
+            let mut guard = setup.fixture(&words).start();
+            guard.line("listening");
+            guard.event("ready");
+            guard.until_yes(&["ready"]);
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 143);
+        }
+    }
+}
+
+#[test]
+fn an_app_that_does_not_listen_is_not_ready() {
+    for hold in ["on", "off"] {
+        for setup in everywhere() {
+            let setup = setup.env("GUARD_HOLD", hold).env("GUARD_READY", "listen").env("GUARD_READY_TIMEOUT", "1s");
+            let mut guard = setup.env("GUARD_RESTART", "never").fixture("serve").start();
+            guard.line("ready");
+            let answer = guard.ask(&["ready"]);
+            assert!(answer.code == 1 && answer.out.contains("the app does not listen yet"), "{answer:?}");
+            guard.event("failing");
+            assert_ne!(guard.code(), 0);
+        }
+    }
+}
