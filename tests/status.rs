@@ -67,7 +67,7 @@ fn between_two_runs_it_is_alive_and_not_ready() {
         assert!(table.contains("backoff, next run in "), "{table}");
         assert!(table.lines().last().is_some_and(|row| row.starts_with("0         -    -    backoff")), "{table}");
         let json = guard.ask(&["status", "--json"]).out;
-        assert!(json.contains(r#""run":null,"pid":null,"state":"backoff","uptime":null"#), "{json}");
+        assert!(json.contains(r#""run":null,"pid":null,"state":"backoff","ending":null,"uptime":null"#), "{json}");
         let next_in = number(&json, "next_in");
         assert!((1700.0..3600.0).contains(&next_in), "the upper half of an hour, in seconds: {next_in}");
     }
@@ -95,6 +95,7 @@ fn each_step_of_a_stop_has_its_word() {
         guard.signal(libc::SIGTERM);
         guard.line("got TERM");
         assert_eq!(state(&guard), "stopping");
+        assert!(guard.ask(&["status"]).out.contains("  stopping (guard stops)  "), "{}", guard.transcript());
         guard.ask(&["ready"]).no("not ready: guard is stopping");
         guard.signal(libc::SIGUSR1);
         guard.event("leftovers");
@@ -189,6 +190,51 @@ fn the_name_of_an_app_cannot_change_the_terminal() {
     let pid = guard.pid().to_string();
     let table = beside(&guard, &[GUARD, "status", "--pid", &pid]).out;
     assert!(table.chars().all(|letter| letter == '\n' || !letter.is_control()), "{table:?}");
+}
+
+#[test]
+fn the_status_says_why_a_run_is_being_ended() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "60s").env("GUARD_HEALTH_START_PERIOD", "0");
+        let setup =
+            setup.env("GUARD_HEALTH_CHECK", "exec:sh -c 'test $GUARD_RUN != 2'").env("GUARD_HEALTH_RETRIES", "1");
+        let setup = setup.env("GUARD_HEALTH_INTERVAL", "10ms");
+        let mut guard = setup.env("GUARD_SIGNAL_MAP", "USR2=restart").fixture("quit USR1 1 serve").start();
+        guard.line("ready");
+        guard.event("ready");
+        guard.signal(libc::SIGUSR2);
+        guard.line("got TERM");
+        assert!(guard.ask(&["status"]).out.contains("  stopping (restart)  "), "{}", guard.transcript());
+        assert!(guard.ask(&["status", "--json"]).out.contains(r#""state":"stopping","ending":"restart""#));
+        guard.signal(libc::SIGUSR1);
+        guard.line("ready");
+        guard.event("failing");
+        guard.line("got TERM");
+        assert!(guard.ask(&["status"]).out.contains("  stopping (unhealthy)  "), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_told_with_where_they_come_from() {
+    for setup in everywhere() {
+        let long = "x".repeat(20_000);
+        let setup = setup.env("GUARD_DRAIN_DELAY", "1s").options(["--restart=always"]);
+        let mut guard = setup.env("GUARD_PRE_STOP", format!("true {long}")).fixture("serve").start();
+        guard.line("ready");
+        guard.until_yes(&["ready"]);
+        let answer = guard.ask(&["status", "--settings"]);
+        let rows: Vec<Vec<&str>> = answer.out.lines().map(|line| line.split_whitespace().collect()).collect();
+        for row in [
+            ["GUARD_DRAIN_DELAY", "1s", "environment"],
+            ["GUARD_RESTART", "always", "--restart"],
+            ["GUARD_BACKOFF_MAX", "10s", "default"],
+            ["GUARD_STOP_TIMEOUT", "8.3s", "default"],
+        ] {
+            assert!(rows.iter().any(|found| found[..] == row), "{row:?} in {}", answer.out);
+        }
+        assert!(answer.out.contains("GUARD_PRE_STOP") && !answer.out.contains(&long), "a long value is cut");
+        assert_eq!(answer.code, 0);
+    }
 }
 
 #[test]

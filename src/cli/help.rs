@@ -8,11 +8,7 @@ pub(super) const SUBCOMMANDS: [(&str, &str, &str); 9] = [
     ("check", "[OPTIONS] [-- COMMAND [ARG]...]", CHECK),
     ("ready", ASK, "Exits with 0 if the app can take work: ready, healthy, not draining, not between two runs."),
     ("health", ASK, "Exits with 0 if the running guard answers and has not given up, in a backoff and a drain too."),
-    (
-        "status",
-        "[--json] [--timeout DURATION] [--pid N]",
-        "Prints what the running guard knows; --json is for programs.",
-    ),
+    ("status", "[--json | --settings] [--timeout DURATION] [--pid N]", STATUS),
     ("stop", ASK, "Asks the running guard to stop the app and end, and waits until the last run has ended."),
     ("restart", ASK, "Stops the run and starts the next one, and waits until that is ready."),
     ("reload", ASK, "Starts the next run beside the old one, which then ends, and waits until the old run is over."),
@@ -21,6 +17,10 @@ pub(super) const SUBCOMMANDS: [(&str, &str, &str); 9] = [
 ];
 
 const ASK: &str = "[--timeout DURATION] [--pid N]";
+
+const STATUS: &str =
+    "Prints what the running guard knows: instances, runs, restarts, memory, CPU, and why a run is being ended.
+--json prints it for programs, --settings the settings in force and where each comes from.";
 
 const CHECK: &str =
     "Prints the configuration in force and where each value comes from, or every error, and what is in doubt.
@@ -65,7 +65,7 @@ usage:
   guard check [OPTIONS] [-- COMMAND]    print the effective configuration, or every error
   guard ready                           exit 0 if the app can take work
   guard health                          exit 0 if the running guard has not given up
-  guard status [--json]                 what the running guard knows
+  guard status [--json | --settings]    what the running guard knows, or the settings in force
   guard stop | restart | reload         ask the running guard, and wait for the outcome
   guard scale N | auto | +N | -N        how many instances from now on
   guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers

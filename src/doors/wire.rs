@@ -34,6 +34,8 @@ pub enum Request {
     Status,
     /// `text`, for programs.
     StatusJson,
+    /// `text`: the settings in force.
+    Settings,
     /// `wait`, and `yes` when the last run has ended.
     Stop,
     /// `wait`, and `yes` when the next run is ready, or `no`.
@@ -46,12 +48,13 @@ pub enum Request {
 
 const SCALE: &str = "scale ";
 
-const VERBS: [(Request, &str); 8] = [
+const VERBS: [(Request, &str); 9] = [
     (Request::Ping, "ping"),
     (Request::Ready, "ready"),
     (Request::Health, "health"),
     (Request::Status, "status"),
     (Request::StatusJson, "status-json"),
+    (Request::Settings, "settings"),
     (Request::Stop, "stop"),
     (Request::Restart, "restart"),
     (Request::Reload, "reload"),

@@ -4,6 +4,7 @@
 mod format;
 mod last_word;
 pub mod metrics;
+pub mod settings;
 pub mod status;
 pub mod surroundings;
 mod writer;

@@ -41,6 +41,8 @@ pub struct InstanceStatus {
     pub runs: u32,
     pub pid: Option<i32>,
     pub state: &'static str,
+    /// Why the run is being ended.
+    pub ending: Option<&'static str>,
     pub uptime: Option<Duration>,
     /// Until the next run starts, in a backoff.
     pub next_in: Option<Duration>,
@@ -59,10 +61,11 @@ pub struct InstanceStatus {
 
 impl InstanceStatus {
     fn state(&self) -> String {
-        match self.next_in {
-            Some(left) => format!("{}, next run in {}", self.state, show(whole(left))),
-            None if self.reloading => format!("{}, reloading", self.state),
-            None => self.state.to_owned(),
+        match (self.next_in, self.ending) {
+            (Some(left), _) => format!("{}, next run in {}", self.state, show(whole(left))),
+            (None, Some(why)) => format!("{} ({why})", self.state),
+            (None, None) if self.reloading => format!("{}, reloading", self.state),
+            (None, None) => self.state.to_owned(),
         }
     }
 }
@@ -142,11 +145,12 @@ fn object(status: &GuardStatus, app: &str) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
         format!(
-            r#"{{"instance":{},"run":{},"pid":{},"state":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
+            r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
             instance.number,
             optional(instance.run.map(|run| run.to_string())),
             optional(instance.pid.map(|pid| pid.to_string())),
             json_string(instance.state),
+            optional(instance.ending.map(json_string)),
             optional(instance.uptime.map(show_seconds)),
             optional(instance.next_in.map(show_seconds)),
             instance.restarts,
@@ -197,6 +201,7 @@ mod tests {
             runs: 3,
             pid: Some(17),
             state: "ready",
+            ending: None,
             uptime: Some(Duration::from_secs(3_905)),
             next_in: None,
             restarts: 2,
@@ -211,6 +216,7 @@ mod tests {
             run: None,
             pid: None,
             state: "backoff",
+            ending: None,
             uptime: None,
             next_in: Some(Duration::from_millis(350)),
             last_exit: None,
@@ -260,9 +266,9 @@ instance  run  pid  state                       up      restarts  last exit  mem
         for part in [
             r#""pid":1,"uptime":4000,"app":"node server.js","ready":false,"why":"the app is between two runs""#,
             r#""held":[{"address":"[::]:80","name":"web","waiting":3,"limit":4096,"refusing":false}]"#,
-            r#""run":3,"pid":17,"state":"ready","uptime":3905,"next_in":null"#,
+            r#""run":3,"pid":17,"state":"ready","ending":null,"uptime":3905,"next_in":null"#,
             r#""last_exit":"SIGSEGV","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
-            r#""run":null,"pid":null,"state":"backoff","uptime":null,"next_in":0.35"#,
+            r#""run":null,"pid":null,"state":"backoff","ending":null,"uptime":null,"next_in":0.35"#,
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

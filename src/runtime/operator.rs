@@ -78,6 +78,7 @@ impl Runtime<'_> {
             Request::Health if self.supervisor.gave_up() => Reply::No("guard has given up".to_owned()),
             Request::Health => Reply::Yes("alive".to_owned()),
             Request::Status => Reply::Text(status::table(&self.status())),
+            Request::Settings => Reply::Text(report::settings::table(self.config)),
             Request::StatusJson => Reply::Text(status::json(&self.status())),
             Request::Stop | Request::Restart | Request::Reload | Request::Scale(_) => {
                 return self.begin(request, client);
@@ -121,7 +122,12 @@ impl Runtime<'_> {
                 }
                 (Some(replace), "scale", Event::ScaleRequested(scale))
             }
-            Request::Ping | Request::Ready | Request::Health | Request::Status | Request::StatusJson => return,
+            Request::Ping
+            | Request::Ready
+            | Request::Health
+            | Request::Status
+            | Request::StatusJson
+            | Request::Settings => return,
         };
         self.reply(&client, &Reply::Wait(within, String::new()));
         let process = process::watch_process(client.pid).ok();
@@ -212,6 +218,7 @@ impl Runtime<'_> {
                 runs: instance.runs,
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
                 state: instance.state,
+                ending: instance.ending,
                 uptime: process.filter(|process| !process.reaped).map(|process| now.since(process.started)),
                 next_in: instance.until.map(|until| until.since(now)),
                 restarts: instance.restarts,

@@ -1,9 +1,9 @@
 //! What can be told of guard at any time. Nothing here changes the state.
 
 use super::Supervisor;
-use super::exit_code::Ending;
+use super::exit_code::{Ending, Failure};
 use super::run_id::RunId;
-use super::state::{Instance, Mode, Run, RunState, Slot};
+use super::state::{Cause, Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 
@@ -18,6 +18,8 @@ pub struct InstanceStatus {
     pub runs: u32,
     /// In one word.
     pub state: &'static str,
+    /// Why the current run is being ended, or ends by itself; `None` where nobody knows of an end.
+    pub ending: Option<&'static str>,
     /// When the next run starts, in a backoff.
     pub until: Option<Timestamp>,
     /// Restarts so far that nobody asked for.
@@ -91,11 +93,28 @@ impl Supervisor {
                 run,
                 runs: instance.runs,
                 state: instance.word(),
+                ending: instance.current().filter(|run| !run.serves()).and_then(|run| run.cause).map(Cause::word),
                 until,
                 restarts,
                 last,
             }
         })
+    }
+}
+
+impl Cause {
+    fn word(self) -> &'static str {
+        match self {
+            Cause::Itself => "STOPPING=1",
+            Cause::Failed(Failure::NotReady) => "not ready in time",
+            Cause::Failed(Failure::Watchdog) => "watchdog",
+            Cause::Failed(Failure::Health) => "unhealthy",
+            Cause::Quit => "SIGQUIT",
+            Cause::Reload => "reload",
+            Cause::Restart => "restart",
+            Cause::Scale => "scale",
+            Cause::Stop => "guard stops",
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(super) struct Options {
     /// Print the status for programs.
     pub(super) json: bool,
+    /// Print the settings in force instead.
+    pub(super) settings: bool,
     pub(super) timeout: Option<Duration>,
     /// Which guard to ask, where there are several.
     pub(super) pid: Option<Pid>,
@@ -41,9 +43,10 @@ impl Options {
     fn read(&mut self, command: ClientCommand, argument: Argument, rest: &mut Arguments) -> Result<(), String> {
         match argument {
             Argument::Option(name, inline) => match name.as_str() {
-                "--json" if command == ClientCommand::Status => match inline {
-                    None => self.json = true,
-                    Some(_) => return Err("--json: it takes no value".to_owned()),
+                "--json" | "--settings" if command == ClientCommand::Status => match inline {
+                    None if name == "--json" => self.json = true,
+                    None => self.settings = true,
+                    Some(_) => return Err(format!("{name}: it takes no value")),
                 },
                 "--timeout" => self.timeout = Some(duration::parse(&rest.text(&name, inline)?)?),
                 "--pid" => {
@@ -71,6 +74,7 @@ impl Options {
         match command {
             ClientCommand::Ready => Request::Ready,
             ClientCommand::Health => Request::Health,
+            ClientCommand::Status if self.settings => Request::Settings,
             ClientCommand::Status if self.json => Request::StatusJson,
             ClientCommand::Status => Request::Status,
             ClientCommand::Stop => Request::Stop,
@@ -114,7 +118,7 @@ mod tests {
         ] {
             assert_eq!(parse(ClientCommand::Ready, line), Err(format!("{problem}{usage}")), "{line}");
         }
-        let usage = "usage: guard status [--json] [--timeout DURATION] [--pid N]";
+        let usage = "usage: guard status [--json | --settings] [--timeout DURATION] [--pid N]";
         assert_eq!(parse(ClientCommand::Status, "--json=yes"), Err(format!("--json: it takes no value; {usage}")));
     }
 
