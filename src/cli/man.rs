@@ -11,6 +11,7 @@ use std::path::PathBuf;
 /// What an outer guard says to its app, in words; the names are those of [`HANDED_DOWN`].
 fn meaning(handed_down: &str) -> &'static str {
     match handed_down {
+        "GUARD_ID" => "Which guard this is, so that guards below one another tell their runs apart.",
         "GUARD_RUN" => "The number of the run, from 1 on.",
         "GUARD_INSTANCE" => "The number of the instance, from 0 on.",
         "GUARD_RESTARTS" => "How many restarts there were that nobody asked for.",
