@@ -63,6 +63,11 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/commands.md", "kubectl exec", By(CONTAINERS, "podman_answers_what_kubectl_asks")),
     ("docs/commands.md", "guard status", By(HERE, "the_status_of_the_guide_has_the_columns_of_guards")),
     ("docs/commands.md", "guard probe", By(CONTAINERS, "probes")),
+    (
+        "docs/fleet.md",
+        "cargo run --release --example fleet",
+        Not("a simulation, whose table the guide has: `cargo test` builds it"),
+    ),
     ("docs/docker.md", "FROM node:20-slim", By(CONTAINERS, "an_image_with_a_healthcheck")),
     ("docs/docker.md", "docker build -t guard .", By(CONTAINERS, "the_readmes_builds")),
     (
