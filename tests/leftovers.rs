@@ -126,9 +126,47 @@ fn who_has_no_mark_belongs_to_no_run() {
             eventually("end of the free process", || (!fs::exists(format!("/proc/{outside}")).unwrap()).then_some(()));
         }
         assert_eq!(guard.code(), 0);
-        assert_eq!(count(&guard, "free got TERM"), 0, "{}", guard.transcript());
-        assert!(logged(&guard, "leftovers").is_none(), "{}", guard.transcript());
+        // At the end of PID 1 such a daemon has the time of leftovers.
+        assert_eq!(count(&guard, "free got TERM"), usize::from(is_pid1), "{}", guard.transcript());
+        assert_eq!(logged(&guard, "leftovers").is_some(), is_pid1, "{}", guard.transcript());
     }
+}
+
+/// As Debian's `service NAME start` starts them. Their own children come to PID 1 when they end.
+#[test]
+fn a_daemon_that_has_cleared_its_environment_has_time_at_the_end_of_pid_1() {
+    for (main, code) in [("quit TERM 3 serve", 3), ("exit 0", 0)] {
+        let Some(setup) = pid1() else { return };
+        let worker = "fork setsid as worker linger 100 serve .";
+        let daemon = format!("fork fork setsid clean-env {worker} as free linger 100 serve . exit 0 .");
+        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "15s").fixture(&format!("{daemon} {main}")).start();
+        guard.line("worker ready");
+        guard.line("free ready");
+        if code == 3 {
+            guard.line("ready");
+            guard.signal(libc::SIGTERM);
+        }
+        assert_eq!(guard.code(), code, "{}", guard.transcript());
+        for line in ["free got TERM", "free done", "worker got TERM", "worker done"] {
+            assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
+        }
+        assert!(logged(&guard, "kill").is_none(), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_deaf_daemon_that_has_cleared_its_environment_goes_at_the_deadline() {
+    let Some(setup) = pid1() else { return };
+    let daemon = "fork fork setsid clean-env as free deaf serve . exit 0 .";
+    let setup = setup.env("GUARD_STOP_TIMEOUT", "1s");
+    let mut guard = setup.fixture(&format!("{daemon} quit TERM 3 serve")).start();
+    guard.line("free ready");
+    guard.line("ready");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 3);
+    let (drain, end) = (logged(&guard, "drain").expect("a drain"), logged(&guard, "end").expect("an end"));
+    assert!(between(&drain, &end) >= Duration::from_millis(999), "{}", guard.transcript());
+    assert_eq!(count(&guard, "free got TERM"), 1, "{}", guard.transcript());
 }
 
 /// A process that somebody starts in guard's namespace, as `docker exec` does.
@@ -176,11 +214,12 @@ fn exec_sessions_are_neither_asked_nor_waited_for_and_end_with_the_namespace() {
     guard.line("ready");
     guard.signal(libc::SIGTERM);
     assert_eq!(guard.code(), 0);
-    // SIGKILL is the last that they hear of, and the first.
+    // SIGKILL is the last that they hear of, and the first. What a session has left to PID 1 is as any daemon.
     assert_eq!(session.line(), "");
+    assert_eq!(gone.line(), "orphan got TERM");
     assert_eq!(gone.line(), "");
     assert_eq!(session.child.wait().unwrap().code(), None);
-    assert!(logged(&guard, "leftovers").is_none(), "{}", guard.transcript());
+    assert_eq!(logged(&guard, "leftovers").expect("the orphan").get("count"), Some("1"), "{}", guard.transcript());
 }
 
 #[test]

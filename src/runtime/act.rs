@@ -38,6 +38,7 @@ impl Runtime<'_> {
             }
             Action::Suspend => signals::suspend(),
             Action::Sweep(id, signal) => return Some(self.sweep(id, signal)),
+            Action::SweepUnmarked => return Some(self.sweep_unmarked()),
             Action::SetDrainFile(exists) => hooks::set_drain_file(self.config.drain_file.as_deref(), exists),
             Action::StartHook { signal, left } => return self.start_hook(signal, left),
             Action::SignalHook(signal) => {

@@ -303,6 +303,14 @@ impl<'a> Journal<'a> {
         }
     }
 
+    /// Daemons that belong to no run have got SIGTERM, since guard ends.
+    pub(super) fn unmarked_told(&self, processes: &[Process]) {
+        if !processes.is_empty() && log::log_enabled!(Level::Info) {
+            let (count, names) = (processes.len(), leftovers::names(processes));
+            log::info!(count, processes:% = names, signal:% = Signal::TERM, msg = "daemons of no run"; "leftovers");
+        }
+    }
+
     /// Leftovers have got the stop signal with their group, and get time alone.
     pub(super) fn leftovers_told(&self, run: RunId, processes: &[Process]) {
         if !processes.is_empty() && log::log_enabled!(Level::Info) {

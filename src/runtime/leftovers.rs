@@ -11,6 +11,7 @@ use crate::supervisor::RunId;
 use crate::sys::Pid;
 use crate::sys::clock::Deadline;
 use crate::sys::environments::{self, Finding};
+use crate::sys::process;
 use crate::sys::procfs::{self, Descendants, Process, State, Usage};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -66,6 +67,21 @@ impl Runtime<'_> {
             found.descendants.extend(Some(process).filter(Process::lives));
         }
         Some(found)
+    }
+
+    /// The children of PID 1 that belong to no run: their environment has no mark. An exec session is no child of guard's.
+    /// Says too whether the look has seen all that were there.
+    pub(super) fn find_unmarked(&mut self) -> (Vec<Process>, bool) {
+        if self.reaping.childless {
+            return (Vec::new(), true);
+        }
+        let Some(Descendants { mut processes, complete }) = self.descendants(LONGEST_WALK) else {
+            return (Vec::new(), true);
+        };
+        processes.retain(|process| process.parent == process::id() && process.lives());
+        let marks = self.read_marks(&processes);
+        processes.retain(|process| marks.get(&process.pid) == Some(&Mark::Missing));
+        (processes, complete)
     }
 
     /// Looks at guard's descendants. Where something is about to be killed the look ends by then.

@@ -60,7 +60,7 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
-use sweep::Pace;
+use sweep::{Pace, Sweep};
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
@@ -138,6 +138,8 @@ struct Launch {
 /// The last part of guard's life.
 #[derive(Default)]
 struct Ending {
+    /// Daemons that belong to no run have got SIGTERM and are waited for.
+    unmarked: Option<Sweep>,
     /// SIGKILL went to everything.
     killing: bool,
     /// When it goes again.

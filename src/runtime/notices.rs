@@ -111,6 +111,7 @@ impl Journal<'_> {
             Notice::KillLeftovers { run } => {
                 log::warn!(instance = self.instance(run), run = run.number, msg = "leftovers still run: SIGKILL"; "kill")
             }
+            Notice::KillUnmarked => log::warn!(msg = "daemons of no run still run: SIGKILL"; "kill"),
             Notice::Unkillable { run } => {
                 log::error!(instance = self.instance(run), run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
             }

@@ -228,6 +228,29 @@ impl Runtime<'_> {
         }
     }
 
+    /// Asks the children of PID 1 to end that belong to no run. Looks again at each reap, since the end of one may hand its
+    /// own children to guard, which are asked then.
+    pub(super) fn sweep_unmarked(&mut self) -> Event {
+        let (found, complete) = self.find_unmarked();
+        let known = self.ending.unmarked.take().map(|sweep| (sweep.left, sweep.pace));
+        let (known, mut pace) = known.unwrap_or_default();
+        let new: Vec<Process> = found.iter().filter(|process| !known.contains(&process.pid)).copied().collect();
+        self.journal.unmarked_told(&new);
+        for process in new {
+            let _ = signals::send(process.pid, Signal::TERM);
+            let _ = signals::send(process.pid, Signal::CONT);
+        }
+        let left: HashSet<Pid> = found.iter().map(|process| process.pid).collect();
+        let count = left.len().max(usize::from(!complete));
+        if !complete {
+            pace.ask_later(self.clock.now());
+        }
+        if count > 0 {
+            self.ending.unmarked = Some(Sweep { signal: Signal::TERM, left, complete, blind: false, pace });
+        }
+        Event::UnmarkedCounted(count)
+    }
+
     /// How many are left.
     fn count(&mut self, id: RunId, found: &Found) -> Event {
         let now = self.clock.now();
@@ -251,7 +274,7 @@ impl Runtime<'_> {
 
     /// Whether processes end that guard waits for.
     pub(super) fn sweeps(&self) -> bool {
-        self.ending.killing || self.children.runs().any(|run| run.sweep.is_some())
+        self.ending.killing || self.ending.unmarked.is_some() || self.children.runs().any(|run| run.sweep.is_some())
     }
 
     /// Children were reaped: asks for a look where one of them may have been a leftover that is waited for. A look for each
@@ -261,7 +284,8 @@ impl Runtime<'_> {
             return;
         }
         let (now, childless) = (self.clock.now(), self.reaping.childless);
-        for sweep in self.children.runs_mut().filter_map(|run| run.sweep.as_mut()) {
+        let unmarked = self.ending.unmarked.as_mut();
+        for sweep in self.children.runs_mut().filter_map(|run| run.sweep.as_mut()).chain(unmarked) {
             if childless {
                 sweep.pace.ask_now(now);
             } else if sweep.blind || ended.iter().any(|pid| sweep.left.contains(pid)) {
@@ -278,7 +302,8 @@ impl Runtime<'_> {
         if self.ending.killing {
             return self.ending.last_blow.due;
         }
-        self.children.runs().filter_map(|run| run.sweep.as_ref()?.pace.due).min()
+        let unmarked = self.ending.unmarked.as_ref().and_then(|sweep| sweep.pace.due);
+        self.children.runs().filter_map(|run| run.sweep.as_ref()?.pace.due).chain(unmarked).min()
     }
 
     /// Takes the looks that are due.
@@ -298,6 +323,13 @@ impl Runtime<'_> {
         let due: Vec<RunId> = due.map(|run| run.id).collect();
         for id in due {
             let event = self.recount(id);
+            self.dispatch(event);
+        }
+        if self.ending.unmarked.as_ref().is_some_and(is_due) {
+            if let Some(sweep) = &mut self.ending.unmarked {
+                sweep.pace.taken(now);
+            }
+            let event = self.sweep_unmarked();
             self.dispatch(event);
         }
     }

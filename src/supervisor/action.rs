@@ -25,6 +25,8 @@ pub enum Action {
     Suspend,
     /// Signal the leftovers of a run whose main process has ended. Answered by `Leftovers`.
     Sweep(RunId, Signal),
+    /// SIGTERM to the children of PID 1 that belong to no run. Answered by `UnmarkedCounted`.
+    SweepUnmarked,
     /// The run is over: nothing of it is left, or only what SIGKILL does not end.
     Forget(RunId),
     /// Create the drain file, or remove it: it exists exactly while guard drains.
@@ -143,6 +145,8 @@ pub enum Notice {
     KillRun { run: RunId, limit: TimeLimit },
     /// Leftovers were still there when their time was over, and have got SIGKILL.
     KillLeftovers { run: RunId },
+    /// Daemons that belong to no run were still there when their time was over.
+    KillUnmarked,
     /// The main process survived even SIGKILL; the run goes on.
     Unkillable { run: RunId },
     /// So many leftovers survived even SIGKILL; guard goes on without them.

@@ -64,6 +64,9 @@ pub enum Event {
     Checked(RunId, bool),
     /// guard was kept from running for this long at most, and the app most likely with it.
     Overslept(Duration),
+    /// How many children of PID 1 live that belong to no run: answers [`Action::SweepUnmarked`](super::Action::SweepUnmarked),
+    /// and comes again after each reap until it says none.
+    UnmarkedCounted(usize),
     /// No child is left to reap. Answers [`Action::KillEverything`](super::Action::KillEverything) in the end.
     NothingLeft,
     /// What closed connections have not sent: answers [`Action::CountUnsent`](super::Action::CountUnsent), before any

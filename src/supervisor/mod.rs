@@ -46,7 +46,7 @@ use crate::config::{
 use crate::signal::Signal;
 use health::Checks;
 use policy::Jitter;
-use state::{Hook, Instance, Mode, Reload, Run, RunState, Slot};
+use state::{Hook, Instance, Mode, Reload, Run, RunState, Slot, Unmarked};
 use std::time::Duration;
 use timestamp::{earlier, is_due};
 
@@ -151,6 +151,7 @@ pub struct Supervisor {
     released: bool,
     /// The drain file is there.
     drain_file: bool,
+    unmarked: Unmarked,
     jitter: Jitter,
     actions: Vec<Action>,
 }
@@ -175,6 +176,7 @@ impl Supervisor {
             failed: None,
             released: false,
             drain_file: false,
+            unmarked: if settings.init { Unmarked::Unasked } else { Unmarked::Gone },
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
             settings,
@@ -221,6 +223,7 @@ impl Supervisor {
             Event::ShutdownUndelivered(id) => self.shutdown_undelivered(id),
             Event::Checked(id, passed) => self.check_ended(now, id, passed),
             Event::Overslept(delay) => self.overslept(delay),
+            Event::UnmarkedCounted(count) => self.unmarked_counted(count),
             Event::NothingLeft => self.everything_reaped(now),
             Event::UnsentCounted(unsent) => self.unsent_counted(now, unsent),
             Event::Timeout => self.timers_elapsed(now),
@@ -236,6 +239,7 @@ impl Supervisor {
             Mode::Done => return None,
             Mode::Serving => None,
         };
+        let own = earlier(own, self.unmarked.kill_at());
         let hook = self.hook.and_then(|hook| hook.kill_at);
         let spawns = self.instances.iter().filter_map(|instance| match instance.slot {
             Slot::Waiting { spawn_at } => spawn_at,
@@ -294,6 +298,9 @@ impl Supervisor {
         }
         if is_due(self.hook.and_then(|hook| hook.kill_at), now) {
             self.hook_timeout_elapsed();
+        }
+        if is_due(self.unmarked.kill_at(), now) {
+            self.unmarked_timeout_elapsed();
         }
         let due = self.runs().filter(|run| is_due(run.deadline(true), now)).map(|run| run.id);
         let due: Vec<RunId> = due.collect();

@@ -5,9 +5,9 @@
 use super::action::KillReason;
 use super::exit_code::{Ending, KILLED, contribution, of_signal};
 use super::run_id::RunId;
-use super::state::{Cause, Instance, Linger, Mode, Run, RunState, Shutdown, Slot};
+use super::state::{Cause, Instance, Linger, Mode, Run, RunState, Shutdown, Slot, Unmarked};
 use super::timestamp::Timestamp;
-use super::{Action, LAST_DEADLINE, Notice, Supervisor};
+use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
 use crate::signal::Signal;
 
 impl Supervisor {
@@ -96,11 +96,39 @@ impl Supervisor {
         {
             self.mode = Mode::Sweeping(shutdown);
         }
-        if self.instances.iter().all(Instance::is_over) && self.hook.is_none() {
+        let all_over = self.instances.iter().all(Instance::is_over) && self.hook.is_none();
+        self.ask_unmarked(now, all_over);
+        if all_over && self.unmarked == Unmarked::Gone {
             let code = self.exit_code();
             let linger_until = self.linger_until(now, code);
             self.begin_killing(now, KillReason::AllEnded, code, linger_until);
         }
+    }
+
+    /// Asks the daemons that belong to no run to end, once no main process needs them any more. They have the time of
+    /// leftovers.
+    fn ask_unmarked(&mut self, now: Timestamp, all_over: bool) {
+        let kill_at = match self.mode {
+            Mode::Sweeping(shutdown) => shutdown.kill_at,
+            Mode::Serving if all_over => Some(now.after(LEFTOVER_TIMEOUT)),
+            Mode::Serving | Mode::Draining(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
+        };
+        if self.unmarked == Unmarked::Unasked {
+            self.unmarked = Unmarked::Asked { kill_at };
+            self.actions.push(Action::SweepUnmarked);
+        }
+    }
+
+    pub(super) fn unmarked_counted(&mut self, count: usize) {
+        if count == 0 {
+            self.unmarked = Unmarked::Gone;
+        }
+    }
+
+    /// The last SIGKILL is for them too.
+    pub(super) fn unmarked_timeout_elapsed(&mut self) {
+        self.unmarked = Unmarked::Gone;
+        self.report(Notice::KillUnmarked);
     }
 
     /// The stop timeout has passed, or a person at the terminal has had enough.

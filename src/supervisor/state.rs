@@ -48,6 +48,27 @@ pub(super) struct Shutdown {
     pub(super) code: Option<u8>,
 }
 
+/// Children of PID 1 that belong to no run: daemons that have cleared their environment. They have their time at guard's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Unmarked {
+    Unasked,
+    /// They have got SIGTERM.
+    Asked {
+        kill_at: Option<Timestamp>,
+    },
+    /// There is none, or none is waited for any more.
+    Gone,
+}
+
+impl Unmarked {
+    pub(super) fn kill_at(self) -> Option<Timestamp> {
+        match self {
+            Unmarked::Asked { kill_at } => kill_at,
+            Unmarked::Unasked | Unmarked::Gone => None,
+        }
+    }
+}
+
 /// Waiting for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Linger {

@@ -436,3 +436,35 @@ fn a_failed_run_has_ten_seconds_or_the_stop_timeout_whichever_is_shorter() {
         assert!(actions.contains(&Action::Report(Notice::KillRun { run: run(1), limit })), "{actions:?}");
     }
 }
+
+#[test]
+fn daemons_of_no_run_have_the_time_of_leftovers_at_guards_end() {
+    let killed = Action::KillEverything(KillReason::AllEnded);
+    let asked = |actions: &[Action]| actions.contains(&Action::SweepUnmarked);
+    let serving = || {
+        let mut world = World::serving(plain());
+        world.unmarked = true;
+        world
+    };
+    let mut world = serving();
+    assert!(!asked(&world.step(exit(1, 1))), "guard goes on");
+    world.step(Step::Spawn(Ok(())));
+    assert!(!asked(&world.step(Step::Signal(STOP))), "the app may need them");
+    let stop = world.now;
+    let actions = world.step(Step::Exit(run(2), Ending::Exited(0), Leftovers::Mortal));
+    assert!(asked(&actions), "beside the leftovers: {actions:?}");
+    assert!(!world.step(Step::Clear(run(2))).contains(&killed));
+    assert!(world.clone().step(Step::UnmarkedEnds).contains(&killed));
+    assert!(world.wait().contains(&Action::KillEverything(KillReason::StopTimeout)));
+    assert_eq!(world.now.since(stop), UNIT * 4);
+
+    let mut world = serving();
+    let actions = world.step(exit(1, 0));
+    assert!(asked(&actions) && !actions.contains(&killed), "{actions:?}");
+    let ended = world.now;
+    assert!(world.wait().contains(&killed));
+    assert_eq!(world.now.since(ended), Duration::from_secs(2), "where nobody has asked for the end");
+
+    let mut world = World::serving(Settings { init: false, ..plain() });
+    assert!(!asked(&world.step(Step::Signal(STOP))) && !asked(&world.step(exit(1, 0))));
+}

@@ -105,6 +105,17 @@ fn every_state_with_a_forwarded_quit() {
 }
 
 #[test]
+fn every_state_with_a_daemon_of_no_run() {
+    let mut settings = without_reload();
+    settings.stop.drain_delay = Duration::ZERO;
+    settings.stop.timeout = Some(UNIT * 2);
+    settings.restart.max = Some(1);
+    let mut first = World::new(settings);
+    first.unmarked = true;
+    assert!(walk_from("a daemon of no run", first, usize::MAX).complete);
+}
+
+#[test]
 fn every_state_with_connections_left_in_the_end() {
     let mut settings = without_reload();
     settings.init = false;

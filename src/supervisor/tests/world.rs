@@ -3,7 +3,7 @@
 //! notices, which are for people.
 
 use super::super::policy::Jitter;
-use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot};
+use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot, Unmarked};
 use super::super::{
     Action, Ending, Event, InPlace, LAST_DEADLINE, RunId, Settings, SpawnError, Supervisor, Timestamp, UnsentData,
 };
@@ -27,6 +27,8 @@ pub(super) enum Step {
     /// The leftovers of a run end.
     Clear(RunId),
     HookEnds,
+    /// The daemon that belongs to no run ends.
+    UnmarkedEnds,
     Signal(Signal),
     /// A terminal stops a main process.
     Suspend(RunId),
@@ -118,6 +120,10 @@ pub(super) struct World {
     killed: bool,
     /// Connections that may be left in the end.
     pub(super) connections: usize,
+    /// A daemon that belongs to no run lives.
+    pub(super) unmarked: bool,
+    /// It has got SIGTERM.
+    unmarked_told: bool,
     /// A QUIT may come.
     pub(super) quits: bool,
     /// Until when the end of a run counts as its stop, since it has got a QUIT.
@@ -201,6 +207,8 @@ impl World {
             end: None,
             killed: false,
             connections: 0,
+            unmarked: false,
+            unmarked_told: false,
             quits: false,
             quit_until: BTreeMap::new(),
             stopped: Vec::new(),
@@ -271,6 +279,9 @@ impl World {
         steps.extend(mortal.map(|(run, _)| Step::Clear(*run)));
         if self.hook {
             steps.push(Step::HookEnds);
+        }
+        if self.unmarked && self.unmarked_told {
+            steps.push(Step::UnmarkedEnds);
         }
         self.talk(&mut steps);
         if self.killed {
@@ -372,6 +383,10 @@ impl World {
             Step::HookEnds => {
                 self.hook = false;
                 Event::HookEnded
+            }
+            Step::UnmarkedEnds => {
+                self.unmarked = false;
+                Event::UnmarkedCounted(0)
             }
             Step::Signal(signal) => Event::Signal(signal),
             Step::Suspend(run) => Event::Suspended(run),
@@ -532,6 +547,11 @@ impl World {
                     assert!(self.supervisor.is_ending(), "11: sockets are held until guard's end");
                     assert!(!std::mem::replace(&mut self.released, true), "11: they are let go once");
                 }
+                Action::SweepUnmarked => {
+                    assert!(self.mains.is_empty(), "a daemon is asked after the main processes");
+                    assert!(!std::mem::replace(&mut self.unmarked_told, true), "it is asked once");
+                    answers.push_back(Event::UnmarkedCounted(usize::from(self.unmarked)));
+                }
                 Action::SetDrainFile(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
                 }
@@ -606,7 +626,11 @@ impl World {
                 None
             }
             Event::Start | Event::Timeout | Event::Overslept(_) | Event::Spawned(_) | Event::SpawnFailed(..) => None,
-            Event::Exited(..) | Event::Leftovers(..) | Event::Suspended(_) | Event::HookEnded => None,
+            Event::UnmarkedCounted(_)
+            | Event::Exited(..)
+            | Event::Leftovers(..)
+            | Event::Suspended(_)
+            | Event::HookEnded => None,
             Event::StopRequested | Event::SaidReady(_) | Event::TimeoutExtended(..) => None,
             Event::Listens(_) | Event::CannotHold => None,
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
@@ -726,6 +750,7 @@ impl World {
         // Without a stop timeout the orchestrator is the one to end what does not end by itself.
         let left_alone = self.end.is_some() && settings.stop.timeout.is_none() && !self.leftovers.is_empty();
         let wakes = left_alone
+            || self.unmarked && self.unmarked_told
             || !self.checks.is_empty()
             || !self.mains.is_empty()
             || self.spawning.is_some()
@@ -867,6 +892,9 @@ impl Supervisor {
         }
         if let Some(hook) = &mut self.hook {
             each(&mut hook.kill_at);
+        }
+        if let Unmarked::Asked { kill_at } = &mut self.unmarked {
+            each(kill_at);
         }
         for instance in &mut self.instances {
             if let Slot::Waiting { spawn_at } = &mut instance.slot {
