@@ -246,6 +246,54 @@ fn an_address_needs_no_file_of_the_image() {
     probe(setup.inherits("hide /etc"), &[&url(address)], 0);
 }
 
+/// A server on a unix socket or port that answers 200 to the request for this host and path, and 400 to others.
+fn answers_to(mut stream: impl Read + Write, path: &str, host: &str) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let is_right = head.starts_with(&format!("GET {path} ")) && head.contains(&format!("\r\nHost: {host}\r\n"));
+    let status = if is_right { "200 OK" } else { "400 Bad Request" };
+    let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+}
+
+#[test]
+fn a_host_can_be_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/health", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        listener.incoming().map_while(Result::ok).for_each(|stream| answers_to(stream, "/health", "shop.example"));
+    });
+    probe(child(), &[&url, "--host", "shop.example"], 0);
+    probe(child(), &[&url], 1);
+    probe(child(), &[&url, "--host", "a b"], 125);
+    for (host, ready) in [("shop.example", true), ("other.example", false)] {
+        let setup = child().env("GUARD_HEALTH_CHECK", &url).env("GUARD_HEALTH_HOST", host);
+        let mut guard = setup.env("GUARD_READY_TIMEOUT", "1s").env("GUARD_RESTART", "never").fixture("serve").start();
+        let event = guard.log_line("an outcome", |line| line.contains("event=ready") || line.contains("event=failing"));
+        assert_eq!(event.contains("event=ready"), ready, "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_unix_socket_can_be_probed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("app.sock");
+    let socket = path.to_str().expect("UTF-8").to_owned();
+    let missing = probe(child(), &[&format!("http+unix://{socket}:/health")], 1);
+    assert!(missing.err().join("\n").contains("no such socket"), "{}", missing.transcript());
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    thread::spawn(move || {
+        listener.incoming().map_while(Result::ok).for_each(|stream| answers_to(stream, "/health", "localhost"));
+    });
+    probe(child(), &[&format!("http+unix://{socket}:/health")], 0);
+    probe(child(), &[&format!("http+unix://{socket}")], 1);
+    let setup = child().env("GUARD_HEALTH_CHECK", format!("http+unix://{socket}:/health"));
+    setup.fixture("serve").start().event("ready");
+}
+
 #[test]
 fn a_usage_error_names_the_argument_and_what_is_taken() {
     for (words, given, taken) in [

@@ -13,7 +13,7 @@ pub(super) const SUBCOMMANDS: [(&str, &str, &str); 9] = [
     ("restart", ASK, "Stops the run and starts the next one, and waits until that is ready."),
     ("reload", ASK, "Starts the next run beside the old one, which then ends, and waits until the old run is over."),
     ("scale", "N|auto|+N|-N [--timeout DURATION] [--pid N]", SCALE),
-    ("probe", "URL [--timeout DURATION]", PROBE),
+    ("probe", "URL [--timeout DURATION] [--host NAME]", PROBE),
 ];
 
 const ASK: &str = "[--timeout DURATION] [--pid N]";
@@ -31,8 +31,10 @@ const SCALE: &str =
 fewer; waits until the new ones are ready, or the others are gone.";
 
 const PROBE: &str = "Exits with 0 if a server answers within the timeout (1s by default). URL is one of
-  http://HOST[:PORT][/PATH]   answers with a status from 200 to 399
-  tcp://HOST:PORT             accepts the connection";
+  http://HOST[:PORT][/PATH]       answers with a status from 200 to 399
+  http+unix:///SOCKET[:/PATH]     the same, on a unix socket
+  tcp://HOST:PORT                 accepts the connection
+--host NAME is the Host that a request names, for servers that insist on theirs.";
 
 const OF_ASK: &str = "
   --timeout DURATION   how long the answer may take; by default 2s, or as long as guard itself may need
@@ -68,7 +70,7 @@ usage:
   guard status [--json | --settings]    what the running guard knows, or the settings in force
   guard stop | restart | reload         ask the running guard, and wait for the outcome
   guard scale N | auto | +N | -N        how many instances from now on
-  guard probe URL [--timeout 1s]        exit 0 if http://HOST:PORT/PATH or tcp://HOST:PORT answers
+  guard probe URL [--timeout 1s]        exit 0 if a server answers: http://…, http+unix://… or tcp://…
   guard --help | --version              this page; guard SUBCOMMAND --help has more on each of the others
 
 Each option is also a variable of the environment; an option wins. Durations: 500ms, 10s, 1m30s, a bare number is

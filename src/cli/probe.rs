@@ -3,13 +3,14 @@
 use super::help::usage;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
-use crate::config::target::Target;
+use crate::config::target::{FORMS, Server, Target, parse_host};
 use crate::sys::clock::Deadline;
 use crate::text::printable;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -33,13 +34,14 @@ impl std::fmt::Display for Failed {
 
 /// Probes. The error is [`Failed`], or says what is wrong with the command line.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
-    let (target, timeout) =
-        parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage("probe"))))?;
+    let usage = || format!("{}, where URL is {FORMS}", usage("probe"));
+    let Question { target, host, timeout } =
+        parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
     let name = target.to_string();
     let (sender, receiver) = channel();
     let work = move || {
         // `run` has stopped receiving if the time is over.
-        let _ = sender.send(probe(&target, timeout));
+        let _ = sender.send(probe(&target, &host, timeout));
     };
     // A thread can be abandoned: the C library's resolver knows no deadline, and a server may send a byte now and then
     // for ever.
@@ -52,8 +54,17 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     }
 }
 
-fn parse(words: &[OsString]) -> Result<(Target, Duration), String> {
-    let mut target = None;
+/// What the command line asks.
+struct Question {
+    target: Target,
+    /// The value of HTTP's Host field.
+    host: String,
+    timeout: Duration,
+}
+
+fn parse(words: &[OsString]) -> Result<Question, String> {
+    let mut target: Option<Target> = None;
+    let mut host = None;
     let mut timeout = Duration::from_secs(1);
     let mut arguments = Arguments::new(words.to_vec());
     while let Some(argument) = arguments.next() {
@@ -63,6 +74,10 @@ fn parse(words: &[OsString]) -> Result<(Target, Duration), String> {
                 let parsed = duration::parse(&value).ok().filter(|timeout| !timeout.is_zero());
                 timeout = parsed
                     .ok_or_else(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
+            }
+            Argument::Option(name, inline) if name == "--host" => {
+                let value = arguments.text(&name, inline)?;
+                host = Some(parse_host(&value).map_err(|problem| format!("--host {value}: {problem}"))?);
             }
             Argument::Option(name, _) => return Err(format!("{name}: no such option")),
             Argument::Separator => return Err("--: no such option".to_owned()),
@@ -75,15 +90,36 @@ fn parse(words: &[OsString]) -> Result<(Target, Duration), String> {
             }
         }
     }
-    Ok((target.ok_or("no URL")?, timeout))
+    let target = target.ok_or("no URL")?;
+    Ok(Question { host: host.unwrap_or_else(|| target.authority()), target, timeout })
 }
 
-fn probe(target: &Target, timeout: Duration) -> Result<(), String> {
+/// A connection of either kind.
+trait Stream: Read + Write {}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+fn probe(target: &Target, host: &str, timeout: Duration) -> Result<(), String> {
     let deadline = Deadline::after(timeout);
-    let addresses = (target.host.as_str(), target.port).to_socket_addrs();
-    let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
-    let stream = connect_to_any(&addresses, deadline)?;
-    target.path.as_ref().map_or(Ok(()), |path| request(stream, target, path))
+    let mut stream: Box<dyn Stream> = match &target.server {
+        Server::Network(host, port) => {
+            let addresses = (host.as_str(), *port).to_socket_addrs();
+            let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
+            Box::new(connect_to_any(&addresses, deadline)?)
+        }
+        // connect(2) waits where the queue is full; `run` does not.
+        Server::Socket(path) => Box::new(UnixStream::connect(path).map_err(|error| explain(&error))?),
+    };
+    target.path.as_ref().map_or(Ok(()), |path| request(&mut *stream, host, path))
+}
+
+fn explain(error: &std::io::Error) -> String {
+    match () {
+        () if error.kind() == ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        () if error.kind() == ErrorKind::NotFound => "no such socket".to_owned(),
+        () => error.to_string(),
+    }
 }
 
 /// Connects to the first address that accepts.
@@ -103,22 +139,14 @@ fn connect_to_any(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStr
 fn connect(address: &SocketAddr, timeout: Duration) -> Result<TcpStream, String> {
     // connect_timeout refuses zero, which means that `run` has stopped waiting.
     let silent = |kind| [ErrorKind::TimedOut, ErrorKind::WouldBlock].contains(&kind);
-    TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1))).map_err(|error| {
-        if error.kind() == ErrorKind::ConnectionRefused {
-            "connection refused".to_owned()
-        } else if silent(error.kind()) {
-            format!("{address} does not answer")
-        } else {
-            error.to_string()
-        }
-    })
+    TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1)))
+        .map_err(|error| if silent(error.kind()) { format!("{address} does not answer") } else { explain(&error) })
 }
 
 /// Sends a request and judges the status of the response (RFC 9112). Redirects are not followed.
-fn request(mut stream: TcpStream, target: &Target, path: &str) -> Result<(), String> {
+fn request(stream: &mut dyn Stream, host: &str, path: &str) -> Result<(), String> {
     let text = format!(
-        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: guard-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        target.authority()
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: guard-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     // A server may answer and close before it has read the whole request: its answer counts.
     let sent = stream.write_all(text.as_bytes());

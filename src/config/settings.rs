@@ -33,6 +33,8 @@ pub struct Config {
     pub watchdog: Option<Duration>,
     pub health_check: Option<HealthCheck>,
     pub health: HealthSettings,
+    /// What an http check names as its Host; `None` is the URL's.
+    pub health_host: Option<String>,
     /// Sockets that guard opens for the app.
     pub listen: Vec<Listen>,
     /// What the app listens on and guard holds.
@@ -281,6 +283,7 @@ impl Config {
             watchdog: None,
             health: HealthSettings::default(),
             health_check: None,
+            health_host: None,
             listen: Vec::new(),
             hold: Hold::Off,
             hold_timeout: Duration::from_secs(10),

@@ -1,16 +1,27 @@
-//! The URL that `guard probe` and a health check take: `http://HOST[:PORT][/PATH]` or `tcp://HOST:PORT`.
+//! The URL that `guard probe` and a health check take: `http://HOST[:PORT][/PATH]`, `http+unix:///SOCKET[:/PATH]` or
+//! `tcp://HOST:PORT`.
 
 use crate::signal::number;
 use std::fmt;
 
+/// The forms that a URL may have, for messages.
+pub const FORMS: &str = "http://HOST[:PORT][/PATH], http+unix:///SOCKET[:/PATH] or tcp://HOST:PORT";
+
 /// A server, and for HTTP the path to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// A name or an address, IPv6 without brackets.
-    pub host: String,
-    pub port: u16,
+    pub server: Server,
     /// Path and query of an HTTP request; `None` for TCP, where an accepted connection is enough.
     pub path: Option<String>,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// A name or an address, IPv6 without brackets, and a port.
+    Network(String, u16),
+    /// The path of a unix stream socket.
+    Socket(String),
 }
 
 impl Target {
@@ -23,6 +34,7 @@ impl Target {
         let http = match scheme.to_ascii_lowercase().as_str() {
             "http" => true,
             "tcp" => false,
+            "http+unix" => return Target::of_socket(rest),
             "https" => return Err("guard speaks no TLS".to_owned()),
             _ => return Err(format!("unknown scheme {scheme:?}")),
         };
@@ -41,20 +53,47 @@ impl Target {
             None => return Err("no port".to_owned()),
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Target { host: host.to_owned(), port, path: http.then(|| format!("{slash}{path}")) })
+        Ok(Target { server: Server::Network(host.to_owned(), port), path: http.then(|| format!("{slash}{path}")) })
     }
 
-    /// The host as a URL writes it.
-    fn bracketed(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
-    }
-
-    /// The value of HTTP's Host field, which names a port only if it is not 80 (RFC 9110, 7.2).
-    pub fn authority(&self) -> String {
-        match self.port {
-            80 => self.bracketed(),
-            port => format!("{}:{port}", self.bracketed()),
+    /// Reads `/SOCKET[:/PATH]`.
+    fn of_socket(text: &str) -> Result<Target, String> {
+        let (socket, path) = text.split_once(':').unwrap_or((text, "/"));
+        if !socket.starts_with('/') || socket.len() < 2 {
+            return Err("the path of the socket begins with /".to_owned());
         }
+        if !path.starts_with('/') {
+            return Err("only :/PATH may follow the socket".to_owned());
+        }
+        if text.contains('#') {
+            return Err("a probe sends no fragment (#)".to_owned());
+        }
+        Ok(Target { server: Server::Socket(socket.to_owned()), path: Some(path.to_owned()) })
+    }
+
+    /// The value of HTTP's Host field, which names a port only if it is not 80 (RFC 9110, 7.2). Behind a socket nobody has
+    /// another name than this.
+    pub fn authority(&self) -> String {
+        match &self.server {
+            Server::Network(host, 80) => bracketed(host),
+            Server::Network(host, port) => format!("{}:{port}", bracketed(host)),
+            Server::Socket(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+/// A host as a URL writes it.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// Reads a name for HTTP's Host field (RFC 9110, 7.2).
+pub fn parse_host(text: &str) -> Result<String, String> {
+    let is_wrong = |character: char| character.is_control() || character.is_whitespace() || "/?#@".contains(character);
+    if text.is_empty() || text.contains(is_wrong) {
+        Err("not the name of a host".to_owned())
+    } else {
+        Ok(text.to_owned())
     }
 }
 
@@ -83,9 +122,10 @@ fn parse_authority(text: &str) -> Result<(&str, Option<&str>), String> {
 /// As [`Target::parse`] reads it.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "http://{}{path}", self.authority()),
-            None => write!(f, "tcp://{}:{}", self.bracketed(), self.port),
+        match (&self.server, &self.path) {
+            (Server::Network(..), Some(path)) => write!(f, "http://{}{path}", self.authority()),
+            (Server::Network(host, port), None) => write!(f, "tcp://{}:{port}", bracketed(host)),
+            (Server::Socket(socket), path) => write!(f, "http+unix://{socket}:{}", path.as_deref().unwrap_or("/")),
         }
     }
 }
@@ -98,7 +138,27 @@ mod tests {
     fn parse(text: &str) -> (String, u16, Option<String>) {
         let target = Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(Target::parse(&target.to_string()), Ok(target.clone()), "{target} reads back");
-        (target.host, target.port, target.path)
+        let Server::Network(host, port) = target.server else { panic!("{text}: a socket") };
+        (host, port, target.path)
+    }
+
+    #[test]
+    fn a_socket_has_a_path_of_its_own() {
+        for (text, socket, path) in [
+            ("http+unix:///run/app.sock:/health?x=y:z", "/run/app.sock", "/health?x=y:z"),
+            ("HTTP+UNIX:///run/app.sock", "/run/app.sock", "/"),
+        ] {
+            let target = Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(Target::parse(&target.to_string()), Ok(target.clone()), "{target} reads back");
+            assert_eq!(target.authority(), "localhost");
+            assert_eq!(target, Target { server: Server::Socket(socket.to_owned()), path: Some(path.to_owned()) });
+        }
+    }
+
+    #[test]
+    fn a_host_is_one_word() {
+        assert!(["example.com", "a:8080", "[::1]"].iter().all(|host| parse_host(host).is_ok()));
+        assert!(["", "a b", "a/b", "a\r\nX: y", "\u{1}"].iter().all(|host| parse_host(host).is_err()));
     }
 
     #[test]
@@ -138,6 +198,10 @@ mod tests {
             ("http://[::1/", "not closed"),
             ("http://[a]/", "not an IPv6"),
             ("http://[::1]80/", "only :PORT"),
+            ("http+unix://", "begins with /"),
+            ("http+unix://run/app.sock", "begins with /"),
+            ("http+unix:///run/app.sock:health", "only :/PATH"),
+            ("http+unix:///run/app.sock:/a#b", "fragment"),
             ("http://a/ b", "spaces"),
             ("http://a/\r\nX: y", "spaces"),
         ] {
@@ -148,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_reads_back(text in "(http|tcp)?(://)?\\PC{0,30}") {
+        fn never_panics_and_reads_back(text in "(http|tcp|http\\+unix)?(://)?\\PC{0,30}") {
             if let Ok(target) = Target::parse(&text) {
                 prop_assert_eq!(Target::parse(&target.to_string()), Ok(target));
             }

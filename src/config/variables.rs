@@ -5,7 +5,9 @@ use super::duration;
 use super::instances::instances;
 use super::limits::{Limit, Resource};
 use super::listen;
+
 use super::settings::Config;
+use super::target::parse_host;
 use super::user;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, directory, health_check, hold,
@@ -257,10 +259,18 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_HEALTH_CHECK",
         default: "none",
-        takes: "http://HOST:PORT/PATH, tcp://HOST:PORT, exec:COMMAND or none",
+        takes: "http://HOST:PORT/PATH, http+unix:///SOCKET:/PATH, tcp://HOST:PORT, exec:COMMAND or none",
         help: "a run has failed when its checks fail GUARD_HEALTH_RETRIES times in a row",
         set: |config, text| optional(text, health_check).map(|check| config.health_check = check),
         show: |config| config.health_check.as_ref().map_or("none".to_owned(), ToString::to_string),
+    },
+    Variable {
+        name: "GUARD_HEALTH_HOST",
+        default: "the URL's",
+        takes: "the name of a host, or none",
+        help: "the Host that an http check names, for servers that insist on theirs",
+        set: |config, text| optional(text, parse_host).map(|host| config.health_host = host),
+        show: |config| config.health_host.clone().unwrap_or("none".to_owned()),
     },
     Variable {
         name: "GUARD_HEALTH_INTERVAL",

@@ -19,7 +19,10 @@ impl Runtime<'_> {
         let program = match config.health_check.as_ref()? {
             HealthCheck::Probe(target) => {
                 let timeout = duration::show(config.health.timeout);
-                Program::of_guard(&["probe", &target.to_string(), "--timeout", &timeout])
+                let target = target.to_string();
+                let mut words = vec!["probe", &target, "--timeout", &timeout];
+                words.extend(config.health_host.iter().flat_map(|host| ["--host", host]));
+                Program::of_guard(&words)
             }
             HealthCheck::Exec(words) => hooks::program(config, words),
         };
