@@ -97,7 +97,13 @@ mod tests {
     #[test]
     fn options_are_read() {
         assert_eq!(parse(ClientCommand::Ready, ""), Ok(Options::default()));
-        let all = Options { json: true, timeout: Some(Duration::from_millis(500)), pid: Some(7), scale: None };
+        let all = Options {
+            json: true,
+            timeout: Some(Duration::from_millis(500)),
+            pid: Some(7),
+            scale: None,
+            settings: false,
+        };
         assert_eq!(parse(ClientCommand::Status, "--json --timeout 500ms --pid 7"), Ok(all));
         let late = Options { timeout: Some(Duration::from_secs(2)), ..Options::default() };
         assert_eq!(parse(ClientCommand::Stop, "--timeout=1 --timeout=2"), Ok(late));
