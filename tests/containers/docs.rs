@@ -181,7 +181,8 @@ fn the_compose_file_of_the_guide() {
 fn probes() {
     let loopback = "--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.lo.disable_ipv6=0";
     let container = detached(&format!("docker run -d {loopback} app"));
-    let listen = "require('node:net').createServer().listen(5432, '::1')";
+    let listen = "require('node:net').createServer().listen(5432, '::1'); \
+                  require('node:http').createServer((_, answer) => answer.end()).listen('/run/app.sock')";
     Engine::Docker.tell(&["exec", "--detach", &container.name, "node", "-e", listen]);
     let blocks = blocks();
     let probes = blocks.iter().flat_map(|block| block.commands()).filter(|command| command.starts_with("guard probe"));
@@ -190,7 +191,7 @@ fn probes() {
         eventually(probe, || (container.exec(&["sh", "-c", probe]).code == 0).then_some(()));
         count += 1;
     }
-    assert_eq!(count, 2);
+    assert_eq!(count, 4);
 }
 
 /// What a cluster does, Podman does: it plays the deployment, and runs what follows the two dashes in its container.
