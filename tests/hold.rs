@@ -193,6 +193,36 @@ signal.pause()
     }
 }
 
+/// guard's duplicate would keep the connection open that the app has closed.
+#[test]
+fn the_connection_of_a_client_that_has_bound_its_end_closes_with_the_app() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (to, from) = (server.local_addr().expect("an address").port(), free_port());
+        let script = format!(
+            "
+one = socket.socket(socket.AF_INET)
+one.bind(('127.0.0.1', {from}))
+one.connect(('127.0.0.1', {to}))
+one.close()
+says('closed')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup).env("GUARD_READY", "exec"), &script).start();
+        let (mut stream, peer) = server.accept().expect("a client");
+        assert_eq!(peer.port(), from);
+        stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+        assert_eq!(stream.read(&mut [0; 8]).expect("the end"), 0);
+        guard.line("closed");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
 #[test]
 fn a_port_that_another_has_is_the_apps_error() {
     if !Path::new(PYTHON).exists() {

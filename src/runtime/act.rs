@@ -59,7 +59,7 @@ impl Runtime<'_> {
             Action::Forget(id) => self.forget(id),
             Action::Release => {
                 self.held.release();
-                self.holding.release();
+                self.holding.release(&self.poll);
             }
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::ConcludeScale(outcome) => self.conclude_scale(outcome),

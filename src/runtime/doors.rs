@@ -35,6 +35,8 @@ pub(super) enum DoorId {
     Hold(RunId),
     /// Memory of such a process was read.
     HoldMemory(RunId),
+    /// A socket that an app has bound connects, perhaps.
+    Bound,
 }
 
 impl DoorId {
@@ -49,6 +51,7 @@ impl DoorId {
             DoorId::Resting => (5, None),
             DoorId::Hold(id) => (9, Some(id)),
             DoorId::HoldMemory(id) => (10, Some(id)),
+            DoorId::Bound => (11, None),
             DoorId::Http => (7, None),
             DoorId::Changes => (8, None),
         };
@@ -70,6 +73,7 @@ impl DoorId {
             5 => Some(DoorId::Resting),
             9 => Some(DoorId::Hold(id)),
             10 => Some(DoorId::HoldMemory(id)),
+            11 => Some(DoorId::Bound),
             7 => Some(DoorId::Http),
             8 => Some(DoorId::Changes),
             _ => None,
@@ -137,6 +141,7 @@ impl Runtime<'_> {
             DoorId::Changes => self.look_for_changes(),
             DoorId::Hold(id) => self.handle_hold(id),
             DoorId::HoldMemory(id) => self.handle_hold_memory(id),
+            DoorId::Bound => self.holding.let_clients_go(&self.poll),
         }
     }
 
@@ -150,6 +155,7 @@ impl Runtime<'_> {
             DoorId::Check(_)
             | DoorId::Hold(_)
             | DoorId::HoldMemory(_)
+            | DoorId::Bound
             | DoorId::Outer
             | DoorId::Resting
             | DoorId::Changes => None,
@@ -165,6 +171,7 @@ impl Runtime<'_> {
             DoorId::Check(_)
             | DoorId::Hold(_)
             | DoorId::HoldMemory(_)
+            | DoorId::Bound
             | DoorId::Outer
             | DoorId::Resting
             | DoorId::Changes => None,
@@ -189,6 +196,7 @@ impl Runtime<'_> {
             DoorId::Check(_)
             | DoorId::Hold(_)
             | DoorId::HoldMemory(_)
+            | DoorId::Bound
             | DoorId::Outer
             | DoorId::Resting
             | DoorId::Changes => {}
@@ -273,6 +281,7 @@ mod tests {
             DoorId::Check(id),
             DoorId::Hold(id),
             DoorId::HoldMemory(id),
+            DoorId::Bound,
             DoorId::Control,
             DoorId::Http,
             DoorId::Changes,

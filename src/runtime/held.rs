@@ -244,7 +244,7 @@ impl Runtime<'_> {
     /// A main process has ended.
     pub(super) fn queue_after_run(&mut self, run: RunId) {
         if self.holding.is_on() {
-            self.holding.run_ended(run, self.clock.now());
+            self.holding.run_ended(run, self.clock.now(), &self.poll);
         }
         let is_last = self.children.runs().all(|run| run.reaped);
         let last = is_last.then(|| self.clock.now());

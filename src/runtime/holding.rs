@@ -5,7 +5,7 @@
 //!
 //! | state | what it means | left when |
 //! | --- | --- | --- |
-//! | bound | a run has bound it, none has listened yet | a run listens → served; the run ends → it is closed |
+//! | bound | a run has bound it, none has listened yet | a run listens → served; the run ends, or connects it → it is closed |
 //! | served | a run that lives listens | the last such run ends → waiting |
 //! | waiting | clients wait in its queue | a run listens → served; the hold timeout → refusing |
 //! | refusing | clients are refused, and the port is still guard's | a run listens → served; its place is needed → it is closed |
@@ -19,6 +19,7 @@ use crate::doors::hold::{Bind, Hold, Step};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::caller::{self, Kind, Socket};
+use crate::sys::poll::Poll;
 use crate::sys::seccomp::{Answer, Channel, Question};
 use crate::sys::{Errno, listen};
 use std::net::SocketAddr;
@@ -107,8 +108,8 @@ impl Holding {
     }
 
     /// The main process of a run has ended.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp) {
-        self.sockets.retain(|caught| caught.held || caught.bound_by != run);
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
+        self.keep(|caught| caught.held || caught.bound_by != run, poll);
         for caught in self.sockets.iter_mut().filter(|caught| caught.held && !caught.refusing) {
             // The run may have shut it down.
             let _ = listen::listen(caught.socket.as_fd());
@@ -120,9 +121,26 @@ impl Holding {
     }
 
     /// Lets go of all.
-    pub(super) fn release(&mut self) {
+    pub(super) fn release(&mut self, poll: &Poll) {
         self.ports = Ports::Off;
-        self.sockets.clear();
+        self.keep(|_| false, poll);
+    }
+
+    /// Lets go of the sockets that an app has bound and connected: guard must not keep a connection open that the app closes.
+    pub(super) fn let_clients_go(&mut self, poll: &Poll) {
+        self.keep(|caught| caught.held || listen::is_unconnected(caught.socket.as_fd()), poll);
+    }
+
+    /// Closes a socket. Where the app has a duplicate the poll would go on with it.
+    fn close(&mut self, index: usize, poll: &Poll) {
+        poll.remove(self.sockets[index].socket.as_fd());
+        self.sockets.remove(index);
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Caught) -> bool, poll: &Poll) {
+        let closed = self.sockets.iter().filter(|caught| !is_kept(caught) && !caught.held);
+        closed.for_each(|caught| poll.remove(caught.socket.as_fd()));
+        self.sockets.retain(is_kept);
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = HeldStatus> {
@@ -157,7 +175,7 @@ impl Holding {
     }
 
     /// The socket of guard's that a bind gets. The error is the answer.
-    fn socket_for(&mut self, run: RunId, question: &Question, bind: &Bind) -> Result<usize, Answer> {
+    fn socket_for(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
         let key = Key { address: bind.address, only_v6: bind.only_v6 };
         if !self.wants(key.address.port()) {
             return Err(Answer::GoOn);
@@ -175,12 +193,11 @@ impl Holding {
                 caught.bound_by = run;
                 return Ok(index);
             }
-            // The app used it as a client.
-            self.sockets.remove(index);
+            self.close(index, poll);
         }
         if self.sockets.len() >= MOST_SOCKETS {
             let unused = self.sockets.iter().position(|caught| caught.refusing).ok_or(Answer::GoOn)?;
-            self.sockets.remove(unused);
+            self.close(unused, poll);
         }
         let socket = listen::bind_as(key.address, key.only_v6, bind.multipath).and_then(listen::spare);
         // What guard cannot do for other reasons the app may.
@@ -188,6 +205,8 @@ impl Holding {
         let socket =
             socket.map_err(|error| if ITS_OWN.contains(&error) { Answer::Failed(error) } else { Answer::GoOn })?;
         let inode = listen::inode(socket.as_fd()).ok_or(Answer::GoOn)?;
+        // Guard may not hold the connection of a client open that has bound its end.
+        poll.add_for_changes(socket.as_fd(), DoorId::Bound.token()).map_err(|_| Answer::GoOn)?;
         self.sockets.push(Caught {
             key,
             socket,
@@ -201,8 +220,8 @@ impl Holding {
         Ok(self.sockets.len() - 1)
     }
 
-    fn bind(&mut self, run: RunId, question: &Question, bind: &Bind) -> Answer {
-        let index = match self.socket_for(run, question, bind) {
+    fn bind(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Answer {
+        let index = match self.socket_for(run, question, bind, poll) {
             Ok(index) => index,
             Err(answer) => return answer,
         };
@@ -216,8 +235,8 @@ impl Holding {
             Some(Ok(())) => Answer::Done,
             Some(Err(_)) | None => {
                 // Who asked is gone, or the kernel is older than 5.9.
-                if !caught.held && caught.listening.is_empty() {
-                    self.sockets.remove(index);
+                if !caught.held {
+                    self.close(index, poll);
                 }
                 Answer::GoOn
             }
@@ -225,7 +244,7 @@ impl Holding {
     }
 
     /// Answers a listen(2). The kernel would make the queue shorter than it can be.
-    fn listen(&mut self, run: RunId, lives: bool, socket: Socket) -> Answer {
+    fn listen(&mut self, run: RunId, lives: bool, socket: Socket, poll: &Poll) -> Answer {
         let Some(caught) = self.sockets.iter_mut().find(|caught| caught.inode == socket.inode) else {
             return Answer::GoOn;
         };
@@ -239,6 +258,8 @@ impl Holding {
             }
         }
         if !std::mem::replace(&mut caught.held, true) {
+            // Each client would wake guard.
+            poll.remove(caught.socket.as_fd());
             log::info!(address:% = caught.key.address, run = run.number; "held");
         } else if caught.refusing {
             log::info!(address:% = caught.key.address, run = run.number; "held-again");
@@ -271,7 +292,7 @@ impl Runtime<'_> {
                 let known = REASONS.iter().find(|(errno, _)| *errno == error);
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = error.desc(), msg = why; "not-held");
-                self.holding.release();
+                self.holding.release(&self.poll);
                 self.holding.failed = true;
                 return;
             }
@@ -321,11 +342,11 @@ impl Runtime<'_> {
         let lives = self.children.main(run).is_some();
         match step {
             Step::Bind(question, bind) => {
-                let answer = if lives { self.holding.bind(run, &question, &bind) } else { Answer::GoOn };
+                let answer = if lives { self.holding.bind(run, &question, &bind, &self.poll) } else { Answer::GoOn };
                 self.answer_hold(run, &question, answer);
             }
             Step::Listen(question, socket) => {
-                let answer = self.holding.listen(run, lives, socket);
+                let answer = self.holding.listen(run, lives, socket, &self.poll);
                 self.answer_hold(run, &question, answer);
                 let listens = match answer {
                     Answer::GoOn => matches!(socket.kind, Kind::Tcp { .. } | Kind::Stream),

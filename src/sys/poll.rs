@@ -29,6 +29,12 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))
     }
 
+    /// Adds a descriptor whose token comes back whenever its state changes (EPOLLET), and once at first.
+    pub fn add_for_changes(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        self.0.add(descriptor, EpollEvent::new(flags, token))
+    }
+
     /// Removes a descriptor, which a copy of guard may still have open.
     pub fn remove(&self, descriptor: BorrowedFd) {
         let _ = self.0.delete(descriptor);
