@@ -7,6 +7,8 @@
 
 #[path = "app/app.rs"]
 mod app;
+#[path = "instances/mod.rs"]
+mod instances;
 
 use nix::poll::{PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -104,6 +106,10 @@ fn main() {
         inits.push(bare);
     }
     print_table(&inits);
+    if wanted("instances") {
+        println!();
+        instances::measure(&inits[0], &app);
+    }
 }
 
 /// guard as it is released, and the app: static binaries where the target for them is installed.
@@ -351,11 +357,18 @@ fn measure_orphans(app: &Path, inits: Vec<&mut Init>, word: &str, title: &str) {
     }
 }
 
+/// Restarts follow at once, without an end, though stdin is a pipe.
+const RESTARTING: [(&str, &str); 4] = [
+    ("GUARD_RESTART", "on-failure"),
+    ("GUARD_MAX_RESTARTS", "unlimited"),
+    ("GUARD_BACKOFF_INITIAL", "0"),
+    ("GUARD_BACKOFF_MAX", "0"),
+];
+
 /// From the last moment of a run that fails to the first of the next one's `main`.
 fn measure_restarts(app: &Path, guard: &mut Init, bare: &mut Init) {
     // Immediately and for ever, or there would be little to measure.
-    let settings = [("GUARD_MAX_RESTARTS", "unlimited"), ("GUARD_BACKOFF_INITIAL", "0"), ("GUARD_BACKOFF_MAX", "0")];
-    guard.environment.extend(settings.map(|(name, value)| (name, value.into())));
+    guard.environment.extend(RESTARTING.map(|(name, value)| (name, value.into())));
     let runs = RESTARTS_A_ROUND + 1;
     let again: Vec<OsString> = [app.into(), "app".into(), "loop".into(), runs.to_string().into()]
         .into_iter()
