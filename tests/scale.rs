@@ -143,7 +143,7 @@ fn auto_reads_the_quota_again_at_a_scale_and_at_each_restart() {
     let script = format!("mount --bind {} /sys/fs/cgroup && exec \"$@\"", directory.path().display());
     let Some(setup) = alone() else { return };
     let setup = setup.options(["sh", "-c", &script, "sh", GUARD]).env("GUARD_INSTANCES", "auto");
-    let mut guard = setup.fixture("tagged quit USR1 1 serve").start();
+    let mut guard = setup.fixture("tagged serve").start();
     guard.line("0.1 ready");
     let ask = |words: &[&str]| beside(&guard, &[&[GUARD], words].concat());
     let restarted = |answer: Answer, run: u32| answer.yes(&format!("restarted: run {run} is ready"));

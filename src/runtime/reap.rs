@@ -42,6 +42,8 @@ pub(super) struct Reaping {
     oom_struck: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
+    /// Since the last reap guard has seen that it has no children but those that it has started itself.
+    pub(super) only_started: bool,
 }
 
 impl News {
@@ -123,6 +125,7 @@ impl Runtime<'_> {
     fn wait_for_children(&mut self) {
         self.reaping.news.clear();
         self.reaping.childless = false;
+        self.reaping.only_started = false;
         self.reaping.again_at = None;
         while self.reaping.news.len() < MOST {
             match process::wait() {
