@@ -40,6 +40,7 @@ fn settings(code: &str) -> Vec<(&str, &str)> {
         Some((name, rest.strip_prefix(", \"value\": \"")?.split_once('"')?.0))
     });
     let yaml = code.split("{ name: ").skip(1).filter_map(|rest| rest.split_once(" }")?.0.split_once(", value: "));
+    let yaml = yaml.map(|(name, value)| (name, value.trim_matches('"')));
     plain.chain(json).chain(yaml).filter(|(name, _)| name.starts_with("GUARD_")).collect()
 }
 
