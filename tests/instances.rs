@@ -262,3 +262,33 @@ fn auto_without_a_quota_is_one_instance_and_a_warning() {
         assert_eq!(guard.events()[0].name(), "start", "{}", guard.transcript());
     }
 }
+
+#[test]
+fn a_reload_replaces_one_instance_after_the_other() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_READY", "notify");
+        let mut guard = start(setup, 2, "notify READY=1 serve");
+        all_ready(&mut guard, 2);
+        guard.ask(&["reload"]).yes("reloaded: run 2 is ready");
+        for instance in ["0", "1"] {
+            // The new run is ready, and only then is the old one told.
+            let reload = guard.event("reload");
+            assert_eq!(
+                (reload.get("instance"), reload.get("old"), reload.get("new")),
+                (Some(instance), Some("1"), Some("2"))
+            );
+            let exit = guard.event("exit");
+            assert_eq!((exit.get("instance"), exit.get("run")), (Some(instance), Some("1")));
+        }
+        guard.event("reloaded");
+    }
+}
+
+#[test]
+fn a_status_of_hundreds_of_instances_is_told() {
+    let mut guard = common::child().env("GUARD_INSTANCES", "500").app(["sleep", "1000"]).start();
+    guard.event("start");
+    guard.until_yes(&["ready"]);
+    let answer = guard.ask(&["status", "--json"]);
+    assert_eq!((answer.code, answer.out.matches(r#"{"instance":"#).count()), (0, 500), "{}", answer.err);
+}

@@ -6,8 +6,8 @@ use crate::sys::{Pid, process};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// An answer is no longer, in bytes: a status of several hundred instances.
-const LONGEST: usize = 64 * 1024;
+/// An answer is no longer, in bytes: a status of a thousand instances.
+const LONGEST: usize = 256 * 1024;
 
 /// A socket that is connected to a guard's. Nobody else can send to it (`unix(7)`), so nobody else can fill it.
 pub(super) struct Conversation {
