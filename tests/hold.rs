@@ -159,6 +159,12 @@ swift.setblocking(False)
 swift.set_inheritable(True)
 swift.bind(('127.0.0.2', {first}))
 says('swift', fcntl.fcntl(swift, fcntl.F_GETFL) & os.O_NONBLOCK != 0, fcntl.fcntl(swift, fcntl.F_GETFD))
+quick = socket.socket(socket.AF_INET)
+quick.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+quick.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100000)
+before = quick.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+quick.bind(('127.0.0.4', {first}))
+says('quick', quick.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), quick.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == before)
 any = server(socket.AF_INET, ('127.0.0.1', 0))
 says('any', any.getsockname()[1] > 0)
 path = socket.socket(socket.AF_UNIX)
@@ -182,6 +188,7 @@ signal.pause()
             guard.line("only 0 1");
             guard.line("blocks [0, 0] closes 1");
             guard.line("swift True 0");
+            guard.line("quick 1 True");
             guard.line("any True");
             guard.line("error EADDRNOTAVAIL");
         }

@@ -7,7 +7,7 @@
 //! its own run wait, for a second at most, and never guard.
 
 use crate::supervisor::RunId;
-use crate::sys::caller::{self, Kind, Memory, Socket};
+use crate::sys::caller::{self, Kind, Memory, Options, Socket};
 use crate::sys::seccomp::{Answer, Call, Next, Question, Questions};
 use crate::sys::{Errno, Pid};
 use std::collections::VecDeque;
@@ -44,6 +44,8 @@ pub struct Bind {
     /// accept(2) waits.
     pub waits: bool,
     pub close_on_exec: bool,
+    /// What guard could read of the app's socket.
+    pub options: Options,
 }
 
 /// What comes next.
@@ -112,7 +114,7 @@ impl Hold {
         if !may_copy || length == 0 {
             return self.go_on(&question);
         }
-        match caller::read_memory(question.caller, address, length) {
+        match caller::read_memory(question.caller, address, length, question.socket) {
             Ok(memory) => {
                 let copy = memory.copy;
                 self.reading = Some(Reading { question, socket, memory });
@@ -125,8 +127,8 @@ impl Hold {
     /// The copy has read what was needed, or has ended without.
     pub fn memory_read(&mut self) -> Step {
         let Some(Reading { question, socket, memory }) = self.reading.take() else { return Step::Nothing };
-        let bytes = match memory.take() {
-            Ok(bytes) => bytes,
+        let (bytes, options) = match memory.take() {
+            Ok(read) => read,
             Err(error) => {
                 self.go_on(&question);
                 return if error == Errno::EPERM { Step::Unreadable(error) } else { Step::Answered };
@@ -143,7 +145,7 @@ impl Hold {
                 if !self.questions.is_waiting(&question) {
                     return Step::Answered;
                 }
-                Step::Bind(question, Bind { socket, address, only_v6, multipath, waits, close_on_exec })
+                Step::Bind(question, Bind { socket, address, only_v6, multipath, waits, close_on_exec, options })
             }
             (Call::OnlyV6 { .. }, _) => {
                 if let Some(&bytes) = bytes.first_chunk::<4>() {

@@ -199,7 +199,8 @@ impl Holding {
             let unused = self.sockets.iter().position(|caught| caught.refusing).ok_or(Answer::GoOn)?;
             self.close(unused, poll);
         }
-        let socket = listen::bind_as(key.address, key.only_v6, bind.multipath).and_then(listen::spare);
+        let socket = listen::bind_as(key.address, key.only_v6, bind.multipath, |socket| bind.options.give_to(socket))
+            .and_then(listen::spare);
         // What guard cannot do for other reasons the app may.
         const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
         let socket =

@@ -5,14 +5,16 @@
 //! and a copy of guard reads the memory.
 
 use super::fork::spawn_copy;
-use super::{Errno, Pid, socket};
+use super::{Errno, Pid, listen, socket};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 /// What a socket is. The kernel gives the name of its protocol as an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +109,44 @@ fn read(path: &str) -> Option<String> {
 /// As much as is read of a process's memory: the longest address of a TCP socket.
 pub const LONGEST: usize = size_of::<libc::sockaddr_in6>();
 
-/// Memory of another process that a copy of guard reads.
+/// Options that an app may set before it binds, and that matter from then on.
+const OPTIONS: [(libc::c_int, libc::c_int); 13] = [
+    (libc::SOL_SOCKET, libc::SO_RCVBUF),
+    (libc::SOL_SOCKET, libc::SO_SNDBUF),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+];
+
+/// Options of an app's socket, as far as guard may read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options([Option<libc::c_int>; OPTIONS.len()]);
+
+impl Options {
+    fn read(socket: BorrowedFd) -> Options {
+        Options(OPTIONS.map(|(level, name)| listen::option(socket, level, name)))
+    }
+
+    /// Gives another socket the same.
+    pub fn give_to(&self, socket: BorrowedFd) {
+        for ((level, name), wanted) in OPTIONS.into_iter().zip(self.0) {
+            let Some(value) = wanted.filter(|_| wanted != listen::option(socket, level, name)) else { continue };
+            // The kernel doubles what it is told (`socket(7)`).
+            let is_buffer = level == libc::SOL_SOCKET && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
+            let _ = listen::set(socket, level, name, if is_buffer { value / 2 } else { value });
+        }
+    }
+}
+
+/// What a copy of guard learns of a process that asks.
 #[derive(Debug)]
 pub struct Memory {
     /// The copy, which is a child that has to be reaped.
@@ -116,36 +155,77 @@ pub struct Memory {
     pub report: OwnedFd,
 }
 
-/// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most. It is killed if that takes a second.
-pub fn read_memory(pid: Pid, address: u64, length: usize) -> std::io::Result<Memory> {
+/// What the copy writes: first whether guard may look, then how much was read.
+#[repr(C)]
+struct Report {
+    forbidden: bool,
+    length: u8,
+    bytes: [u8; LONGEST],
+    options: Options,
+}
+
+/// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most, and the options of a socket. It is killed if that takes
+/// a second.
+pub fn read_memory(pid: Pid, address: u64, length: usize, number: RawFd) -> std::io::Result<Memory> {
     let (report, writer) = socket::pipe()?;
     let copy = spawn_copy(|| {
         super::rights::limit_time();
         super::rights::keep_only([writer.as_raw_fd(); 2]);
-        let mut bytes = [0_u8; LONGEST + 1];
+        let mut bytes = [0_u8; LONGEST];
         let wanted = length.min(LONGEST);
-        let own = libc::iovec { iov_base: bytes[1..].as_mut_ptr().cast(), iov_len: wanted };
+        let own = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: wanted };
         let other = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: wanted };
         // SAFETY: process_vm_readv(2) writes no more than `wanted` bytes into `bytes`, which has room for them.
-        let result = unsafe { libc::process_vm_readv(pid, &raw const own, 1, &raw const other, 1, 0) };
-        // The first byte says whether guard may look.
-        bytes[0] = u8::from(Errno::result(result) == Err(Errno::EPERM));
-        let count = usize::try_from(result).unwrap_or(0);
-        let _ = nix::unistd::write(&writer, &bytes[..=count]);
+        let mut result =
+            Errno::result(unsafe { libc::process_vm_readv(pid, &raw const own, 1, &raw const other, 1, 0) });
+        if matches!(result, Err(Errno::EPERM | Errno::ENOSYS)) {
+            // A seccomp profile may forbid the call and leave the file.
+            let memory = File::open(format!("/proc/{pid}/mem"));
+            let count = memory.and_then(|memory| memory.read_at(&mut bytes[..wanted], address));
+            result = count.map(|count| count as isize).map_err(|_| Errno::EPERM);
+        }
+        let forbidden = result == Err(Errno::EPERM);
+        let length = u8::try_from(result.unwrap_or(0)).unwrap_or(0);
+        let options = duplicate(pid, number).map(|socket| Options::read(socket.as_fd())).unwrap_or_default();
+        let report = Report { forbidden, length, bytes, options };
+        // SAFETY: write(2) reads so many bytes; the reader takes them for the same structure of the same program.
+        unsafe { libc::write(writer.as_raw_fd(), (&raw const report).cast(), size_of::<Report>()) };
     })?;
     Ok(Memory { copy, report })
 }
 
+/// A duplicate of another process's descriptor (`pidfd_getfd(2)`), which engines forbid as a rule. For a copy of guard alone: to
+/// close it may take for ever.
+fn duplicate(pid: Pid, number: RawFd) -> Result<OwnedFd, Errno> {
+    /// `PIDFD_THREAD`, <linux/pidfd.h>, since Linux 6.9; before that the main thread alone has one.
+    const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
+    // SAFETY: both calls take numbers, and return a descriptor that is nobody else's.
+    unsafe {
+        let open = |flags: libc::c_int| Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, flags));
+        let process = OwnedFd::from_raw_fd(open(PIDFD_THREAD).or_else(|_| open(0))? as RawFd);
+        let copy = Errno::result(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0))?;
+        Ok(OwnedFd::from_raw_fd(copy as RawFd))
+    }
+}
+
 impl Memory {
     /// What the copy has read, as far as it could; `EPERM` where guard may not look.
-    pub fn take(self) -> Result<Vec<u8>, Errno> {
-        let mut bytes = [0_u8; LONGEST + 1];
-        let count = nix::unistd::read(&self.report, &mut bytes).unwrap_or(0);
-        match bytes.get(..count) {
-            Some([0, rest @ ..]) => Ok(rest.to_vec()),
-            Some([_, ..]) => Err(Errno::EPERM),
-            Some([]) | None => Err(Errno::ETIMEDOUT),
+    pub fn take(self) -> Result<(Vec<u8>, Options), Errno> {
+        let mut report = MaybeUninit::<Report>::uninit();
+        // SAFETY: read(2) writes no more than the structure has; a copy of this program has written it as a whole, if at all.
+        let report = unsafe {
+            let size = size_of::<Report>();
+            let count = libc::read(self.report.as_raw_fd(), report.as_mut_ptr().cast(), size);
+            if usize::try_from(count) != Ok(size) {
+                return Err(Errno::ETIMEDOUT);
+            }
+            report.assume_init()
+        };
+        if report.forbidden {
+            return Err(Errno::EPERM);
         }
+        let bytes = report.bytes.get(..usize::from(report.length)).unwrap_or_default();
+        Ok((bytes.to_vec(), report.options))
     }
 }
 
@@ -215,11 +295,10 @@ mod tests {
     #[test]
     fn memory_is_read_by_a_copy() {
         let secret = *b"sixteen bytes...";
-        let memory = read_memory(std::process::id() as Pid, secret.as_ptr() as u64, 16).expect("a copy");
-        socket::wait_readable(&[std::os::fd::AsFd::as_fd(&memory.report)], std::time::Duration::from_secs(10))
-            .expect("poll");
+        let memory = read_memory(std::process::id() as Pid, secret.as_ptr() as u64, 16, -1).expect("a copy");
+        socket::wait_readable(&[memory.report.as_fd()], std::time::Duration::from_secs(10)).expect("poll");
         let copy = memory.copy;
-        assert_eq!(memory.take(), Ok(secret.to_vec()));
+        assert_eq!(memory.take(), Ok((secret.to_vec(), Options::default())));
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(copy), None);
     }
 }

@@ -40,11 +40,16 @@ pub fn move_above(descriptor: OwnedFd, lowest: RawFd) -> Result<OwnedFd, Errno> 
 /// A TCP socket that is bound to this address and does not listen yet. It takes an address of which old connections are left
 /// (SO_REUSEADDR, `socket(7)`).
 pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
-    bind_as(address, only_v6, false)
+    bind_as(address, only_v6, false, |_| {})
 }
 
-/// The same, and one of MPTCP where `multipath` and the kernel have it.
-pub fn bind_as(address: SocketAddr, only_v6: bool, multipath: bool) -> Result<OwnedFd, Errno> {
+/// The same, and one of MPTCP where `multipath` and the kernel have it. `prepare` comes before the bind.
+pub fn bind_as(
+    address: SocketAddr,
+    only_v6: bool,
+    multipath: bool,
+    prepare: impl FnOnce(BorrowedFd),
+) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = match open(family, if multipath { libc::IPPROTO_MPTCP } else { 0 }) {
         Err(_) if multipath => open(family, 0),
@@ -54,6 +59,7 @@ pub fn bind_as(address: SocketAddr, only_v6: bool, multipath: bool) -> Result<Ow
     if address.is_ipv6() {
         set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6.into())?;
     }
+    prepare(socket.as_fd());
     let socket_number = socket.as_raw_fd();
     let result = match address {
         SocketAddr::V4(address) => {
@@ -209,7 +215,7 @@ pub fn is_listening(socket: BorrowedFd) -> bool {
     option(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1)
 }
 
-fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
+pub(super) fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: setsockopt(2) reads so many bytes.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
@@ -217,7 +223,7 @@ fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c
 }
 
 /// An option that is a number (`getsockopt(2)`).
-fn option(socket: BorrowedFd, level: libc::c_int, name: libc::c_int) -> Option<libc::c_int> {
+pub(super) fn option(socket: BorrowedFd, level: libc::c_int, name: libc::c_int) -> Option<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: getsockopt(2) writes no more than `length` bytes.
