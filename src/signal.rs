@@ -37,6 +37,7 @@ impl Signal {
     pub const TTIN: Signal = Signal(21);
     pub const TTOU: Signal = Signal(22);
     pub const XFSZ: Signal = Signal(25);
+    pub const WINCH: Signal = Signal(28);
     pub const IO: Signal = Signal(29);
 
     /// The signal of this number, if there is one.

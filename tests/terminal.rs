@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Guard, child, children, eventually, everywhere, fixture, pid1, send, status_field};
+use common::{Guard, child, children, eventually, everywhere, fixture, in_path, send, skipped, status_field};
 
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";
@@ -33,19 +33,150 @@ fn every_run_is_in_the_foreground() {
 }
 
 #[test]
-fn ctrl_c_reaches_the_app_alone_and_once() {
+fn ctrl_c_is_a_stop_request_that_reaches_the_app_once() {
+    for scope in ["process", "group"] {
+        for setup in everywhere() {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let file = directory.path().join("draining");
+            let setup = setup.terminal().env("GUARD_DRAIN_FILE", &file).env("GUARD_SIGNAL_SCOPE", scope);
+            let words = "fork as worker quit TERM 0 quit URG 0 serve . quit URG 0 serve";
+            let mut guard = setup.env("GUARD_STOP_TIMEOUT", "none").fixture(words).start();
+            guard.line("ready");
+            guard.press(CTRL_C);
+            guard.line("got INT");
+            assert_eq!(guard.event("drain").get("signal"), Some("SIGINT"));
+            eventually("the drain file", || file.exists().then_some(()));
+            // A higher number, so that it overtakes no second INT.
+            guard.signal(libc::SIGWINCH);
+            guard.line("got WINCH");
+            assert_eq!((count(&guard, "got INT"), count(&guard, "worker got INT")), (1, 1));
+            guard.signal(libc::SIGURG);
+            assert_eq!(guard.code(), 0);
+            assert_eq!(count(&guard, "got TERM"), 0, "{}", guard.transcript());
+        }
+    }
+}
+
+#[test]
+fn after_ctrl_c_nothing_is_started_any_more() {
+    for (words, policy, code) in
+        [("quit INT 0 serve", "always", 0), ("quit INT 3 serve", "on-failure", 3), ("quit QUIT 3 serve", "always", 3)]
+    {
+        for setup in everywhere() {
+            let mut guard = setup.terminal().env("GUARD_RESTART", policy).fixture(words).start();
+            guard.line("ready");
+            guard.press(if words.starts_with("quit INT") { CTRL_C } else { CTRL_BACKSLASH });
+            assert_eq!(guard.code(), code, "{words}");
+            assert_eq!(count(&guard, "ready"), 1, "no run follows");
+        }
+    }
+}
+
+#[test]
+fn an_app_that_ignores_ctrl_c_is_killed_at_the_deadline_and_the_log_says_so() {
     for setup in everywhere() {
-        let mut guard = setup.terminal().fixture("quit URG 0 serve").start();
+        let mut guard = setup.terminal().env("GUARD_STOP_TIMEOUT", "300ms").fixture("deaf").start();
+        guard.line("ready");
+        guard.press(CTRL_C);
+        guard.event("drain");
+        assert!(guard.event("kill").line.contains("GUARD_STOP_TIMEOUT=300ms"));
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_kills_at_once() {
+    for setup in everywhere() {
+        let mut guard = setup.terminal().env("GUARD_STOP_TIMEOUT", "none").fixture("deaf").start();
+        guard.line("ready");
+        guard.press(CTRL_C);
+        guard.event("drain");
+        guard.press(CTRL_C);
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+/// As a REPL wants it, which takes the key to give up a line.
+#[test]
+fn mapped_to_ignore_the_key_is_the_apps_alone() {
+    for setup in everywhere() {
+        let setup = setup.terminal().env("GUARD_SIGNAL_MAP", "INT=ignore");
+        let mut guard = setup.fixture("quit WINCH 0 serve").start();
         guard.line("ready");
         guard.press(CTRL_C);
         guard.line("got INT");
-        // A higher number, so that it overtakes no second INT.
-        guard.signal(libc::SIGWINCH);
-        guard.line("got WINCH");
-        assert_eq!(count(&guard, "got INT"), 1);
-        guard.signal(libc::SIGURG);
+        guard.press(CTRL_C);
+        guard.line("got INT");
+        guard.resize(41, 101);
         assert_eq!(guard.code(), 0);
+        assert_eq!((count(&guard, "got INT"), count(&guard, "got WINCH")), (2, 1));
         assert!(!has_logged(&guard, "drain"), "{}", guard.transcript());
+    }
+}
+
+/// As timeout(1) does, which the terminal then does not reach.
+#[test]
+fn an_app_that_has_left_the_group_gets_its_stop_signal_from_guard() {
+    for words in ["setpgid quit URG 4 serve", "setsid quit URG 4 serve"] {
+        for setup in everywhere() {
+            let mut guard = setup.terminal().fixture(words).start();
+            guard.line("ready");
+            guard.press(CTRL_C);
+            guard.line("got INT");
+            guard.signal(libc::SIGURG);
+            assert_eq!(guard.code(), 4);
+            assert_eq!(count(&guard, "got INT"), 1);
+        }
+    }
+}
+
+#[test]
+fn with_scope_group_each_process_of_the_run_gets_signals_once() {
+    for setup in everywhere() {
+        let setup = setup.terminal().env("GUARD_SIGNAL_SCOPE", "group");
+        let mut guard = setup.fixture("fork as worker quit TERM 0 serve . quit TERM 0 linger 50 serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.line("got USR1");
+        guard.line("worker got USR1");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+        for line in ["got USR1", "got TERM", "worker got USR1", "worker got TERM"] {
+            assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
+        }
+    }
+}
+
+/// Apache httpd does so for a graceful restart. guard is in that group, and must not pass the signal on.
+#[test]
+fn what_an_app_sends_to_its_own_group_comes_to_it_once() {
+    for setup in everywhere() {
+        let script = "trap 'echo again; kill -USR2 0' HUP; trap 'echo got' USR2; trap 'exit 0' TERM; echo ready; \
+                      while :; do read line </dev/tty; done";
+        let mut guard = setup.terminal().app(["sh", "-c", script]).start();
+        guard.line("ready");
+        guard.signal(libc::SIGHUP);
+        guard.line("got");
+        guard.signal(libc::SIGHUP);
+        guard.line("got");
+        guard.signal(libc::SIGTERM);
+        guard.status();
+        assert_eq!((count(&guard, "again"), count(&guard, "got")), (2, 2), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_hook_finds_nothing_at_stdin() {
+    for setup in everywhere() {
+        let setup = setup.terminal().env("GUARD_PRE_STOP", "cat").env("GUARD_STOP_TIMEOUT", "1h");
+        let mut guard = setup.fixture("quit INT 0 serve").start();
+        guard.line("ready");
+        guard.press(CTRL_C);
+        assert_eq!(guard.code(), 0);
+        assert_eq!(
+            guard.events().iter().find(|event| event.name() == "pre-stop-ended").and_then(|e| e.get("code")),
+            Some("0")
+        );
     }
 }
 
@@ -63,8 +194,95 @@ fn an_end_by_a_key_is_a_stop() {
             guard.press(key);
             assert_eq!(guard.code(), code, "{words}");
             assert_eq!(count(&guard, "ready"), 1, "no run follows");
-            assert_eq!(has_logged(&guard, "stopped-at-terminal"), code != 0, "{}", guard.transcript());
+            assert!(has_logged(&guard, "drain"), "{}", guard.transcript());
         }
+    }
+}
+
+/// Lines of a shell's that a person types, and what guard exits with then.
+const TYPED: [(&[&str], i32); 4] =
+    [(&["exit 3\n"], 3), (&["false\n", "exit\n"], 1), (&["sleep 0; exit 4\n"], 4), (&["exit 0\n"], 0)];
+
+#[test]
+fn who_leaves_a_shell_has_left_it_however_it_was_started() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let entrypoint =
+        common::program(directory.path(), "docker-entrypoint.sh", "#!/bin/sh\nset -e\nexec \"$@\"\n", 0o755);
+    let entrypoint = entrypoint.to_str().expect("UTF-8");
+    let mut commands = vec![vec!["sh"], vec!["env", "sh"], vec![entrypoint, "sh", "-i"]];
+    commands.push(vec!["sh", "-c", "sh; exit $?"]);
+    match in_path("bash") {
+        Some(_) => commands.extend([vec!["bash", "--norc"], vec![entrypoint, "bash", "--norc"]]),
+        None => skipped("there is no bash"),
+    }
+    match in_path("su") {
+        // It gives the shell a session of its own, without job control.
+        Some(_) if nix::unistd::geteuid().is_root() => commands.push(vec!["su", "-c", "sh"]),
+        Some(_) | None => skipped("su asks for a password, or is not there"),
+    }
+    for command in commands {
+        for (lines, code) in TYPED {
+            for policy in ["on-failure", "always"] {
+                for setup in everywhere() {
+                    let setup = setup.terminal().env("PS1", "").env("GUARD_RESTART", policy).env("TERM", "dumb");
+                    let mut shell = setup.app(command.clone()).start();
+                    for line in lines {
+                        shell.press(line);
+                    }
+                    assert_eq!(shell.code(), code, "{command:?} {lines:?}");
+                    assert!(!has_logged(&shell, "restart"), "{}", shell.transcript());
+                }
+            }
+        }
+    }
+}
+
+/// The shell exits long after the line was typed.
+#[test]
+fn a_shell_that_has_the_foreground_exits_as_told_whenever_that_is() {
+    for setup in everywhere() {
+        let mut shell = setup.terminal().env("PS1", "").app(["sh"]).start();
+        shell.press("sleep 3; exit 5\n");
+        assert_eq!(shell.code(), 5);
+        assert!(has_logged(&shell, "stopped-at-terminal"), "{}", shell.transcript());
+    }
+}
+
+#[test]
+fn a_key_within_a_shell_is_for_its_foreground_job() {
+    for setup in everywhere() {
+        let mut shell = setup.terminal().env("PS1", "").app(["sh"]).start();
+        shell.press(&format!("'{}' quit QUIT 3 serve\n", fixture().display()));
+        shell.line("ready");
+        shell.press(CTRL_C);
+        shell.line("got INT");
+        shell.press(CTRL_BACKSLASH);
+        shell.line("got QUIT");
+        shell.press("echo code $?\n");
+        shell.line("code 3");
+        shell.press(CTRL_C); // at the prompt, which begins anew
+        shell.log_line("a new line", str::is_empty);
+        shell.press("echo here\n");
+        shell.line("here");
+        shell.press("exit 0\n");
+        assert_eq!(shell.code(), 0);
+        assert!(!shell.events().iter().any(|event| event.get("signal") == Some("SIGINT")), "{}", shell.transcript());
+    }
+}
+
+/// The foreground is the killed shell's still, and the next run has it all the same.
+#[test]
+fn a_shell_that_is_killed_is_restarted_and_has_the_foreground_again() {
+    for setup in everywhere() {
+        let mut shell = setup.terminal().env("PS1", "").app(["sh"]).start();
+        for _ in 0..2 {
+            shell.press(&format!("'{}' foreground exit 0\n", fixture().display()));
+            shell.line("foreground yes");
+            shell.press("kill -9 $$\n");
+            shell.event("restart");
+        }
+        shell.press("exit 3\n");
+        assert_eq!(shell.code(), 3);
     }
 }
 
@@ -97,6 +315,20 @@ fn any_other_crash_at_a_terminal_is_restarted() {
     let mut guard = child().terminal().fixture("before-run 2 exit 1 serve").start();
     guard.event("restart");
     guard.line("ready");
+}
+
+/// People press Enter to have some space between lines.
+#[test]
+fn what_an_app_does_not_read_does_not_tell_it_to_exit() {
+    for setup in everywhere() {
+        let mut guard = setup.terminal().fixture("quit USR1 1 serve").start();
+        for _ in 0..2 {
+            guard.line("ready");
+            guard.press("\n");
+            guard.signal(libc::SIGUSR1);
+            guard.event("restart");
+        }
+    }
 }
 
 #[test]
@@ -150,35 +382,32 @@ fn a_shell_gets_its_terminal_back() {
 /// As PID 1, and where guard leads a session that somebody without job control has begun for it.
 #[test]
 fn where_nobody_could_continue_it_ctrl_z_freezes_nothing() {
-    // A worker in the app's group is frozen, and thawed, as well.
-    for words in ["default TSTP serve", "fork as worker default TSTP serve . default TSTP serve"] {
-        for setup in everywhere() {
-            let mut guard = setup.terminal().fixture(words).start();
-            guard.line("ready");
+    for setup in everywhere() {
+        let script = "echo ready; while read line; do echo read $line; [ $line = two ] && exit 0; done";
+        let mut guard = setup.terminal().app(["sh", "-c", script]).start();
+        guard.line("ready");
+        for word in ["one", "two"] {
             guard.press(CTRL_Z);
-            guard.line("got CONT"); // the key throws away what was printed before it
-            guard.signal(libc::SIGUSR1);
-            guard.line("got USR1");
-            guard.press(CTRL_Z);
-            guard.signal(libc::SIGTERM);
-            assert_eq!(guard.code(), 143);
+            guard.press(&format!("{word}\n"));
+            guard.line(&format!("read {word}"));
         }
+        assert_eq!(guard.code(), 0);
     }
 }
 
 #[test]
-fn below_a_shell_ctrl_z_stops_both_and_sigcont_continues_both() {
-    let words = "ids default TSTP default CONT quit TERM 0 serve";
-    let script = format!("'{}' -- '{}' {words}; exit $?", env!("CARGO_BIN_EXE_guard"), fixture().display());
+fn below_a_shell_with_job_control_ctrl_z_stops_both_and_fg_continues_both() {
+    let words = "ids default TSTP quit INT 0 serve";
+    let script =
+        format!("set -m; '{}' -- '{}' {words}; fg; fg; exit $?", env!("CARGO_BIN_EXE_guard"), fixture().display());
     let mut shell = child().terminal().program("/bin/sh").options(["-c", &script]).start();
     let app: i32 = shell.line_after("pid ").parse().unwrap();
     shell.line("ready");
     let guard = children(shell.pid())[0];
     for _ in 0..2 {
         shell.press(CTRL_Z);
-        wait_for_state(guard, 'T');
-        wait_for_state(app, 'T');
-        send(guard, libc::SIGCONT);
+        // The shell has seen guard stop, and has said fg.
+        shell.line("got CONT");
         wait_for_state(guard, 'S');
         wait_for_state(app, 'S');
         send(guard, libc::SIGUSR1);
@@ -186,7 +415,6 @@ fn below_a_shell_ctrl_z_stops_both_and_sigcont_continues_both() {
     }
     shell.press(CTRL_C);
     shell.line("got INT");
-    send(guard, libc::SIGTERM);
     assert_eq!(shell.code(), 0);
 }
 
@@ -215,21 +443,6 @@ fn after_a_reload_the_new_run_has_the_terminal() {
         guard.press(CTRL_C);
         guard.line("got INT");
         assert_eq!(guard.code(), 0);
-        assert!(!has_logged(&guard, "drain"), "the key is the app's alone: {}", guard.transcript());
+        assert_eq!(count(&guard, "got INT"), 1);
     }
-}
-
-#[test]
-fn a_run_that_cannot_have_the_terminal_is_left_stopped() {
-    // To continue it would only stop it again, and guard would do nothing else.
-    let reader = "echo ready; trap : TERM; while :; do read line; done";
-    let Some(setup) = pid1() else { return };
-    let setup = setup.terminal().env("GUARD_SIGNAL_MAP", "USR2=reload").env("GUARD_STOP_TIMEOUT", "1s");
-    let mut guard = setup.app(["sh", "-c", reader]).start();
-    guard.line("ready");
-    guard.signal(libc::SIGUSR2);
-    guard.event("stopped");
-    guard.event("kill");
-    let stopped = guard.events().iter().filter(|event| event.name() == "stopped").count();
-    assert!(stopped < 5, "{}", guard.transcript());
 }

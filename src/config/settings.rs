@@ -7,7 +7,6 @@ use super::listen::Listen;
 use super::target::Target;
 use super::user::User;
 use crate::platform::Platform;
-use crate::shell;
 use crate::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -340,11 +339,6 @@ impl Config {
     /// The app and its arguments, for people.
     pub fn command_line(&self) -> String {
         self.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Whether the app is a shell that a person types into, if its stdin is a terminal.
-    pub fn runs_interactive_shell(&self) -> bool {
-        shell::is_interactive(&self.command)
     }
 
     /// Whether a setting is about what the app says on its NOTIFY_SOCKET.

@@ -11,7 +11,6 @@ use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
-use crate::sys::terminal::Terminal;
 use crate::sys::{Errno, Pid, early, process, signals};
 use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -31,12 +30,10 @@ impl Runtime<'_> {
                 self.signal(id, signal);
                 self.note_receivers(id, signal);
             }
+            Action::StopUnreached(id, signal) => self.stop_unreached(id, signal),
             Action::Freeze(id) => self.signal_group(id, Signal::STOP),
-            Action::Thaw(id) => {
-                self.look_at_terminal();
-                self.signal_group(id, Signal::CONT);
-            }
-            Action::Suspend => signals::suspend(),
+            Action::Thaw(id) => self.thaw(id),
+            Action::Suspend => self.suspend(),
             Action::Sweep(id, signal) => return Some(self.sweep(id, signal)),
             Action::SweepUnmarked => return Some(self.sweep_unmarked()),
             Action::SetDrainFile(exists) => hooks::set_drain_file(self.config.drain_file.as_deref(), exists),
@@ -92,9 +89,8 @@ impl Runtime<'_> {
             Action::KillCheck(id) => self.kill_check(id),
             Action::CountUnsent => return Some(Event::UnsentCounted(self.find_unsent())),
             Action::Exit { code } => {
-                if let Some(terminal) = &self.terminal {
-                    terminal.restore();
-                }
+                self.take_terminal_back();
+                self.restore_terminal();
                 early::restore_flags();
                 self.journal.end(code);
                 self.ending.exit = Some(code);
@@ -111,10 +107,8 @@ impl Runtime<'_> {
         }
         let notify = self.open_notify(run, &mut environment);
         let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
-        if let Some(terminal) = &self.terminal {
-            terminal.restore();
-        }
-        if self.children.newest_main().is_none() {
+        self.offer_terminal();
+        if !self.children.any_main() {
             // A run that lives has set its own.
             early::restore_flags();
         }
@@ -127,7 +121,7 @@ impl Runtime<'_> {
         let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
         let entries = environment.entries();
         let start = Start {
-            foreground: self.terminal.as_ref().is_some_and(Terminal::is_held),
+            in_guards_group: self.terminal.is_some(),
             die_with_guard: !self.init,
             own_pid: &own_pid,
             kept: &kept,
@@ -142,7 +136,7 @@ impl Runtime<'_> {
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
-                if self.children.newest_main().is_none() {
+                if !self.children.any_main() {
                     // What the killer has chosen so far is nothing of this run's.
                     oom_kills.map(OomCounter::has_moved);
                 }
@@ -212,27 +206,7 @@ impl Runtime<'_> {
         channel.is_some_and(|channel| channel.send(message))
     }
 
-    /// Puts the newest run into the foreground, or guard itself while none lives.
-    pub(super) fn pass_foreground(&self) {
-        if let Some(terminal) = &self.terminal {
-            match self.children.newest_main() {
-                Some(main) => {
-                    terminal.give(main);
-                }
-                None => terminal.take(),
-            }
-        }
-    }
-
-    /// guard was continued: the foreground may have changed hands.
-    pub(super) fn look_at_terminal(&mut self) {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.look();
-        }
-        self.pass_foreground();
-    }
-
-    fn signal(&mut self, id: RunId, signal: Signal) {
+    pub(super) fn signal(&mut self, id: RunId, signal: Signal) {
         let Some(pid) = self.children.main(id) else { return };
         if let Some(run) = self.children.get_mut(id) {
             run.killed |= signal == Signal::KILL;
@@ -241,10 +215,13 @@ impl Runtime<'_> {
             Scope::Process => signals::send(pid, signal),
             Scope::Group => send_to_group_and_main(pid, signal),
         };
+        if self.config.signal_scope == Scope::Group {
+            self.signal_members(id, signal);
+        }
         self.journal.signalled(id, signal, result);
     }
 
-    fn signal_group(&self, id: RunId, signal: Signal) {
+    pub(super) fn signal_group(&self, id: RunId, signal: Signal) {
         if let Some(pid) = self.children.main(id) {
             let _ = send_to_group_and_main(pid, signal);
         }

@@ -28,7 +28,8 @@ pub(super) struct RunProcess {
     pub(super) id: RunId,
     /// The main process.
     pub(super) pid: Pid,
-    /// The process group that the run was started with.
+    /// The process group that the run was started with. Where it shares guard's, the group that its main process may have
+    /// made since.
     pub(super) group: Pid,
     pub(super) started: Timestamp,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
@@ -116,9 +117,16 @@ pub(super) struct Children {
     pub(super) checks: Vec<Check>,
     /// Copies of guard that have not been reaped.
     pub(super) copies: Vec<Pid>,
+    /// guard's own process group, where the runs share it.
+    pub(super) shared_group: Option<Pid>,
 }
 
 impl Children {
+    /// None yet. `shared_group` is guard's own process group, where the runs share it.
+    pub(super) fn new(shared_group: Option<Pid>) -> Children {
+        Children { shared_group, ..Children::default() }
+    }
+
     pub(super) fn add(&mut self, run: RunProcess) {
         self.runs.push(run);
     }
@@ -153,9 +161,9 @@ impl Children {
         self.get(id).filter(|run| !run.reaped).map(|run| run.pid)
     }
 
-    /// The main process that the terminal belongs to: the newest that lives.
-    pub(super) fn newest_main(&self) -> Option<Pid> {
-        self.runs.iter().rev().find(|run| !run.reaped).map(|run| run.pid)
+    /// Whether a main process lives.
+    pub(super) fn any_main(&self) -> bool {
+        self.runs.iter().any(|run| !run.reaped)
     }
 
     /// All processes that guard has started itself and not yet reaped.

@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use crate::config::Config;
 use crate::sys::Pid;
-use crate::sys::spawn::{Program, SpawnFailure, Start};
+use crate::sys::spawn::{Output, Program, SpawnFailure, Start};
 use std::ffi::{CStr, OsString};
 use std::fs::{OpenOptions, remove_file, symlink_metadata};
 use std::io;
@@ -48,14 +48,15 @@ pub(super) fn program(config: &Config, words: &[String]) -> Program {
     Program::new(&words, config.variable_of_the_app("PATH"))
 }
 
-/// Starts the pre-stop hook in a group of its own. A failure comes with the file that could not be executed, if it is there.
+/// Starts the pre-stop hook in a group of its own, and without the app's stdin: at a terminal the kernel would stop it for a read
+/// (`SIGTTIN`, `termios(3)`). A failure comes with the file that could not be executed, if it is there.
 pub(super) fn start_pre_stop(
     config: &Config,
     environment: &Environment,
     directory: Option<&CStr>,
 ) -> Result<Pid, (SpawnFailure, Option<PathBuf>)> {
     let entries = environment.entries();
-    let start = Start::new(&entries, directory);
+    let start = Start { output: Output::WithoutStdin, ..Start::new(&entries, directory) };
     let program = program(config, &config.pre_stop);
     let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.directory.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");

@@ -3,7 +3,8 @@
 //! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark: GUARD_RUN
 //! and GUARD_INSTANCE, and this guard's GUARD_ID, which a guard inside of a run replaces by its own. One whose
 //! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
-//! `docker exec` session, belongs to none.
+//! `docker exec` session, belongs to none. At a terminal the runs share guard's group, which does not say whose a process is; one
+//! without a mark that is in it belongs to the run if no other run lives.
 
 use super::Runtime;
 use super::children::{Children, Owner};
@@ -189,7 +190,8 @@ fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pi
         Mark::Of(run) if lives(run) => run == id,
         // Where several runs live, nobody knows in which of them the other guard was.
         Mark::Of(_) | Mark::Foreign | Mark::Unreadable => alone,
-        Mark::Missing => false,
+        // Nobody but runs shares guard's group.
+        Mark::Missing => alone && children.shared_group == Some(process.group),
     }
 }
 

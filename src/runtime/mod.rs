@@ -27,12 +27,12 @@ mod readiness;
 mod reap;
 mod silence;
 mod sweep;
+mod terminal;
 
-use crate::config::{Config, Hold, Instances, RestartPolicy};
+use crate::config::{Config, Hold, Instances};
 use crate::doors::http::Http;
 use crate::doors::notify;
 use crate::report::metrics::Counters;
-use crate::signal::Signal;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
@@ -61,6 +61,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use sweep::{Pace, Sweep};
+use terminal::Typed;
 
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
@@ -113,6 +114,7 @@ struct Runtime<'a> {
     holding: Holding,
     looks: Looks,
     terminal: Option<Terminal>,
+    typed: Typed,
     journal: Journal<'a>,
     operator: Operator,
     resting: Resting,
@@ -158,9 +160,6 @@ impl<'a> Runtime<'a> {
             auto: config.instances == Instances::Auto,
             init,
             terminal: terminal.is_some(),
-            shell: terminal.is_some()
-                && config.restart.policy != RestartPolicy::Always
-                && config.runs_interactive_shell(),
             job_control: !init && terminal.is_some() && has_job_control(),
             seed: random(),
             ..Settings::of(config)
@@ -174,7 +173,7 @@ impl<'a> Runtime<'a> {
             deadline: None,
             poll,
             signals,
-            children: Children::default(),
+            children: Children::new(terminal.as_ref().map(Terminal::group)),
             reaping: Reaping::default(),
             launch: Launch {
                 program: Program::new(&config.command, config.variable_of_the_app("PATH")),
@@ -188,6 +187,7 @@ impl<'a> Runtime<'a> {
             holding: Holding::new(config.hold.clone(), config.hold_timeout),
             looks: Looks::default(),
             terminal,
+            typed: Typed::default(),
             journal: Journal::new(config, settings.instances),
             supervisor: Supervisor::new(settings),
             operator: Operator::default(),
@@ -238,6 +238,7 @@ impl<'a> Runtime<'a> {
             self.held.deadline(),
             self.holding.deadline(),
             self.looks.due,
+            self.typed.look_at,
         ]
         .into_iter()
         .flatten()
@@ -248,6 +249,7 @@ impl<'a> Runtime<'a> {
         let tokens = self.poll.wait(self.deadline.into_iter().chain(retry).min().map(timeout));
         let woken = before.map(|_| self.clock.now());
         self.signals.receive(&tokens);
+        self.hear_keys();
         if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
             && let Some(delay) = overslept(deadline, before, woken)
         {
@@ -264,6 +266,9 @@ impl<'a> Runtime<'a> {
         self.handle_signals();
         doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
         let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
+        if is_due(self.typed.look_at) {
+            self.look_who_has_the_terminal();
+        }
         if is_due(self.operator.open_control_at) {
             self.open_control();
         }
@@ -293,13 +298,11 @@ impl<'a> Runtime<'a> {
     /// Gives the signals that were received to the core.
     fn handle_signals(&mut self) {
         while self.ending.exit.is_none()
-            && let Some(signal) = self.signals.pop()
+            && let Some((signal, sender)) = self.signals.pop()
         {
-            // A shell may have put guard into the foreground again: the app belongs there.
-            if signal == Signal::CONT {
-                self.look_at_terminal();
+            if let Some(event) = self.meaning(signal, sender) {
+                self.dispatch(event);
             }
-            self.dispatch(Event::Signal(signal));
         }
     }
 

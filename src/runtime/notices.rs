@@ -56,12 +56,13 @@ impl Journal<'_> {
             Notice::Reloading { old, new } => {
                 log::info!(instance = self.instance(new), old = old.number, new = new.number; "reload");
             }
-            Notice::Draining { signal, delay } => {
+            Notice::Draining { signal, pressed, delay } => {
                 let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
                 match signal {
                     Some(signal) => {
                         self.cause = Some(format!("stopped by {signal}"));
-                        log::info!(signal:%, delay, stop_timeout; "drain");
+                        let msg = pressed.then_some("the app has it from the terminal; a second Ctrl-C kills it");
+                        log::info!(signal:%, delay, stop_timeout, msg; "drain");
                     }
                     None => log::info!(delay, stop_timeout; "drain"),
                 }

@@ -89,6 +89,7 @@ impl Runtime<'_> {
             self.handle_last_messages();
             // Signals that are queued for a run that has ended are not for the next one.
             self.signals.receive_all();
+            self.hear_last_keys();
         }
         // Orphans come first, since one may be the process that a main process has named its successor.
         for orphans in [true, false] {
@@ -181,8 +182,9 @@ impl Runtime<'_> {
                 };
                 let uptime = self.clock.now().since(run.started);
                 self.journal.exit(id, pid, status, ending, uptime, &usage);
-                self.pass_foreground();
-                Some(Event::Exited(id, ending))
+                let left = matches!(status, Status::Exited(_)) && self.was_told();
+                self.take_terminal_back();
+                Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
             }
             Owner::Check(id) => self.check_ended(id, pid, status),
             Owner::Hook => {
@@ -222,7 +224,6 @@ impl Runtime<'_> {
                 let Some(run) = self.children.get_mut(id) else { return Succession::None };
                 (run.pid, run.reaped) = (pid, false);
                 log::info!(instance = self.journal.instance(id), run = id.number, pid, old; "main-process");
-                self.pass_foreground();
                 Succession::Done
             }
             Some(Heir::Ended(status, usage)) => Succession::Ended(status, usage),
@@ -234,20 +235,22 @@ impl Runtime<'_> {
         match self.children.owner(pid) {
             // Somebody sends SIGSTOP on purpose; the other stop signals come from a terminal.
             Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
-            Owner::Run(id) if signal != Signal::STOP => self.starved(id, pid, signal),
+            Owner::Run(id) if signal != Signal::STOP => {
+                self.starved(id, pid, signal);
+                None
+            }
             Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
         }
     }
 
-    /// A run wants the terminal from the background (TTIN, TTOU). guard does not continue a run that cannot have it, since
-    /// that would only stop it again.
-    fn starved(&self, id: RunId, pid: Pid, signal: Signal) -> Option<Event> {
-        let has_it = self.children.newest_main() == Some(pid)
-            && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_held() || terminal.give(pid));
-        if !has_it {
+    /// A run wants the terminal from the background (TTIN, TTOU). One that has made a group of its own, as timeout(1) does,
+    /// gets the foreground. guard does not continue a run that cannot have it, since that would only stop it again.
+    fn starved(&self, id: RunId, pid: Pid, signal: Signal) {
+        if self.terminal.as_ref().is_some_and(|terminal| terminal.lend(pid)) {
+            self.signal_group(id, Signal::CONT);
+        } else {
             log::warn!(instance = self.journal.instance(id), run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
         }
-        has_it.then_some(Event::Suspended(id))
     }
 
     /// Runs that have ended unseen: guard has no child left (ECHILD, `wait(2)`).

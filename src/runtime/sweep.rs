@@ -87,7 +87,8 @@ impl Runtime<'_> {
             return;
         }
         // Not the run's, which is another one after MAINPID.
-        let Some(group) = self.children.main(id) else { return };
+        let Some(main) = self.children.main(id) else { return };
+        let group = self.children.shared_group.filter(|_| self.is_in_shared_group(main)).unwrap_or(main);
         let told = self.descendants(LONGEST_WALK).map(|seen| Receivers::new(&seen, group)).unwrap_or_default();
         if let Some(run) = self.children.get_mut(id) {
             run.receivers = told;

@@ -17,9 +17,11 @@ pub enum Action {
     Signal(RunId, Signal),
     /// Send the stop signal, in the same way.
     Stop(RunId, Signal),
+    /// The terminal has sent the stop signal: send it to a run that the terminal does not reach.
+    StopUnreached(RunId, Signal),
     /// SIGSTOP, for the run's whole group.
     Freeze(RunId),
-    /// The terminal's foreground, where there is a terminal, and SIGCONT, for the run's whole group.
+    /// SIGCONT, for the run's whole group.
     Thaw(RunId),
     /// Stop guard itself until somebody continues it.
     Suspend,
@@ -127,15 +129,16 @@ pub enum Notice {
     ReloadQueued,
     /// The new run is ready; the old one is about to be stopped.
     Reloading { old: RunId, new: RunId },
-    /// guard's end begins: a stop request, or the end of an instance that takes the others along.
-    Draining { signal: Option<Signal>, delay: Duration },
+    /// guard's end begins: a stop request, which the terminal may have sent to the app too, or the end of an instance that
+    /// takes the others along.
+    Draining { signal: Option<Signal>, pressed: bool, delay: Duration },
     /// The app has got its stop signal.
     StopSignal { run: RunId, signal: Signal },
     /// The app cannot be told over Node's channel, and has got its stop signal.
     ShutdownUndelivered { run: RunId, signal: Signal },
     /// The app was told over Node's channel, is still there, and has got its stop signal.
     ShutdownIgnored { run: RunId, signal: Signal },
-    /// Somebody at the terminal ended the app: by Ctrl-C or Ctrl-\, or by leaving a shell.
+    /// Somebody at the terminal ended the app: by a key, or by what was typed.
     StoppedAtTerminal { run: RunId, ending: Ending },
     /// The main process ended within the stop timeout after a QUIT that guard has forwarded, so none follows.
     StoppedByQuit { run: RunId, ending: Ending },

@@ -19,6 +19,8 @@ pub enum Event {
     SpawnFailed(RunId, SpawnError),
     /// The main process of a run was reaped. From here on its pid means nothing.
     Exited(RunId, Ending),
+    /// As `Exited`, and somebody at the terminal has told it to: no run follows.
+    Left(RunId, Ending),
     /// How many leftovers of a run live: answers [`Action::Sweep`](super::Action::Sweep), and comes again after each
     /// reap until it says none.
     Leftovers(RunId, usize),
@@ -28,6 +30,8 @@ pub enum Event {
     HookEnded,
     /// guard received a signal.
     Signal(Signal),
+    /// The terminal has sent a signal to guard and its runs at once: Ctrl-C, Ctrl-\, Ctrl-Z, or since it is gone.
+    Pressed(Signal),
     /// A file or directory that somebody watches has changed, with this meaning.
     FileChanged(Meaning),
     /// An operator asks guard to end.

@@ -2,16 +2,23 @@
 //!
 //! There is one hook at a time. A drain that begins while a hook runs shares it.
 
-use super::state::{Hook, Mode, Run, RunState};
+use super::state::{Cause, Hook, Mode, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
 use std::time::Duration;
 
 impl Supervisor {
-    /// Starts the hook if a run is draining. It is killed at half of `timeout`.
+    /// Starts the hook if a run is draining.
+    pub(super) fn start_hook_for_drain(&mut self, now: Timestamp, timeout: Option<Duration>) {
+        if self.is_hook_awaited() {
+            self.start_hook(now, timeout);
+        }
+    }
+
+    /// Starts the hook, if there is one. It is killed at half of `timeout`.
     pub(super) fn start_hook(&mut self, now: Timestamp, timeout: Option<Duration>) {
-        if !self.settings.pre_stop || !self.is_hook_awaited() {
+        if !self.settings.pre_stop {
             return;
         }
         let kill_at = timeout.map(|timeout| now.after(timeout / 2));
@@ -75,6 +82,8 @@ impl Supervisor {
         };
         let kill_at = |run: &Run| match run.state {
             RunState::Draining { kill_at, .. } => kill_at,
+            // The terminal has told it to stop.
+            RunState::Stopping { kill_at, .. } if run.cause == Some(Cause::Stop) => kill_at,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => None,

@@ -71,7 +71,7 @@ impl Supervisor {
             self.conclude(InPlace::Restart, Err(why));
         }
         self.update_drain_file();
-        self.start_hook(now, Some(timeout));
+        self.start_hook_for_drain(now, Some(timeout));
         self.recount_cpus();
     }
 

@@ -78,11 +78,9 @@ pub struct Settings {
     pub auto: bool,
     /// guard is PID 1 of its namespace.
     pub init: bool,
-    /// stdin is a terminal.
+    /// stdin is the terminal that controls guard's session.
     pub terminal: bool,
-    /// The app is a shell that somebody at the terminal types into: it exits as told, with its last command's code.
-    pub shell: bool,
-    /// stdin is a terminal, and somebody above may continue guard after it was stopped.
+    /// There is a terminal, and somebody above may continue guard after it was stopped.
     pub job_control: bool,
     /// Where the jitter begins.
     pub seed: u64,
@@ -106,7 +104,6 @@ impl Settings {
             auto: false,
             init: true,
             terminal: false,
-            shell: false,
             job_control: false,
             seed: 0,
         }
@@ -201,13 +198,15 @@ impl Supervisor {
             Event::Start => self.start(now),
             Event::Spawned(id) => self.spawned(now, id),
             Event::SpawnFailed(id, error) => self.spawn_failed(now, id, error),
-            Event::Exited(id, ending) => self.main_exited(now, id, ending),
+            Event::Exited(id, ending) => self.main_exited(now, id, ending, false),
+            Event::Left(id, ending) => self.main_exited(now, id, ending, true),
             Event::Leftovers(id, count) => self.leftovers_counted(now, id, count),
             Event::Suspended(id) => self.main_suspended(id),
             Event::HookEnded => self.hook_ended(now),
-            Event::Signal(signal) => self.signal_received(now, signal),
+            Event::Signal(signal) => self.signal_received(now, signal, false),
+            Event::Pressed(signal) => self.signal_received(now, signal, true),
             Event::FileChanged(meaning) => self.file_changed(now, meaning),
-            Event::StopRequested => self.stop_requested(now, None),
+            Event::StopRequested => self.stop_requested(now, None, false),
             Event::RestartRequested => self.restart_requested(now),
             Event::ReloadRequested => self.reload_requested(now),
             Event::ScaleRequested(scale) => self.scale_requested(now, scale),

@@ -11,11 +11,12 @@ use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
 use crate::signal::Signal;
 
 impl Supervisor {
-    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>) {
+    /// `pressed` where the terminal has sent the signal to the runs too.
+    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>, pressed: bool) {
         let again = self.interrupted;
         self.interrupted |= signal == Some(Signal::INT);
         match self.mode {
-            Mode::Serving => self.begin_shutdown(now, signal, None),
+            Mode::Serving => self.begin_shutdown(now, signal, pressed, None),
             // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
             Mode::Draining(_) | Mode::Sweeping(_) => {
                 if signal == Some(Signal::INT) && again && self.settings.terminal {
@@ -31,11 +32,13 @@ impl Supervisor {
     /// An instance is done for good and takes guard along: the other instances are drained first.
     pub(super) fn finish(&mut self, now: Timestamp, id: RunId, ending: Ending, code: u8) {
         self.finish_instance(id, ending, Some(code));
-        self.begin_shutdown(now, None, Some(code));
+        self.begin_shutdown(now, None, false, Some(code));
     }
 
     /// guard's end begins: every run is drained within one stop timeout, and none follows.
-    pub(super) fn begin_shutdown(&mut self, now: Timestamp, signal: Option<Signal>, code: Option<u8>) {
+    ///
+    /// Where the terminal has sent the signal (`pressed`), the runs have begun to stop already.
+    pub(super) fn begin_shutdown(&mut self, now: Timestamp, signal: Option<Signal>, pressed: bool, code: Option<u8>) {
         let stop = &self.settings.stop;
         let (timeout, delay) = (stop.timeout, stop.drain_delay);
         let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
@@ -44,6 +47,7 @@ impl Supervisor {
         self.mode = Mode::Draining(Shutdown { kill_at, linger_until, signal, code });
         self.abandon_in_place();
         let mut codes = Vec::new();
+        let mut reached = Vec::new();
         for instance in &mut self.instances {
             // The new run of a reload was not yet started: the old one is the last.
             if let Slot::Waiting { .. } = instance.slot
@@ -62,15 +66,28 @@ impl Supervisor {
             }
             for run in instance.runs_mut() {
                 run.end_for(Cause::Stop);
-                run.drain(now, stop_signal, delay, kill_at);
+                if pressed && run.stop_without_signal(kill_at) {
+                    reached.push(run.id);
+                } else {
+                    run.drain(now, stop_signal, delay, kill_at);
+                }
             }
         }
         codes.into_iter().for_each(|code| self.note_failure(code));
         if code.is_none() || self.living().next().is_some() {
-            self.report(Notice::Draining { signal, delay });
+            self.report(Notice::Draining { signal, pressed, delay });
+        }
+        let any_reached = !reached.is_empty();
+        for id in reached {
+            self.actions.extend(self.settings.node_ipc.then_some(Action::SayDrain(id)));
+            self.actions.extend(signal.map(|signal| Action::StopUnreached(id, signal)));
         }
         self.update_drain_file();
-        self.start_hook(now, timeout);
+        if any_reached {
+            self.start_hook(now, timeout);
+        } else {
+            self.start_hook_for_drain(now, timeout);
+        }
     }
 
     /// Lets go of the sockets that outlive a run.

@@ -17,19 +17,25 @@ impl Supervisor {
         self.actions.push(Action::Thaw(id));
     }
 
-    pub(super) fn signal_received(&mut self, now: Timestamp, signal: Signal) {
+    /// `pressed` where the terminal has sent the signal to the runs too.
+    pub(super) fn signal_received(&mut self, now: Timestamp, signal: Signal, pressed: bool) {
         let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
         let meaning = mapped.map(|(_, meaning)| *meaning);
         let suspends = suspends(signal);
         match meaning {
             Some(Meaning::Ignore) => {}
-            Some(Meaning::Stop) => self.stop_requested(now, Some(signal)),
-            None if self.is_stop_request(signal) => self.stop_requested(now, Some(signal)),
+            Some(Meaning::Stop) => self.stop_requested(now, Some(signal), pressed),
+            None if self.is_stop_request(signal) => self.stop_requested(now, Some(signal), pressed),
+            None if pressed && ends_by_terminal(signal) => self.stop_requested(now, Some(signal), pressed),
+            None if pressed && suspends => self.suspend_with_runs(),
+            None if pressed => {}
             Some(_) | None if !self.begun() => self.early.push(signal),
             Some(Meaning::Restart) => self.restart_requested(now),
             Some(Meaning::Reload) => self.reload_requested(now),
             Some(Meaning::ScaleUp) => self.scale_requested(now, Scale::More(1)),
             Some(Meaning::ScaleDown) => self.scale_requested(now, Scale::Fewer(1)),
+            // The runs have got it from the terminal.
+            Some(Meaning::Forward(other)) if pressed && other == signal => {}
             Some(Meaning::Forward(other)) => {
                 self.forward(other);
                 if suspends && !self.settings.init {
@@ -50,7 +56,7 @@ impl Supervisor {
     pub(super) fn file_changed(&mut self, now: Timestamp, meaning: Meaning) {
         match meaning {
             Meaning::Ignore => {}
-            Meaning::Stop => self.stop_requested(now, None),
+            Meaning::Stop => self.stop_requested(now, None, false),
             Meaning::Restart => self.restart_requested(now),
             Meaning::Reload => self.reload_requested(now),
             Meaning::ScaleUp => self.scale_requested(now, Scale::More(1)),
@@ -72,9 +78,16 @@ impl Supervisor {
     pub(super) fn deliver_early_signals(&mut self, now: Timestamp) {
         if self.begun() && self.living().next().is_some() {
             for signal in std::mem::take(&mut self.early) {
-                self.signal_received(now, signal);
+                self.signal_received(now, signal, false);
             }
         }
+    }
+
+    /// Whether a signal is for guard itself, and not only for the app.
+    pub fn takes(&self, signal: Signal) -> bool {
+        self.is_stop_request(signal)
+            || suspends(signal)
+            || self.settings.signal_map.iter().any(|(from, _)| *from == signal)
     }
 
     fn is_stop_request(&self, signal: Signal) -> bool {
@@ -112,6 +125,20 @@ impl Supervisor {
         }));
         self.actions.push(Action::Suspend);
     }
+
+    /// The terminal has stopped its foreground, in which guard and its runs are.
+    fn suspend_with_runs(&mut self) {
+        if self.settings.job_control {
+            let living: Vec<RunId> = self.living().collect();
+            self.actions.push(Action::Suspend);
+            self.actions.extend(living.into_iter().map(Action::Thaw));
+        }
+    }
+}
+
+/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is gone.
+fn ends_by_terminal(signal: Signal) -> bool {
+    [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal)
 }
 
 /// A terminal's stop signals.

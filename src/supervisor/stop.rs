@@ -46,6 +46,21 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The app was told to stop, and not by guard; `false` where its end has gone further than that.
+    pub(super) fn stop_without_signal(&mut self, kill_at: Option<Timestamp>) -> bool {
+        let own = match self.state {
+            RunState::Starting { .. } | RunState::Ready { .. } => None,
+            RunState::Draining { kill_at, .. } => kill_at,
+            RunState::Spawning | RunState::Stopping { .. } | RunState::Aborting { .. } => return false,
+            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => return false,
+        };
+        self.announced = true;
+        self.state = RunState::Stopping { kill_at: earlier(own, kill_at), fallback: None };
+        true
+    }
+}
+
 impl Supervisor {
     /// The app says that it has begun to end. It is given the time of a restart in place, and no second signal.
     pub(super) fn said_stopping(&mut self, now: Timestamp, id: RunId) {
@@ -190,8 +205,9 @@ impl Supervisor {
         self.in_place_failed(id.instance, "SIGKILL does not end the old run");
     }
 
-    pub(super) fn main_exited(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        let (mode, terminal, shell) = (self.mode, self.settings.terminal, self.settings.shell);
+    /// `left` where somebody at the terminal has told the app to exit.
+    pub(super) fn main_exited(&mut self, now: Timestamp, id: RunId, ending: Ending, left: bool) {
+        let (mode, terminal) = (self.mode, self.settings.terminal);
         let stable_after = self.settings.restart.stable_after;
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
@@ -211,7 +227,7 @@ impl Supervisor {
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
         let ending = failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
-        let typed = terminal && ending.by_terminal() || shell && matches!(ending, Ending::Exited(1..));
+        let typed = left || terminal && ending.by_terminal();
         let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
         let stopped_at_terminal = mode == Mode::Serving && typed && by_itself;
         // What guard or an operator ends is followed as ever.
@@ -234,7 +250,7 @@ impl Supervisor {
         }
         if stopped_at_terminal {
             self.report(Notice::StoppedAtTerminal { run: id, ending });
-            self.begin_shutdown(now, None, None);
+            self.begin_shutdown(now, None, false, None);
         }
         match mode {
             Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => self.actions.push(Action::Sweep(id, Signal::TERM)),

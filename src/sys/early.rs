@@ -14,7 +14,7 @@ static FLAGS: [AtomicI32; 3] = [const { AtomicI32::new(CLOSED) }; 3];
 const CLOSED: libc::c_int = -1;
 
 /// The signals whose disposition std or guard changes, and sets back in a child. All others are left as they were.
-pub(super) const CHANGED: [Signal; 3] = [Signal::PIPE, Signal::TERM, Signal::INT];
+pub(super) const CHANGED: [Signal; 2] = [Signal::PIPE, Signal::TERM];
 
 /// What guard was started with, and what a child of its is to be started with.
 #[derive(Clone, Copy, Debug)]

@@ -37,11 +37,6 @@ impl SignalSet {
     pub fn contains(self, signal: Signal) -> bool {
         self.0 & 1 << (signal.number() - 1) != 0
     }
-
-    /// The signals in it, in the order of their numbers.
-    pub fn iter(self) -> impl Iterator<Item = Signal> {
-        (1..=64).filter_map(Signal::from_number).filter(move |&signal| self.contains(signal))
-    }
 }
 
 /// Changes the mask of the calling thread and returns the old one. The C library's own function leaves the signals that

@@ -1,6 +1,7 @@
-//! Taking signals: TERM and INT through signal-hook, all others blocked and read from one descriptor (`signalfd(2)`).
+//! Taking signals: TERM through signal-hook, all others blocked and read from one descriptor (`signalfd(2)`).
 //!
-//! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers.
+//! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers. INT is read
+//! from the descriptor, since that tells whether a key at the terminal has sent it.
 
 use super::poll::{Poll, Token, Tokens};
 use super::signal_set::{SignalSet, change_mask};
@@ -17,12 +18,15 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The signals that signal-hook carries: the two that always mean a stop.
-const HANDLED: [Signal; 2] = [Signal::TERM, Signal::INT];
+/// The signal that signal-hook carries.
+const HANDLED: Signal = Signal::TERM;
 
 /// The tokens of the two descriptors in the poll.
 const HANDLER_RAN: Token = Token::MAX;
 const BLOCKED_CAME: Token = Token::MAX - 1;
+
+/// What SIGIO tells of a descriptor (`sigaction(2)`).
+const POLL_OUT: i32 = 2;
 
 /// Signals that one call of [`Signals::receive`] reads at most.
 const MOST: usize = 128;
@@ -31,17 +35,28 @@ const MOST: usize = 128;
 /// (RLIMIT_SIGPENDING, `getrlimit(2)`).
 const MOST_OF_ALL: usize = 256 * 1024;
 
+/// Who has sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The kernel (a positive si_code, `sigaction(2)`), as for a key at the terminal.
+    Kernel,
+    /// A process of this PID namespace.
+    Process(Pid),
+    /// Another process, or nobody knows.
+    Other,
+}
+
 /// The place where signals come in. There is one for the whole process.
 pub struct Signals {
-    /// Each handled signal, and the flag that its handler sets. A flag cannot be lost, as a write to the pipe could.
-    handled: [(Signal, Arc<AtomicBool>); 2],
-    /// Both handlers write to this pipe, which ends a wait.
+    /// The flag that the handler sets. It cannot be lost, as a write to the pipe could.
+    handled: Arc<AtomicBool>,
+    /// The handler writes to this pipe, which ends a wait.
     pipe: File,
     /// The descriptor for the blocked signals, which are all others.
     descriptor: File,
-    /// guard's own pid, which its own SIGPIPE and SIGXFSZ name as the sender.
+    /// guard's own pid, which its own SIGPIPE and SIGXFSZ name as the sender, and the SIGCONT that it sends to its group.
     own: Pid,
-    received: VecDeque<Signal>,
+    received: VecDeque<(Signal, Sender)>,
     /// The descriptor was not read until it was empty.
     more: bool,
     /// SIGCHLD may have come since [`Signals::take_child_news`] was last called.
@@ -55,13 +70,11 @@ impl Signals {
         // SAFETY: signal(2) with this constant installs no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let handled = HANDLED.map(|signal| (signal, Arc::new(AtomicBool::new(false))));
-        for ((signal, flag), writer) in handled.iter().zip([writer.try_clone()?, writer]) {
-            // A handler keeps to the order of registration, so the flag is set when the wait ends.
-            flag::register(signal.number().into(), Arc::clone(flag))?;
-            pipe::register(signal.number().into(), writer)?;
-        }
-        let blocked = SignalSet::FULL.without(HANDLED.into_iter().fold(SignalSet::EMPTY, SignalSet::with));
+        let handled = Arc::new(AtomicBool::new(false));
+        // A handler keeps to the order of registration, so the flag is set when the wait ends.
+        flag::register(HANDLED.number().into(), Arc::clone(&handled))?;
+        pipe::register(HANDLED.number().into(), writer)?;
+        let blocked = SignalSet::FULL.without(SignalSet::EMPTY.with(HANDLED));
         // SAFETY: signalfd4(2) reads one 64-bit set and returns a new descriptor or -1.
         let descriptor = unsafe {
             let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
@@ -84,11 +97,11 @@ impl Signals {
         if came(HANDLER_RAN) {
             let _ = self.pipe.read(&mut [0; 64]);
         }
-        // The flags come first: a child that ended before a stop request is then known to have ended.
+        // The flag comes first: a child that ended before a stop request is then known to have ended.
         let stop = self.receive_handled();
         if stop || self.more || came(BLOCKED_CAME) {
             let mut received = std::mem::take(&mut self.received);
-            self.more = !self.read_blocked(MOST, &mut |signal| received.push_back(signal));
+            self.more = !self.read_blocked(MOST, &mut |signal, sender| received.push_back((signal, sender)));
             self.received = received;
             // SIGCHLD may be among those that are left.
             self.child_news |= self.more;
@@ -99,9 +112,14 @@ impl Signals {
     /// no signal that was queued for that run reaches the next one.
     pub fn receive_all(&mut self) {
         self.receive_handled();
-        let mut new = SignalSet::EMPTY;
-        self.more = !self.read_blocked(MOST_OF_ALL, &mut |signal| new = new.with(signal));
-        self.received.extend(new.iter());
+        let (mut seen, mut received) = (SignalSet::EMPTY, std::mem::take(&mut self.received));
+        self.more = !self.read_blocked(MOST_OF_ALL, &mut |signal, sender| {
+            if !seen.contains(signal) {
+                seen = seen.with(signal);
+                received.push_back((signal, sender));
+            }
+        });
+        self.received = received;
         self.child_news = true;
     }
 
@@ -110,9 +128,20 @@ impl Signals {
         self.more
     }
 
-    /// The next signal that was received, without SIGCHLD and those that guard's own writes have caused.
-    pub fn pop(&mut self) -> Option<Signal> {
+    /// The next signal that was received, without SIGCHLD and those that guard itself has caused or sent.
+    pub fn pop(&mut self) -> Option<(Signal, Sender)> {
         self.received.pop_front()
+    }
+
+    /// Takes those of these signals out of their turn that were received from such a sender.
+    pub fn take(&mut self, signals: &[Signal], sender: Sender) -> Vec<Signal> {
+        let mut taken = Vec::new();
+        self.received.retain(|(signal, by)| {
+            let is_one = *by == sender && signals.contains(signal);
+            taken.extend(is_one.then_some(*signal));
+            !is_one
+        });
+        taken
     }
 
     /// Whether a child may have ended or stopped since this was last called.
@@ -120,16 +149,15 @@ impl Signals {
         std::mem::take(&mut self.child_news)
     }
 
-    /// Looks at the flags of the handled signals; `true` if one was set.
+    /// Looks at the flag of the handled signal; `true` if it was set.
     fn receive_handled(&mut self) -> bool {
-        let set = self.handled.iter().filter(|(_, flag)| flag.swap(false, Ordering::AcqRel));
-        let before = self.received.len();
-        self.received.extend(set.map(|(signal, _)| *signal));
-        self.received.len() > before
+        let is_set = self.handled.swap(false, Ordering::AcqRel);
+        self.received.extend(is_set.then_some((HANDLED, Sender::Other)));
+        is_set
     }
 
     /// Reads up to `most` blocked signals and hands those on that are not for guard alone; `true` if there are no more.
-    fn read_blocked(&mut self, most: usize, each: &mut dyn FnMut(Signal)) -> bool {
+    fn read_blocked(&mut self, most: usize, each: &mut dyn FnMut(Signal, Sender)) -> bool {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
         for _ in 0..most / AT_ONCE {
@@ -140,11 +168,17 @@ impl Signals {
             for info in &infos[..records] {
                 // SAFETY: so many records were written.
                 let info = unsafe { info.assume_init_ref() };
-                let by_guard = Pid::try_from(info.ssi_pid) == Ok(self.own);
+                let sender = match Pid::try_from(info.ssi_pid) {
+                    _ if info.ssi_code > 0 => Sender::Kernel,
+                    Ok(pid @ 1..) => Sender::Process(pid),
+                    Ok(_) | Err(_) => Sender::Other,
+                };
                 match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
                     Some(Signal::CHLD) => self.child_news = true,
-                    Some(Signal::PIPE | Signal::XFSZ) if by_guard => {}
-                    Some(signal) => each(signal),
+                    Some(Signal::PIPE | Signal::XFSZ | Signal::CONT) if sender == Sender::Process(self.own) => {}
+                    // There is room to write, which guard has not asked for.
+                    Some(Signal::IO) if info.ssi_code == POLL_OUT => {}
+                    Some(signal) => each(signal, sender),
                     None => {}
                 }
             }
@@ -196,7 +230,7 @@ mod tests {
         // SAFETY: raise(3) takes any number; TERM has a handler by now.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
         signals.receive(&Tokens::NONE);
-        assert_eq!(signals.pop(), Some(Signal::TERM));
+        assert_eq!(signals.pop(), Some((Signal::TERM, Sender::Other)));
         assert_eq!(signals.pop(), None);
     }
 }

@@ -31,8 +31,8 @@ pub struct Start<'a> {
     /// The whole environment, each entry as `NAME=value`.
     pub environment: &'a [&'a CStr],
     pub directory: Option<&'a CStr>,
-    /// Put the child's group into the foreground of the terminal at stdin.
-    pub foreground: bool,
+    /// The child is in guard's process group instead of one of its own.
+    pub in_guards_group: bool,
     /// SIGKILL the child when guard dies (`PR_SET_PDEATHSIG`, `prctl(2)`).
     pub die_with_guard: bool,
     /// Variables whose value is the child's own pid, which nobody knows before it is there.
@@ -53,6 +53,8 @@ pub struct Start<'a> {
 pub enum Output<'a> {
     /// All are guard's own.
     Inherited,
+    /// Stdout and stderr are guard's own, and stdin is empty.
+    WithoutStdin,
     /// Stdout and stderr are this, and stdin is empty.
     To(BorrowedFd<'a>),
     /// The same, and nobody reads it.
@@ -62,11 +64,11 @@ pub enum Output<'a> {
 impl<'a> Start<'a> {
     /// A child with this environment and working directory, and all else as guard has it.
     pub fn new(environment: &'a [&'a CStr], directory: Option<&'a CStr>) -> Start<'a> {
-        let (foreground, die_with_guard) = (false, true);
+        let (in_guards_group, die_with_guard) = (false, true);
         Start {
             environment,
             directory,
-            foreground,
+            in_guards_group,
             die_with_guard,
             own_pid: &[],
             kept: &[],
@@ -124,7 +126,7 @@ impl Program {
         paths.filter(|path| !path.as_os_str().is_empty()).find(|path| path.exists())
     }
 
-    /// Starts the program in a process group of its own, with default dispositions for signals and the mask that guard
+    /// Starts the program in a process group of its own unless `start` says otherwise, with default dispositions for signals and the mask that guard
     /// was started with, and every descriptor of guard's that does not close itself.
     pub fn spawn(&self, start: &Start) -> Result<Pid, SpawnFailure> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
@@ -222,9 +224,8 @@ impl Plan<'_> {
     fn run(&mut self) -> SpawnFailure {
         // SAFETY: each call takes plain numbers, or pointers to strings and arrays that the plan owns.
         unsafe {
-            libc::setpgid(0, 0);
-            if self.start.foreground {
-                libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpid());
+            if !self.start.in_guards_group {
+                libc::setpgid(0, 0);
             }
             if self.start.die_with_guard {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
@@ -252,14 +253,17 @@ impl Plan<'_> {
                     libc::dup2(descriptor.as_raw_fd(), place);
                 }
             }
-            let output = match self.start.output {
-                Output::Inherited => None,
-                Output::To(descriptor) => Some(descriptor.as_raw_fd()),
-                Output::Nowhere => Some(libc::STDIN_FILENO),
+            let (is_stdin_empty, output) = match self.start.output {
+                Output::Inherited => (false, None),
+                Output::WithoutStdin => (true, None),
+                Output::To(descriptor) => (true, Some(descriptor.as_raw_fd())),
+                Output::Nowhere => (true, Some(libc::STDIN_FILENO)),
             };
-            if let Some(output) = output {
+            if is_stdin_empty {
                 libc::close(libc::STDIN_FILENO);
                 libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+            if let Some(output) = output {
                 libc::dup2(output, libc::STDOUT_FILENO);
                 libc::dup2(output, libc::STDERR_FILENO);
             }

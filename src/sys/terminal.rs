@@ -1,58 +1,133 @@
-//! The terminal that stdin is, if it is one: who is in its foreground, and its modes.
+//! The terminal at stdin: who is in its foreground, and its modes.
+//!
+//! The runs are in guard's own process group, so the kernel sends the signals of keys to guard and to the app at once. An app
+//! that takes the foreground for a group of its own, as a shell with job control does, has the keys alone until it gives
+//! the foreground back or ends.
 
+use super::socket::is_readable;
 use super::{Pid, procfs};
 use crate::shell::is_shell;
+use crate::signal::Signal;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid as NixPid, getpgid, getpgrp, getppid, getsid, setpgid, tcgetpgrp, tcsetpgrp};
-use std::io::{IsTerminal, stdin};
+use nix::unistd::{Pid as NixPid, getpgid, getpgrp, getpid, getppid, getsid, setpgid, tcgetpgrp, tcsetpgrp};
+use std::fs::{File, OpenOptions};
+use std::io::stdin;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
-/// A terminal at stdin. guard blocks SIGTTOU, so it may change the foreground from the background (`tcsetpgrp(3)`).
+/// The terminal that controls guard's session. guard blocks SIGTTOU, so it may change the foreground from the background
+/// (`tcsetpgrp(3)`).
 pub struct Terminal {
     modes: Option<Termios>,
-    /// The foreground is guard's to give: it had it at the start or was given it again, and no shell has taken it back.
+    /// guard's process group, and that of its runs.
+    group: NixPid,
+    /// guard leads the session, so it alone hears that the terminal is gone.
+    leads_session: bool,
+    /// guard's group has the foreground, or one of its runs has taken that: no shell above has it.
     held: bool,
+    /// The terminal, opened again: flags of stdin would be the app's too.
+    own: Option<File>,
 }
 
+/// `fcntl(2)`. Not every C library has it.
+const F_SETSIG: libc::c_int = 10;
+
 impl Terminal {
-    /// The terminal at stdin, with its modes as they are now.
+    /// The terminal at stdin, with its modes as they are now; `None` where stdin is none, or one of another session.
     pub fn at_stdin() -> Option<Terminal> {
-        if !stdin().is_terminal() {
-            return None;
-        }
-        let held = is_in_foreground();
+        let foreground = tcgetpgrp(stdin()).ok()?;
+        let held = foreground == getpgrp();
         if getpgrp().as_raw() == 0 {
             // guard's group is outside of its PID namespace, where it has no name to come back to the foreground by.
             let _ = setpgid(NixPid::from_raw(0), NixPid::from_raw(0));
         }
-        Some(Terminal { modes: tcgetattr(stdin()).ok(), held })
+        let leads_session = getsid(None) == Ok(getpid());
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        let own = OpenOptions::new().read(true).custom_flags(flags).open("/dev/tty").ok();
+        if let Some(own) = &own {
+            // SAFETY: fcntl(2) with these commands takes integers.
+            unsafe {
+                libc::fcntl(own.as_raw_fd(), libc::F_SETOWN, libc::getpid());
+                libc::fcntl(own.as_raw_fd(), F_SETSIG, libc::SIGIO);
+            }
+        }
+        let terminal = Terminal { modes: tcgetattr(stdin()).ok(), group: getpgrp(), leads_session, held, own };
+        terminal.take_back();
+        Some(terminal)
+    }
+
+    /// guard's process group.
+    pub fn group(&self) -> Pid {
+        self.group.as_raw()
+    }
+
+    /// Asks the kernel for SIGIO at what is typed, or for no more of them. It sends the signal before it wakes a reader, so
+    /// guard hears of a line before the app can end of it.
+    pub fn watch(&self, on: bool) {
+        if let Some(own) = &self.own {
+            let flags = libc::O_NONBLOCK | if on { libc::O_ASYNC } else { 0 };
+            // SAFETY: as in `at_stdin`.
+            unsafe { libc::fcntl(own.as_raw_fd(), libc::F_SETFL, flags) };
+        }
+    }
+
+    /// Whether the kernel sends this signal to guard's group for a key, or for the end of the terminal.
+    pub fn sends(&self, signal: Signal) -> bool {
+        [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH]
+            .contains(&signal)
+    }
+
+    /// Whether a process has got a signal that the terminal has sent.
+    pub fn reaches(&self, process: Pid, signal: Signal) -> bool {
+        self.is_member(process) && !(signal == Signal::HUP && self.leads_session)
+    }
+
+    /// Whether a process is in guard's group.
+    pub fn is_member(&self, process: Pid) -> bool {
+        getpgid(Some(NixPid::from_raw(process))) == Ok(self.group)
     }
 
     /// Looks anew at whose the foreground is, after somebody continued guard: its own, or that of the shell above.
     pub fn look(&mut self) {
-        let shell = getpgid(Some(getppid()));
-        if is_in_foreground() {
+        let foreground = tcgetpgrp(stdin()).ok();
+        if foreground == Some(self.group) {
             self.held = true;
-        } else if tcgetpgrp(stdin()).is_ok_and(|foreground| shell == Ok(foreground)) {
+        } else if foreground.is_some() && foreground == getpgid(Some(getppid())).ok() {
             self.held = false;
         }
     }
 
-    /// Whether the foreground is guard's to give.
-    pub fn is_held(&self) -> bool {
-        self.held
+    /// Whether something was typed that nobody has read yet.
+    pub fn has_input(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| is_readable(own.as_fd()))
     }
 
-    /// Puts a group into the foreground, if that is guard's to do; `false` if it is not, or could not be done.
-    pub fn give(&self, group: Pid) -> bool {
-        self.held && tcsetpgrp(stdin(), NixPid::from_raw(group)).is_ok()
+    /// Whether a run has taken the foreground for itself.
+    pub fn is_taken(&mut self) -> bool {
+        match tcgetpgrp(stdin()) {
+            Ok(foreground) if foreground == self.group => {
+                self.held = true;
+                false
+            }
+            Ok(_) => self.held,
+            Err(_) => false,
+        }
     }
 
-    /// Puts guard's own group into the foreground, if that is guard's to do: a Ctrl-C between two runs is for guard.
-    pub fn take(&self) {
-        let _ = self.give(getpgrp().as_raw());
+    /// Puts guard's group into the foreground again, where a run has taken that and has ended.
+    pub fn take_back(&self) {
+        if self.held && tcgetpgrp(stdin()) != Ok(self.group) {
+            let _ = tcsetpgrp(stdin(), self.group);
+        }
     }
 
-    /// Sets the modes to what they were at the start, if guard holds the terminal.
+    /// Gives the foreground to the group of a process that has left guard's; `false` if that is not guard's to do.
+    pub fn lend(&self, process: Pid) -> bool {
+        let free = self.held && tcgetpgrp(stdin()) == Ok(self.group) && !self.is_member(process);
+        free && getpgid(Some(NixPid::from_raw(process))).and_then(|group| tcsetpgrp(stdin(), group)).is_ok()
+    }
+
+    /// Sets the modes to what they were at the start, if the terminal is guard's.
     pub fn restore(&self) {
         if let Some(modes) = self.modes.as_ref().filter(|_| self.held) {
             let _ = tcsetattr(stdin(), SetArg::TCSANOW, modes);
@@ -60,19 +135,19 @@ impl Terminal {
     }
 }
 
-fn is_in_foreground() -> bool {
-    tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == getpgrp())
-}
-
-/// Whether a parent may be there to continue guard if it were stopped. An engine outside of the PID namespace continues
-/// nobody, an init at PID 1 that is no shell continues nobody, and a parent of another session, such as script(1) or sshd,
-/// continues nobody.
+/// Whether a parent may be there to continue guard if it were stopped: a process of the same session in another group, as
+/// a shell with job control is to its jobs. An engine outside of the PID namespace continues nobody, and neither does an init at
+/// PID 1 that is no shell.
 pub fn has_job_control() -> bool {
-    let same_session = getsid(Some(getppid())).is_ok_and(|session| getsid(None) == Ok(session));
-    match getppid().as_raw() {
-        _ if !same_session => false,
-        0 => false,
-        1 => procfs::name(1).is_some_and(|name| is_shell(&name)),
-        _ => true,
+    const MOST: usize = 64;
+    let is_in_session = |pid: Pid| getsid(Some(NixPid::from_raw(pid))).is_ok_and(|session| getsid(None) == Ok(session));
+    let is_in_group = |pid: Pid| getpgid(Some(NixPid::from_raw(pid))) == Ok(getpgrp());
+    let parent = |pid: &Pid| procfs::process(*pid).map(|process| process.parent);
+    // A script without job control is in guard's group, and its parent may be such a shell.
+    let mut above = std::iter::successors(Some(getppid().as_raw()), parent).take(MOST);
+    match above.find(|&pid| pid == 0 || !is_in_group(pid)) {
+        None | Some(0) => false,
+        Some(1) => is_in_session(1) && procfs::name(1).is_some_and(|name| is_shell(&name)),
+        Some(pid) => is_in_session(pid),
     }
 }

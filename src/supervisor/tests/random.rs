@@ -19,12 +19,12 @@ prop_compose! {
         retries in prop::option::of(1..4_u32),
         start_period in 0..6_u32,
         node_ipc in any::<bool>(),
-        flags in any::<[bool; 6]>(),
+        flags in any::<[bool; 5]>(),
         (scales, auto) in any::<(bool, bool)>(),
         seed in any::<u64>(),
     ) -> Settings {
-        let [pre_stop, init, terminal, shell, job_control, group] = flags;
-        let mut settings = Settings { instances, pre_stop, init, terminal, shell, job_control, seed, ..settings() };
+        let [pre_stop, init, terminal, job_control, group] = flags;
+        let mut settings = Settings { instances, pre_stop, init, terminal, job_control, seed, ..settings() };
         settings.auto = auto;
         if scales {
             let map = [("TTIN", Meaning::ScaleUp), ("TTOU", Meaning::ScaleDown)];

@@ -354,11 +354,43 @@ fn death_by_ctrl_c_is_a_stop_at_a_terminal_and_a_failure_elsewhere() {
 }
 
 #[test]
-fn a_shell_that_exits_is_not_restarted_unless_it_has_crashed() {
-    for (ending, again) in [(Ending::Exited(1), false), (Ending::Signaled(Signal::ABRT), true)] {
-        let mut world = World::serving(Settings { terminal: true, shell: true, ..plain() });
-        let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
-        assert_eq!(spawns(&actions, 2), again, "{actions:?}");
+fn an_app_that_was_told_to_exit_is_not_restarted() {
+    for policy in [RestartPolicy::OnFailure, RestartPolicy::Always] {
+        let mut settings = Settings { terminal: true, ..plain() };
+        settings.restart.policy = policy;
+        let mut world = World::serving(settings);
+        let actions = world.step(Step::Leave(run(1)));
+        assert!(!spawns(&actions, 2) && world.supervisor.is_ending(), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_key_is_a_stop_request_that_the_app_has_heard() {
+    for key in [Signal::INT, Signal::QUIT, Signal::HUP] {
+        let mut world = World::serving(Settings { terminal: true, ..plain() });
+        let actions = world.step(Step::Press(key));
+        assert!(actions.contains(&Action::StopUnreached(run(1), key)), "{actions:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Stop(..) | Action::Signal(..))), "{actions:?}");
+        world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_kills() {
+    let mut world = World::serving(Settings { terminal: true, ..plain() });
+    world.step(Step::Press(Signal::INT));
+    let actions = world.step(Step::Press(Signal::INT));
+    assert!(actions.contains(&Action::KillEverything(KillReason::Interrupted)), "{actions:?}");
+}
+
+#[test]
+fn a_key_is_what_it_is_mapped_to_and_is_not_forwarded() {
+    for meaning in [Meaning::Ignore, Meaning::Forward(Signal::INT)] {
+        let mut settings = Settings { terminal: true, ..plain() };
+        settings.signal_map = vec![(Signal::INT, meaning)];
+        let mut world = World::serving(settings);
+        assert_eq!(world.handle(super::super::Event::Pressed(Signal::INT)), [], "{meaning:?}");
+        assert_eq!(world.handle(super::super::Event::Pressed(signal("WINCH"))), []);
     }
 }
 
@@ -382,4 +414,5 @@ fn job_control_ends_at_pid_1_and_is_followed_elsewhere() {
     let mut world = World::serving(Settings { init: false, terminal: true, job_control: true, ..plain() });
     assert_eq!(world.step(Step::Signal(Signal::TSTP)), [Action::Signal(run(1), Signal::TSTP), Action::Suspend]);
     assert_eq!(world.step(Step::Suspend(run(1))), [Action::Suspend, Action::Thaw(run(1))]);
+    assert_eq!(world.step(Step::Press(Signal::TSTP)), [Action::Suspend, Action::Thaw(run(1))]);
 }

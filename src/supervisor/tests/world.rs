@@ -30,6 +30,10 @@ pub(super) enum Step {
     /// The daemon that belongs to no run ends.
     UnmarkedEnds,
     Signal(Signal),
+    /// The terminal sends a signal to guard and the runs.
+    Press(Signal),
+    /// Somebody at the terminal tells a main process to exit with 1, and it does.
+    Leave(RunId),
     /// A terminal stops a main process.
     Suspend(RunId),
     /// An operator asks over the control socket.
@@ -174,7 +178,6 @@ pub(super) fn settings() -> Settings {
         auto: false,
         init: true,
         terminal: false,
-        shell: false,
         job_control: false,
         seed: 1,
     }
@@ -250,6 +253,9 @@ impl World {
         let mapped = self.supervisor.settings.signal_map.iter().filter(|(_, meaning)| may_come(meaning));
         steps.extend(mapped.map(|(signal, _)| Step::Signal(*signal)));
         steps.extend(self.quits.then_some(Step::Signal(Signal::QUIT)));
+        if self.supervisor.settings.terminal {
+            steps.extend(["INT", "QUIT", "TSTP"].map(|name| Step::Press(signal(name))));
+        }
         if !self.started {
             // A second early signal would be kept like the first, without end.
             if !self.supervisor.early.is_empty() {
@@ -266,6 +272,9 @@ impl World {
         for &run in &self.mains {
             let mut endings = vec![Ending::Exited(0), Ending::Exited(1)];
             let mut leftovers = vec![Leftovers::None, Leftovers::Mortal];
+            if self.supervisor.settings.terminal {
+                steps.push(Step::Leave(run));
+            }
             if !talks {
                 steps.push(Step::Suspend(run));
                 endings.push(Ending::Signaled(Signal::INT));
@@ -389,6 +398,12 @@ impl World {
                 Event::UnmarkedCounted(0)
             }
             Step::Signal(signal) => Event::Signal(signal),
+            Step::Press(signal) => Event::Pressed(signal),
+            Step::Leave(run) => {
+                self.mains.retain(|main| *main != run);
+                self.quit_until.remove(&run);
+                Event::Left(run, Ending::Exited(1))
+            }
             Step::Suspend(run) => Event::Suspended(run),
             Step::AskStop => Event::StopRequested,
             Step::AskRestart => Event::RestartRequested,
@@ -434,7 +449,8 @@ impl World {
             }
         };
         let due = self.is_due();
-        let stop = matches!(event, Event::Signal(STOP | Signal::INT) | Event::StopRequested);
+        let signals = matches!(event, Event::Signal(STOP | Signal::INT) | Event::Pressed(Signal::INT | Signal::QUIT));
+        let stop = signals || event == Event::StopRequested;
         let mut actions = self.give(event);
         if self.prompt && self.spawning.is_none() && self.is_due() {
             actions.extend(self.give(Event::Timeout));
@@ -464,7 +480,7 @@ impl World {
     }
 
     fn give(&mut self, event: Event) -> Vec<Action> {
-        let ends_a_run = matches!(event, Event::Exited(..) | Event::Leftovers(..));
+        let ends_a_run = matches!(event, Event::Exited(..) | Event::Left(..) | Event::Leftovers(..));
         let early = self.supervisor.early.clone();
         let before = self.supervisor.clone();
         let actions = self.handle(event);
@@ -508,6 +524,11 @@ impl World {
                 }
                 Action::Freeze(run) | Action::Thaw(run) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                }
+                Action::StopUnreached(run, _) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                    assert!(matches!(event, Event::Pressed(_)), "the terminal has sent it");
+                    self.stop(run);
                 }
                 Action::Stop(run, _) => {
                     let due = self.supervisor.settings.holds && self.supervisor.is_ending();
@@ -606,7 +627,7 @@ impl World {
     /// What an event means to the world.
     fn note_event(&mut self, event: Event, before: &Supervisor) {
         let meaning = match event {
-            Event::Signal(signal) => {
+            Event::Signal(signal) | Event::Pressed(signal) => {
                 let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
                 self.supervisor.settings.signal_map.iter().find_map(mapped)
             }
@@ -628,6 +649,7 @@ impl World {
             Event::Start | Event::Timeout | Event::Overslept(_) | Event::Spawned(_) | Event::SpawnFailed(..) => None,
             Event::UnmarkedCounted(_)
             | Event::Exited(..)
+            | Event::Left(..)
             | Event::Leftovers(..)
             | Event::Suspended(_)
             | Event::HookEnded => None,

@@ -1,0 +1,162 @@
+//! The terminal: who hears its keys, and who has told an app to exit.
+//!
+//! docs/design.md says who is in which group, and who hears what.
+
+use super::Runtime;
+use crate::signal::Signal;
+use crate::supervisor::{Event, RunId, Timestamp};
+use crate::sys::Pid;
+use crate::sys::signals::{self, Sender};
+use crate::sys::terminal::Terminal;
+use std::time::Duration;
+
+/// An app that exits so soon after something was typed, and read, was told to.
+const SOON: Duration = Duration::from_secs(2);
+
+/// When guard looks again at who has the foreground: a line may be there before the shell that reads it.
+const LATER: Duration = Duration::from_secs(1);
+
+/// The terminal's own stop signals.
+const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
+
+/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is gone.
+const ENDS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::HUP];
+
+/// What was typed since the last run began.
+#[derive(Default)]
+pub(super) struct Typed {
+    /// When somebody last did.
+    at: Option<Timestamp>,
+    /// When guard looks again at who has the foreground.
+    pub(super) look_at: Option<Timestamp>,
+    /// A run has taken the foreground for itself.
+    taken: bool,
+}
+
+impl Runtime<'_> {
+    /// What a signal that guard has received means to the core; `None` where it is nothing to guard.
+    pub(super) fn meaning(&mut self, signal: Signal, sender: Sender) -> Option<Event> {
+        let Some(terminal) = &mut self.terminal else { return Some(Event::Signal(signal)) };
+        match sender {
+            // It was heard already.
+            Sender::Kernel if signal == Signal::IO => return None,
+            Sender::Kernel if terminal.sends(signal) => return Some(Event::Pressed(signal)),
+            // The main process has got it with the group. It might send the next one for each that guard passes on.
+            Sender::Process(pid) if terminal.is_member(pid) && !self.supervisor.takes(signal) => return None,
+            Sender::Kernel | Sender::Process(_) | Sender::Other => {}
+        }
+        if signal == Signal::CONT {
+            terminal.look();
+        }
+        Some(Event::Signal(signal))
+    }
+
+    /// Gives the terminal to the run that is about to begin, as it was at the start, and waits for what is typed.
+    pub(super) fn offer_terminal(&mut self) {
+        self.take_terminal_back();
+        self.restore_terminal();
+        let Some(terminal) = &self.terminal else { return };
+        terminal.watch(true);
+        self.typed.taken = false;
+        if terminal.has_input() {
+            self.note_typed();
+        }
+    }
+
+    /// A run that has ended may have left another group in the foreground.
+    pub(super) fn take_terminal_back(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.take_back();
+        }
+    }
+
+    /// Gives the terminal the modes that it had at the start.
+    pub(super) fn restore_terminal(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+    }
+
+    /// Hears whether somebody has typed something.
+    pub(super) fn hear_keys(&mut self) {
+        if self.terminal.is_some() && !self.signals.take(&[Signal::IO], Sender::Kernel).is_empty() {
+            self.note_typed();
+        }
+    }
+
+    /// A main process has ended. A key that may be the reason comes before its end.
+    pub(super) fn hear_last_keys(&mut self) {
+        self.hear_keys();
+        if self.terminal.is_some() {
+            for signal in self.signals.take(&ENDS, Sender::Kernel) {
+                self.dispatch(Event::Pressed(signal));
+            }
+        }
+    }
+
+    fn note_typed(&mut self) {
+        let now = self.clock.now();
+        self.typed.at = Some(now);
+        self.look_who_has_the_terminal();
+        self.typed.look_at = (!self.typed.taken).then(|| now.after(LATER));
+    }
+
+    pub(super) fn look_who_has_the_terminal(&mut self) {
+        self.typed.look_at = None;
+        if let Some(terminal) = &mut self.terminal
+            && terminal.is_taken()
+        {
+            self.typed.taken = true;
+            // There is no more to learn.
+            terminal.watch(false);
+        }
+    }
+
+    /// Whether somebody at the terminal has told a run to exit that has exited now.
+    pub(super) fn was_told(&self) -> bool {
+        let is_read = || self.terminal.as_ref().is_some_and(|terminal| !terminal.has_input());
+        let soon = |at: Timestamp| self.clock.now().since(at) < SOON;
+        self.typed.taken || self.typed.at.is_some_and(soon) && is_read()
+    }
+
+    /// The terminal has sent the stop signal. A main process that has left guard's group has not got it.
+    pub(super) fn stop_unreached(&mut self, id: RunId, signal: Signal) {
+        let reaches = |pid: Pid| self.terminal.as_ref().is_some_and(|terminal| terminal.reaches(pid, signal));
+        if self.children.main(id).is_some_and(|pid| !reaches(pid)) {
+            log::info!(instance = self.journal.instance(id), run = id.number, signal:%; "stop-signal");
+            self.signal(id, signal);
+            self.signal(id, Signal::CONT);
+        }
+    }
+
+    pub(super) fn is_in_shared_group(&self, pid: Pid) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.is_member(pid))
+    }
+
+    /// Sends a signal to those of a run, besides its main process, who are in the group that it shares with guard.
+    pub(super) fn signal_members(&mut self, id: RunId, signal: Signal) {
+        let Some(group) = self.children.shared_group else { return };
+        let Some(found) = self.find_leftovers(id) else { return };
+        for process in found.living.iter().filter(|process| process.group == group) {
+            let _ = signals::send(process.pid, signal);
+        }
+    }
+
+    /// Stops guard until somebody continues it.
+    pub(super) fn suspend(&mut self) {
+        signals::suspend();
+        // What came before guard was continued is over.
+        self.signals.take(&STOPS, Sender::Kernel);
+        if let Some(terminal) = &mut self.terminal {
+            terminal.look();
+        }
+    }
+
+    /// Continues a run, and whatever else the terminal has stopped with it.
+    pub(super) fn thaw(&self, id: RunId) {
+        if let Some(group) = self.terminal.as_ref().map(Terminal::group) {
+            let _ = signals::send_to_group(group, Signal::CONT);
+        }
+        self.signal_group(id, Signal::CONT);
+    }
+}
