@@ -1,6 +1,9 @@
 //! guard: the init process for containers.
 //!
-//! `main` parses, sets up, runs, and turns the outcome into an exit code. All errors end here.
+//! `start` parses, sets up, runs, and turns the outcome into an exit code. All errors end here. The C library's `main` in
+//! `sys::early` calls it.
+
+#![cfg_attr(not(test), no_main)]
 
 mod cli;
 mod config;
@@ -16,11 +19,12 @@ mod text;
 
 use config::Config;
 use config::layers::{ClientCommand, Invocation, Layers};
+use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let (invocation, mut layers) = Layers::from_process(&sys::process::environment());
+#[cfg_attr(test, expect(dead_code, reason = "the unit tests have a main of their own"))]
+fn start(arguments: Vec<OsString>) -> u8 {
+    let (invocation, mut layers) = Layers::new(arguments, &sys::process::environment());
     if invocation == Invocation::Run {
         cli::itself::take_the_place(&layers);
     }
@@ -44,15 +48,14 @@ fn main() -> ExitCode {
         Invocation::Probe => cli::probe::run(&layers.words).map(|()| 0),
         Invocation::Run => run(layers),
     };
-    let code = outcome.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|error| {
         report::print_error(&format!("{error:#}"));
         match () {
             () if error.is::<cli::ask::NoAnswer>() => cli::ask::NO_ANSWER,
             () if error.is::<cli::probe::Failed>() => cli::probe::FAILED,
             () => supervisor::OWN_ERROR,
         }
-    });
-    ExitCode::from(code)
+    })
 }
 
 /// Runs the app. An error before that goes to the termination log, too.
@@ -72,6 +75,8 @@ fn run(layers: Layers) -> anyhow::Result<u8> {
 /// Writes to stdout. Nothing else does, since stdout belongs to the app. The caller keeps text of unknown origin on one
 /// line (`text::printable`); all other control characters are escaped here.
 fn print(text: &str) -> anyhow::Result<u8> {
-    std::io::stdout().write_all(text::printable_lines(text).as_bytes())?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(text::printable_lines(text).as_bytes())?;
+    stdout.flush()?;
     Ok(0)
 }

@@ -386,7 +386,8 @@ fn a_program_whose_name_is_no_text_runs() {
 fn an_app_may_ask_guard_at_once() {
     for _ in 0..20 {
         let Some(setup) = common::pid1() else { return };
-        let mut guard = setup.env("GUARD_RESTART", "never").app([env!("CARGO_BIN_EXE_guard"), "ready"]).start();
+        let app = ["sh", "-c", r#"exec "$0" ready"#, env!("CARGO_BIN_EXE_guard")];
+        let mut guard = setup.env("GUARD_RESTART", "never").app(app).start();
         assert_eq!(guard.code(), 0, "{}", guard.transcript());
     }
 }

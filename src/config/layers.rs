@@ -102,11 +102,7 @@ pub const HANDED_DOWN: [&str; 7] = [
 
 impl Layers {
     /// Reads the arguments of the process (without the program's name), and its environment.
-    pub fn from_process(environment: &[&'static CStr]) -> (Invocation, Layers) {
-        Layers::new(std::env::args_os().skip(1).collect(), environment)
-    }
-
-    pub(super) fn new(arguments: Vec<OsString>, environment: &[&'static CStr]) -> (Invocation, Layers) {
+    pub fn new(arguments: Vec<OsString>, environment: &[&'static CStr]) -> (Invocation, Layers) {
         let environment: Vec<Entry> = environment.iter().map(|text| Entry::new(text)).collect();
         let own = environment.iter().copied().filter(|entry| is_prefixed(entry.name())).collect();
         let mut layers = Layers { environment, own, ..Layers::default() };

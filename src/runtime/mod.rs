@@ -41,7 +41,7 @@ use crate::sys::poll::Poll;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
-use crate::sys::{process, reserve, scheduler};
+use crate::sys::{process, reserve, residency, scheduler};
 use anyhow::Context;
 use changes::Changes;
 use children::Children;
@@ -214,6 +214,7 @@ impl<'a> Runtime<'a> {
             // Only now, since it need not delay the app.
             notify::remove_stale();
         }
+        residency::forget_start();
         loop {
             if let Some(code) = self.ending.exit {
                 return code;

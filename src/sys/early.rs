@@ -1,8 +1,10 @@
-//! What must happen before `main`: std changes SIGPIPE and fills closed descriptors before it calls `main`, and a signal
-//! that reaches PID 1 before it is blocked is lost for good. A constructor in `.init_array` comes before both.
+//! The very beginning: guard has a `main` of the C library's kind. Rust's runtime would change SIGPIPE, fill closed descriptors and
+//! install handlers before it called one of Rust's, and a signal that reaches PID 1 before it is blocked is lost for good.
 
 use super::signal_set::{SignalSet, change_mask};
 use crate::signal::Signal;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static MASK: AtomicU64 = AtomicU64::new(0);
@@ -13,7 +15,7 @@ static FLAGS: [AtomicI32; 3] = [const { AtomicI32::new(CLOSED) }; 3];
 
 const CLOSED: libc::c_int = -1;
 
-/// The signals whose disposition std or guard changes, and sets back in a child. All others are left as they were.
+/// The signals whose disposition guard changes, and sets back in a child. All others are left as they were.
 pub(super) const CHANGED: [Signal; 2] = [Signal::PIPE, Signal::TERM];
 
 /// What guard was started with, and what a child of its is to be started with.
@@ -25,7 +27,7 @@ pub struct Inherited {
     pub ignored: SignalSet,
 }
 
-/// What the constructor saw.
+/// What was there at the beginning.
 pub fn inherited() -> Inherited {
     Inherited {
         mask: SignalSet::from_bits(MASK.load(Ordering::Relaxed)),
@@ -33,18 +35,30 @@ pub fn inherited() -> Inherited {
     }
 }
 
-// The binary of the unit tests has a runtime of its own, which must stay interruptible.
-// SAFETY: a pointer to a function of the type that the C library calls through `.init_array`, once, with one thread.
+/// Where the C library begins. The binary of the unit tests has a runtime of its own, which must stay interruptible.
+///
+/// # Safety
+///
+/// `argv` holds `argc` strings that are there until the end (`execve(2)`).
 #[cfg(not(test))]
-#[used]
-#[unsafe(link_section = ".init_array")]
-static CONSTRUCTOR: extern "C" fn() = before_main;
+#[unsafe(no_mangle)]
+unsafe extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
+    begin();
+    let count = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: as above.
+    let argument = |index| unsafe { CStr::from_ptr(*argv.add(index)) };
+    let arguments = (1..count).map(|index| OsStr::from_bytes(argument(index).to_bytes()).to_owned()).collect();
+    crate::start(arguments).into()
+}
 
 #[cfg_attr(test, expect(dead_code))]
-extern "C" fn before_main() {
+fn begin() {
     MASK.store(change_mask(libc::SIG_BLOCK, SignalSet::FULL).bits(), Ordering::Relaxed);
     let ignored = CHANGED.into_iter().filter(|&signal| is_ignored(signal));
     IGNORED.store(ignored.fold(SignalSet::EMPTY, SignalSet::with).bits(), Ordering::Relaxed);
+    // A pipe that nobody reads is an error of write(2), and ends nobody.
+    // SAFETY: signal(2) with one of its two constants installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     for (descriptor, flags) in (0..).zip(&FLAGS) {
         // SAFETY: fcntl(2) with this command takes any number.
         flags.store(unsafe { libc::fcntl(descriptor, libc::F_GETFL) }, Ordering::Relaxed);

@@ -20,6 +20,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod reserve;
+pub mod residency;
 pub mod rights;
 pub mod scheduler;
 pub mod seccomp;
