@@ -5,13 +5,15 @@ use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::target::{FORMS, Server, Target, parse_host};
 use crate::sys::clock::Deadline;
+use crate::sys::fork::{spawn_copy, wait_for_copy};
+use crate::sys::socket::wait_readable;
 use crate::text::printable;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// A probe reads at most this much of a response.
@@ -38,20 +40,41 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     let Question { target, host, timeout } =
         parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
     let name = target.to_string();
-    let (sender, receiver) = channel();
-    let work = move || {
-        // `run` has stopped receiving if the time is over.
-        let _ = sender.send(probe(&target, &host, timeout));
-    };
-    // A thread can be abandoned: the C library's resolver knows no deadline, and a server may send a byte now and then
-    // for ever.
-    #[expect(clippy::disallowed_methods, reason = "guard itself has one thread; this process only probes")]
-    std::thread::Builder::new().spawn(work).with_context(|| format!("{name}: no thread can be made to ask it"))?;
-    let outcome = receiver.recv_timeout(timeout);
-    match outcome.unwrap_or_else(|_| Err(format!("no answer within {}", duration::show(timeout)))) {
+    let work = || probe(&target, &host, timeout);
+    match ask_in_copy(work, timeout).with_context(|| format!("{name}: no process can be made to ask it"))? {
         Ok(()) => Ok(()),
         Err(reason) => bail!(Failed(format!("{name}: {reason}"))),
     }
+}
+
+/// Has a copy of this process ask. A copy can be abandoned: the C library's resolver knows no deadline, and a server may send a byte
+/// now and then for ever. It says nothing for yes, else why not.
+fn ask_in_copy(work: impl FnOnce() -> Result<(), String>, timeout: Duration) -> std::io::Result<Result<(), String>> {
+    let deadline = Deadline::after(timeout);
+    let (mut reader, mut writer) = std::io::pipe()?;
+    let copy = spawn_copy(|| {
+        let answer = work().map_or_else(|why| format!("-{why}"), |()| "+".to_owned());
+        let _ = writer.write_all(answer.as_bytes());
+    })?;
+    drop(writer);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 512];
+    loop {
+        if !wait_readable(&[reader.as_fd()], deadline.left())? && deadline.left().is_zero() {
+            // The copy ends with this process.
+            return Ok(Err(format!("no answer within {}", duration::show(timeout))));
+        }
+        match reader.read(&mut buffer)? {
+            0 => break,
+            count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+    wait_for_copy(copy);
+    Ok(match answer.split_first() {
+        Some((b'+', _)) => Ok(()),
+        Some((_, why)) => Err(String::from_utf8_lossy(why).into_owned()),
+        None => Err("the process that asked was killed".to_owned()),
+    })
 }
 
 /// What the command line asks.

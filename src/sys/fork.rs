@@ -24,3 +24,9 @@ pub fn spawn_copy(work: impl FnOnce()) -> Result<Pid, Errno> {
     change_mask(libc::SIG_SETMASK, old);
     Errno::result(pid)
 }
+
+/// Waits until a copy has ended, and reaps it.
+pub fn wait_for_copy(pid: Pid) {
+    // SAFETY: waitpid(2) may be given no place for the status.
+    while Errno::result(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }) == Err(Errno::EINTR) {}
+}
