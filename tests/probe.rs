@@ -319,9 +319,9 @@ fn a_usage_error_names_the_argument_and_what_is_taken() {
     }
 }
 
-/// pthread_create(3), EAGAIN: root has no limit, so root runs the probe as a user without other processes.
+/// fork(2), EAGAIN: root has no limit, so root runs the probe as a user without other processes.
 #[test]
-fn without_a_thread_the_probe_is_an_error_of_guards() {
+fn without_a_process_the_probe_is_an_error_of_guards() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let guard = std::fs::read(env!("CARGO_BIN_EXE_guard")).expect("guard can be read");
@@ -330,5 +330,5 @@ fn without_a_thread_the_probe_is_an_error_of_guards() {
     let address = says(b"HTTP/1.1 200 OK\r\n\r\n");
     let guard = probe(child().program(guard).inherits(limit), &[&url(address)], 125);
     let said = guard.err().join("\n");
-    assert!(said.starts_with("guard: ") && said.contains("no thread"), "{said}");
+    assert!(said.starts_with("guard: ") && said.contains("no process"), "{said}");
 }
