@@ -408,3 +408,23 @@ fn an_app_that_does_not_listen_is_not_ready() {
         }
     }
 }
+
+/// guard cannot hold its sockets, and hears all the same that it listens.
+#[test]
+fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
+    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
+        return skipped("only root can take a capability away, with setpriv");
+    };
+    for setup in everywhere() {
+        let port = free_port();
+        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
+        let setup = holding(setup).program(&setpriv).options(words);
+        let mut guard = setup.fixture(&format!("setuid 65534 listen {port} serve")).start();
+        let event = guard.event("not-held");
+        assert!(event.get("msg").is_some_and(|msg| msg.contains("may not look")), "{event:?}");
+        guard.event("ready");
+        guard.line("listening");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}

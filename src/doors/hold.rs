@@ -57,8 +57,11 @@ pub enum Step {
     Listen(Question, Socket),
     /// A copy of guard reads memory; see [`Hold::report`].
     Reads(Pid),
-    /// guard may not look at who asks, and has let the call go on.
-    Unreadable(Errno),
+    /// guard may not look at who asks, and has let the call go on, which was a listen(2) if `listens`.
+    Unreadable {
+        error: Errno,
+        listens: bool,
+    },
     /// A question was answered here, or withdrawn.
     Answered,
     Nothing,
@@ -101,7 +104,7 @@ impl Hold {
             Ok(None) => return self.go_on(&question),
             Err(error) => {
                 self.go_on(&question);
-                return Step::Unreadable(error);
+                return Step::Unreadable { error, listens: question.call == Call::Listen };
             }
         };
         let (address, length) = match (question.call, socket.kind) {
@@ -131,7 +134,7 @@ impl Hold {
             Ok(read) => read,
             Err(error) => {
                 self.go_on(&question);
-                return if error == Errno::EPERM { Step::Unreadable(error) } else { Step::Answered };
+                return if error == Errno::EPERM { Step::Unreadable { error, listens: false } } else { Step::Answered };
             }
         };
         match (question.call, socket.kind) {

@@ -354,9 +354,7 @@ impl Runtime<'_> {
                     Answer::Done => true,
                     Answer::Failed(_) => false,
                 };
-                if listens && lives && self.config.ready.when == Readiness::Listen {
-                    self.dispatch(Event::Listens(run));
-                }
+                self.note_listener(run, listens && lives);
             }
             Step::Reads(copy) => {
                 self.children.copies.push(copy);
@@ -369,10 +367,11 @@ impl Runtime<'_> {
                 }
                 return false;
             }
-            Step::Unreadable(error) => {
+            Step::Unreadable { error, listens } => {
                 if !std::mem::replace(&mut self.holding.blind, true) {
                     log::warn!(error = error.desc(), msg = "GUARD_HOLD: guard may not look at the app's sockets, which has another user; it binds as ever"; "not-held");
                 }
+                self.note_listener(run, listens && lives);
             }
             Step::Answered | Step::Nothing => {}
             Step::End => {
@@ -384,6 +383,13 @@ impl Runtime<'_> {
             }
         }
         true
+    }
+
+    /// A run listens, if `listens`.
+    fn note_listener(&mut self, run: RunId, listens: bool) {
+        if listens && self.config.ready.when == Readiness::Listen {
+            self.dispatch(Event::Listens(run));
+        }
     }
 
     fn answer_hold(&self, run: RunId, question: &Question, answer: Answer) {
