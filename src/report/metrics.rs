@@ -1,8 +1,8 @@
 //! The page for Prometheus (its text format, version 0.0.4): conventional names and base units.
 
-use super::status::GuardStatus;
+use super::status::{GuardStatus, HeldStatus, MOST_HELD};
 use crate::config::duration::show_seconds;
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 /// What the Content-Type of the page says.
@@ -87,9 +87,11 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
         let count = status.instances.iter().filter(|instance| instance.state == state).count();
         page.sample("guard_instances", &[("state", &state)], count);
     }
+    let desired = "Instances that there are to be.";
+    page.single("guard_instances_desired", "gauge", desired, status.desired);
     page.family("guard_runs_total", "counter", "Runs that were started.");
     for instance in &status.instances {
-        page.sample("guard_runs_total", &[("instance", &instance.number)], instance.runs);
+        page.sample("guard_runs_total", &[("app_instance", &instance.number)], instance.runs);
     }
     page.family("guard_restarts_total", "counter", "Runs that were followed by another, by the reason.");
     for ((_, reason), count) in REASONS.iter().zip(counters.restarts) {
@@ -99,17 +101,18 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
     page.family("guard_app_uptime_seconds", "gauge", "How long the main process of the run has lived.");
     for instance in running() {
         let uptime = instance.uptime.unwrap_or_default();
-        page.sample("guard_app_uptime_seconds", &[("instance", &instance.number)], show_seconds(uptime));
+        page.sample("guard_app_uptime_seconds", &[("app_instance", &instance.number)], show_seconds(uptime));
     }
     page.family("guard_app_resident_memory_bytes", "gauge", "Resident memory of all processes of the run.");
     for instance in running() {
-        page.sample("guard_app_resident_memory_bytes", &[("instance", &instance.number)], instance.memory);
+        page.sample("guard_app_resident_memory_bytes", &[("app_instance", &instance.number)], instance.memory);
     }
     page.family("guard_app_cpu_seconds_total", "counter", "CPU time of the run, from its start.");
     for instance in running() {
-        page.sample("guard_app_cpu_seconds_total", &[("instance", &instance.number)], show_seconds(instance.cpu));
+        page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], show_seconds(instance.cpu));
     }
 
+    page.held(&status.held);
     let (orphans, signals) = (counters.orphans_reaped, counters.signals_forwarded);
     page.single("guard_orphans_reaped_total", "counter", "Orphans that guard has reaped.", orphans);
     page.single("guard_signals_forwarded_total", "counter", "Signals that guard has sent to the app.", signals);
@@ -133,16 +136,20 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
 
 struct MetricsPage(String);
 
+/// What a held socket's sample says; `None` leaves it out.
+type Figure = fn(&HeldStatus) -> Option<u32>;
+
 impl MetricsPage {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// The values of labels come from guard itself, and need no escapes.
     fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.0.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
-            let _ = write!(self.0, "{}{label}=\"{value}\"", if index == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{}{label}=\"", if index == 0 { '{' } else { ',' });
+            let _ = write!(LabelValue(&mut self.0), "{value}");
+            self.0.push('"');
         }
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
@@ -152,9 +159,56 @@ impl MetricsPage {
         self.sample(name, &[], value);
     }
 
+    /// What outlives a run. Several sockets of one address (SO_REUSEPORT) are one sample: no sample may come twice.
+    fn held(&mut self, held: &[HeldStatus]) {
+        if held.is_empty() {
+            return;
+        }
+        let mut addresses: Vec<&str> = Vec::new();
+        for socket in held.iter().take(MOST_HELD) {
+            if !addresses.contains(&socket.address.as_str()) {
+                addresses.push(&socket.address);
+            }
+        }
+        let waiting: Figure = |socket| socket.queue.map(|(waiting, _)| waiting);
+        let limit: Figure = |socket| socket.queue.map(|(_, limit)| limit);
+        let refusing: Figure = |socket| Some(u32::from(socket.refusing));
+        let families = [
+            ("guard_held_queue_length", "Clients that wait at a held socket.", waiting),
+            ("guard_held_queue_limit", "How many can wait there.", limit),
+            ("guard_held_refusing", "Held sockets that refuse clients, since no run serves them.", refusing),
+        ];
+        for (name, help, value) in families {
+            self.family(name, "gauge", help);
+            for address in &addresses {
+                let sockets = held.iter().filter(|socket| socket.address == *address);
+                if let Some(sum) = sockets.filter_map(value).reduce(u32::saturating_add) {
+                    self.sample(name, &[("address", address)], sum);
+                }
+            }
+        }
+    }
+
     fn limit(&mut self, name: &str, help: &str, value: Option<String>) {
         if let Some(value) = value {
             self.single(name, "gauge", help, value);
         }
+    }
+}
+
+/// Writes the value of a label, with the format's escapes.
+struct LabelValue<'a>(&'a mut String);
+
+impl Write for LabelValue<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            match character {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                other => self.0.push(other),
+            }
+        }
+        Ok(())
     }
 }

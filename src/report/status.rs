@@ -20,6 +20,8 @@ pub struct GuardStatus {
     pub refused: u64,
     /// Sockets that outlive a run.
     pub held: Vec<HeldStatus>,
+    /// How many instances there are to be.
+    pub desired: u32,
     pub instances: Vec<InstanceStatus>,
 }
 
@@ -129,7 +131,7 @@ pub fn table(status: &GuardStatus) -> String {
 }
 
 /// The answer is one datagram, so no more than so many sockets are in it.
-const MOST_HELD: usize = 64;
+pub(super) const MOST_HELD: usize = 64;
 
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.
 pub fn json(status: &GuardStatus) -> String {
@@ -237,6 +239,7 @@ mod tests {
                 queue: Some((3, 4096)),
                 refusing: false,
             }],
+            desired: 2,
             instances: vec![instance, waiting],
         }
     }

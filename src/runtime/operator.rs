@@ -238,6 +238,7 @@ impl Runtime<'_> {
             stopping: self.supervisor.is_ending(),
             refused: self.operator.refused,
             held: self.held.sockets().into_iter().chain(self.holding.sockets()).collect(),
+            desired: self.supervisor.desired(),
             instances: instances.collect(),
         }
     }

@@ -50,6 +50,11 @@ impl Supervisor {
         self.instances.len()
     }
 
+    /// How many instances there are to be; 0 while the CPUs are being counted.
+    pub fn desired(&self) -> u32 {
+        self.wanted
+    }
+
     /// A reload is under way, so that another one would be queued.
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
