@@ -98,6 +98,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/kubernetes.md", "restartPolicyRules:", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/kubernetes.md", "kubectl", By(CONTAINERS, "podman_answers_what_kubectl_asks")),
     ("docs/metrics.md", "readinessProbe:", By(HERE, "the_http_probes_of_the_guide")),
+    ("docs/metrics.md", "examples/grafana/check", By("tests/grafana.rs", "every_query_of_the_dashboard_is_answered")),
     ("docs/migrating.md", "\"tini\"", By(CONTAINERS, "instead_of_tini")),
     ("docs/migrating.md", "\"dumb-init\"", By(CONTAINERS, "instead_of_dumb_init")),
     ("docs/migrating.md", "module.exports", By(HERE, "scripts_can_be_read")),

@@ -120,7 +120,7 @@ fn metrics_tell_of_queues_and_of_instances_to_be() {
         let listen = format!("127.0.0.1:{held},unix:{}", path.display());
         let setup =
             setup.env("GUARD_LISTEN", listen).env("GUARD_HOLD_TIMEOUT", "10ms").env("GUARD_BACKOFF_INITIAL", "1h");
-        let mut guard = setup.env("GUARD_BACKOFF_MAX", "1h").fixture("quit USR1 1 serve").start();
+        let mut guard = setup.env("GUARD_BACKOFF_MAX", "1h").fixture("quit TERM 0 quit USR1 1 serve").start();
         guard.line("ready");
         guard.line("ready");
         // The app accepts none, so both wait.
