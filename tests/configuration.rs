@@ -220,7 +220,7 @@ fn none_is_taken_where_it_is_the_default() {
 }
 
 /// For each variable a wrong value, and a word that the error must contain since it says what the variable takes.
-const WRONG: [(&str, &str, &str); 26] = [
+const WRONG: [(&str, &str, &str); 28] = [
     ("GUARD_RESTART", "sometimes", "on-failure"),
     ("GUARD_MAX_RESTARTS", "-1", "unlimited"),
     ("GUARD_RESTART_WINDOW", "5 parsecs", "1m30s"),
@@ -238,6 +238,8 @@ const WRONG: [(&str, &str, &str); 26] = [
     ("GUARD_READY", "steady", "notify"),
     ("GUARD_READY_TIMEOUT", "0", "1m30s"),
     ("GUARD_WATCHDOG", "0", "none"),
+    ("GUARD_DIAGNOSE", "jstack", "exec:COMMAND"),
+    ("GUARD_DIAGNOSE_TIMEOUT", "0", "500ms"),
     ("GUARD_NODE_IPC", "maybe", "off"),
     ("GUARD_HEALTH_CHECK", "https://localhost/", "exec:COMMAND"),
     ("GUARD_HEALTH_INTERVAL", "0", "500ms"),
@@ -545,6 +547,14 @@ fn check_names_what_is_in_doubt_and_the_way_out() {
         ("GUARD_HEALTH_CHECK", "exec:true | true", "| needs a shell", "exec:sh -c", true),
         ("GUARD_PRE_STOP", "no-such-program", "GUARD_PRE_STOP: no-such-program is not in PATH", "whole path", true),
         ("GUARD_HEALTH_CHECK", "exec:/no/such/program", "/no/such/program is not there", "right path", true),
+        ("GUARD_DIAGNOSE", "exec:true | true", "| needs a shell", "exec:sh -c", true),
+        (
+            "GUARD_DIAGNOSE",
+            "exec:no-such-program",
+            "GUARD_DIAGNOSE: no-such-program is not in PATH",
+            "whole path",
+            true,
+        ),
         ("GUARD_HEALTH_INTERVAL", "5s", "GUARD_HEALTH_INTERVAL=5s: does nothing", "GUARD_HEALTH_CHECK", true),
         ("HOME", "/", "the command: no-such-app is not in PATH", "whole path", false),
     ] {

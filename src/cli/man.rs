@@ -18,6 +18,7 @@ fn meaning(handed_down: &str) -> &'static str {
         "GUARD_LAST_EXIT" => {
             "How the run before ended: an exit code, the name of a signal, or oom, watchdog, health or not-ready; not set in the first run."
         }
+        "GUARD_MAIN_PID" => "For the command of GUARD_DIAGNOSE alone: the pid of the main process.",
         "GUARD_STOP_SIGNAL_RECEIVED" => "For the pre-stop hook alone: the signal that asked for the stop.",
         "GUARD_STOP_TIME_LEFT" => "For the pre-stop hook alone: the seconds that are left of the stop timeout.",
         other => panic!("src/cli/man.rs does not say what {other} means"),

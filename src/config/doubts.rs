@@ -2,7 +2,7 @@
 
 use super::duration::show;
 use super::layers::Layers;
-use super::settings::{Config, HealthCheck, Meaning, Origin, Warning, WarningKind};
+use super::settings::{Config, Diagnose, HealthCheck, Meaning, Origin, Warning, WarningKind};
 use super::values::show_signal_map;
 use super::variables::VARIABLES;
 use crate::shell::is_shell;
@@ -51,7 +51,12 @@ impl Config {
             Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words, "exec:sh -c '…'")),
             Some(HealthCheck::Probe(_)) | None => None,
         };
-        for (name, words, way_out) in [("GUARD_PRE_STOP", &self.pre_stop, "sh -c '…'")].into_iter().chain(health) {
+        let diagnose = match &self.diagnose {
+            Some(Diagnose::Exec(words)) => Some(("GUARD_DIAGNOSE", words, "exec:sh -c '…'")),
+            Some(Diagnose::Signal(_)) | None => None,
+        };
+        let hook = Some(("GUARD_PRE_STOP", &self.pre_stop, "sh -c '…'"));
+        for (name, words, way_out) in [hook, health, diagnose].into_iter().flatten() {
             let given = layers.given(name).unwrap_or_default();
             let program = |word: &String| word.rsplit('/').next().is_some_and(is_shell);
             if let Some(syntax) = shell_syntax(&given, !words.iter().any(program)) {

@@ -90,12 +90,13 @@ pub struct Layers {
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
 
 /// Variables that an outer guard hands to its app, which may be guard again.
-pub const HANDED_DOWN: [&str; 7] = [
+pub const HANDED_DOWN: [&str; 8] = [
     "GUARD_ID",
     "GUARD_RUN",
     "GUARD_INSTANCE",
     "GUARD_RESTARTS",
     "GUARD_LAST_EXIT",
+    "GUARD_MAIN_PID",
     "GUARD_STOP_SIGNAL_RECEIVED",
     "GUARD_STOP_TIME_LEFT",
 ];

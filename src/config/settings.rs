@@ -30,6 +30,9 @@ pub struct Config {
     pub notify: bool,
     /// The app must send WATCHDOG=1 this often, from ready on.
     pub watchdog: Option<Duration>,
+    /// How a run that hangs is asked what it has to say, and its time for it.
+    pub diagnose: Option<Diagnose>,
+    pub diagnose_timeout: Duration,
     pub health_check: Option<HealthCheck>,
     pub health: HealthSettings,
     /// What an http check names as its Host; `None` is the URL's.
@@ -149,6 +152,14 @@ pub enum HealthCheck {
     /// By guard's own `probe`.
     Probe(Target),
     /// By a command, in words.
+    Exec(Vec<String>),
+}
+
+/// GUARD_DIAGNOSE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Diagnose {
+    Signal(Signal),
+    /// A command, in words.
     Exec(Vec<String>),
 }
 
@@ -280,6 +291,8 @@ impl Config {
             ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
             notify: false,
             watchdog: None,
+            diagnose: None,
+            diagnose_timeout: Duration::from_secs(5),
             health: HealthSettings::default(),
             health_check: None,
             health_host: None,

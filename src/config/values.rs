@@ -2,7 +2,9 @@
 
 use super::duration;
 use super::list::each;
-use super::settings::{HealthCheck, Hold, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap};
+use super::settings::{
+    Diagnose, HealthCheck, Hold, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap,
+};
 use super::target::Target;
 use crate::signal::{Signal, number};
 use std::fmt;
@@ -101,6 +103,28 @@ impl fmt::Display for HealthCheck {
         match self {
             HealthCheck::Probe(target) => target.fmt(f),
             HealthCheck::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
+        }
+    }
+}
+
+pub(super) fn diagnose(text: &str) -> Result<Diagnose, String> {
+    match text.strip_prefix("exec:") {
+        Some(text) => command(text).map(Diagnose::Exec),
+        None => {
+            let signal: Signal = text.parse()?;
+            // What they do is no answer.
+            let is_deaf = [Signal::KILL, Signal::STOP, Signal::CHLD, Signal::CONT].contains(&signal);
+            if is_deaf { Err(format!("{signal} asks nothing")) } else { Ok(Diagnose::Signal(signal)) }
+        }
+    }
+}
+
+/// In the form that the variable takes.
+impl fmt::Display for Diagnose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Diagnose::Signal(signal) => signal.fmt(f),
+            Diagnose::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
         }
     }
 }

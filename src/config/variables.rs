@@ -10,8 +10,8 @@ use super::settings::Config;
 use super::target::parse_host;
 use super::user;
 use super::values::{
-    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, directory, health_check, hold,
-    http_address, log_filter, optional, path, positive, show_changes, show_hold, show_path, show_signal_map,
+    FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, diagnose, directory, health_check,
+    hold, http_address, log_filter, optional, path, positive, show_changes, show_hold, show_path, show_signal_map,
     signal_map, variable_names,
 };
 use crate::signal::{Signal, number};
@@ -247,6 +247,22 @@ pub const VARIABLES: &[Variable] = &[
         help: "once ready the app must send WATCHDOG=1 this often, else SIGABRT and the restart policy",
         set: |config, text| optional(text, positive).map(|period| config.watchdog = period),
         show: |config| config.watchdog.map_or("none".to_owned(), duration::show),
+    },
+    Variable {
+        name: "GUARD_DIAGNOSE",
+        default: "none",
+        takes: "a signal such as QUIT or ABRT, exec:COMMAND, or none",
+        help: "asks a run that hangs what it has to say, once, before it is ended",
+        set: |config, text| optional(text, diagnose).map(|diagnose| config.diagnose = diagnose),
+        show: |config| config.diagnose.as_ref().map_or("none".to_owned(), ToString::to_string),
+    },
+    Variable {
+        name: "GUARD_DIAGNOSE_TIMEOUT",
+        default: "5s",
+        takes: DURATION,
+        help: "how long it has for that; before the SIGKILL of a stop at most a third of the stop timeout",
+        set: |config, text| positive(text).map(|timeout| config.diagnose_timeout = timeout),
+        show: |config| duration::show(config.diagnose_timeout),
     },
     Variable {
         name: "GUARD_NODE_IPC",

@@ -1,7 +1,7 @@
 //! What the configuration needs and the container has not: files and directories. Nothing here is an error, since they may come
 //! later.
 
-use crate::config::{Config, HealthCheck, Warning, WarningKind};
+use crate::config::{Config, Diagnose, HealthCheck, Warning, WarningKind};
 use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
@@ -31,7 +31,11 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
         Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words)),
         Some(HealthCheck::Probe(_)) | None => None,
     };
-    for (name, words) in [("GUARD_PRE_STOP", &config.pre_stop)].into_iter().chain(health) {
+    let diagnose = match &config.diagnose {
+        Some(Diagnose::Exec(words)) => Some(("GUARD_DIAGNOSE", words)),
+        Some(Diagnose::Signal(_)) | None => None,
+    };
+    for (name, words) in [Some(("GUARD_PRE_STOP", &config.pre_stop)), health, diagnose].into_iter().flatten() {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         if let Some(problem) = missing(config, &words) {
             add(name, format!("{name}: {problem}"));

@@ -87,6 +87,8 @@ impl Runtime<'_> {
             }
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
+            Action::Diagnose(id) => return self.diagnose(id),
+            Action::EndDiagnosis(id) => self.end_diagnosis(id),
             Action::CountUnsent => return Some(Event::UnsentCounted(self.find_unsent())),
             Action::Exit { code } => {
                 self.take_terminal_back();

@@ -16,6 +16,8 @@ pub(super) enum Owner {
     Run(RunId),
     /// A health check of this run.
     Check(RunId),
+    /// The command that asks this run what it has to say.
+    Diagnosis(RunId),
     Hook,
     /// A copy of guard.
     Copy,
@@ -113,6 +115,8 @@ impl Check {
 pub(super) struct Children {
     runs: Vec<RunProcess>,
     pub(super) hook: Option<Pid>,
+    /// Commands of GUARD_DIAGNOSE that have not been reaped.
+    pub(super) diagnoses: Vec<(RunId, Pid)>,
     /// Health checks that have not been reaped.
     pub(super) checks: Vec<Check>,
     /// Copies of guard that have not been reaped.
@@ -169,7 +173,13 @@ impl Children {
     /// All processes that guard has started itself and not yet reaped.
     pub(super) fn started(&self) -> impl Iterator<Item = Pid> {
         let mains = self.runs.iter().filter(|run| !run.reaped).map(|run| run.pid);
-        mains.chain(self.checks.iter().map(|check| check.pid)).chain(self.hook)
+        mains.chain(self.auxiliaries())
+    }
+
+    /// The groups of hooks, health checks and commands of GUARD_DIAGNOSE, which are no part of a run.
+    pub(super) fn auxiliaries(&self) -> impl Iterator<Item = Pid> {
+        let checks = self.checks.iter().map(|check| check.pid);
+        checks.chain(self.diagnoses.iter().map(|(_, pid)| *pid)).chain(self.hook)
     }
 
     pub(super) fn runs(&self) -> impl Iterator<Item = &RunProcess> {
@@ -183,6 +193,9 @@ impl Children {
     /// Whose process this living child is.
     pub(super) fn owner(&self, pid: Pid) -> Owner {
         let run = self.runs.iter().find(|run| run.pid == pid && !run.reaped);
+        if let Some((id, _)) = self.diagnoses.iter().find(|(_, known)| *known == pid) {
+            return Owner::Diagnosis(*id);
+        }
         match (run, self.checks.iter().find(|check| check.pid == pid)) {
             (Some(run), _) => Owner::Run(run.id),
             (None, Some(check)) => Owner::Check(check.run),
@@ -192,9 +205,9 @@ impl Children {
         }
     }
 
-    /// Whether this is the group of a hook or a health check, which are no part of a run.
+    /// Whether this is one of them.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
-        self.hook == Some(group) || self.checks.iter().any(|check| check.pid == group)
+        self.auxiliaries().any(|known| known == group)
     }
 
     /// An orphan was reaped: it may have been an heir.

@@ -337,6 +337,19 @@ impl<'a> Journal<'a> {
         log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
 
+    pub(super) fn diagnosis_ended(&self, run: RunId, status: Status) {
+        let how = match status {
+            Status::Exited(code) => format!("exited with code {code}"),
+            Status::Signaled(signal) => format!("died of {signal}"),
+        };
+        log::info!(instance = self.instance(run), run = run.number, msg:% = how; "diagnose-ended");
+    }
+
+    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
+        log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
+    }
+
     /// The stop timeout, and whether anybody chose it.
     pub(super) fn limit(&self) -> String {
         let by = match self.config.origin("GUARD_STOP_TIMEOUT") {

@@ -137,7 +137,7 @@ impl Runtime<'_> {
             }
             // The present one stays: an upgrade was taken back.
             Owner::Run(owner) if owner == id => None,
-            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => {
+            Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook | Owner::Copy | Owner::Nobody => {
                 return self.refuse(id, sender, "MAINPID names no process of the run");
             }
         };

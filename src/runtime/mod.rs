@@ -9,6 +9,7 @@ mod checks;
 mod children;
 mod clock;
 mod cpus;
+mod diagnose;
 mod doors;
 mod environment;
 mod held;

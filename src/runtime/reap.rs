@@ -58,7 +58,7 @@ impl News {
     /// than to reap it, so only those count that SIGKILL has ended.
     fn may_tell_of_memory(&self) -> bool {
         match self {
-            News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Hook, ..) => true,
+            News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook, ..) => true,
             News::Ended(Owner::Copy | Owner::Nobody, _, status, _) => *status == Status::Signaled(Signal::KILL),
             News::Stopped(..) => false,
         }
@@ -187,6 +187,7 @@ impl Runtime<'_> {
                 Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
             }
             Owner::Check(id) => self.check_ended(id, pid, status),
+            Owner::Diagnosis(id) => Some(self.diagnosis_ended(id, pid, status)),
             Owner::Hook => {
                 self.children.hook = None;
                 self.journal.hook_ended(status);
@@ -239,7 +240,8 @@ impl Runtime<'_> {
                 self.starved(id, pid, signal);
                 None
             }
-            Owner::Run(_) | Owner::Check(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
+            Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) => None,
+            Owner::Hook | Owner::Copy | Owner::Nobody => None,
         }
     }
 

@@ -402,8 +402,7 @@ impl Runtime<'_> {
         for started in self.children.started() {
             let _ = signals::send(started, Signal::KILL);
         }
-        let checks = self.children.checks.iter().map(|check| check.pid);
-        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]).chain(checks).chain(self.children.hook);
+        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]).chain(self.children.auxiliaries());
         groups.filter(|&group| signals::send_to_group(group, Signal::KILL).is_ok()).collect()
     }
 }

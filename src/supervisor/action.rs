@@ -46,6 +46,10 @@ pub enum Action {
     StartCheck(RunId),
     /// SIGKILL to the health check and all below it.
     KillCheck(RunId),
+    /// Ask a run what it has to say: by a signal, or by a command. Answered by `Diagnosed` where it is a command, in the end.
+    Diagnose(RunId),
+    /// SIGKILL to that command and all below it, if it still runs.
+    EndDiagnosis(RunId),
     /// Let go of the sockets that outlive a run: nobody will serve what waits there. Comes once, in guard's end.
     Release,
     /// Tell everybody who has asked for this what became of it: the new run that is ready, or why there is none.

@@ -85,7 +85,8 @@ impl Supervisor {
             // The terminal has told it to stop.
             RunState::Stopping { kill_at, .. } if run.cause == Some(Cause::Stop) => kill_at,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => None,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } => None,
+            RunState::Aborting { .. } | RunState::Killing { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
         };
         let left = self.runs().filter_map(kill_at).min().map(|at| at.since(now));

@@ -17,6 +17,7 @@
 //! A spawn is always the last action of a call, and its answer is the next event, so nothing can come between.
 
 mod action;
+mod diagnose;
 mod event;
 mod exit_code;
 mod health;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub ready: ReadySettings,
     pub watchdog: Option<Duration>,
     pub health: Option<HealthSettings>,
+    /// A run that hangs is asked what it has to say, and has this long for it.
+    pub diagnose: Option<Duration>,
     /// The app may listen on Node's channel.
     pub node_ipc: bool,
     pub signal_map: SignalMap,
@@ -95,6 +98,7 @@ impl Settings {
             ready: config.ready,
             watchdog: config.watchdog,
             health: config.health_check.is_some().then_some(config.health),
+            diagnose: config.diagnose.is_some().then_some(config.diagnose_timeout),
             node_ipc: config.node_ipc,
             signal_map: config.signal_map.clone(),
             scope: config.signal_scope,
@@ -221,6 +225,7 @@ impl Supervisor {
             Event::TimeoutExtended(id, time) => self.timeout_extended(now, id, time),
             Event::ShutdownUndelivered(id) => self.shutdown_undelivered(id),
             Event::Checked(id, passed) => self.check_ended(now, id, passed),
+            Event::Diagnosed(id) => self.diagnosed(now, id),
             Event::Overslept(delay) => self.overslept(delay),
             Event::UnmarkedCounted(count) => self.unmarked_counted(count),
             Event::NothingLeft => self.everything_reaped(now),
@@ -315,6 +320,10 @@ impl Supervisor {
             RunState::Starting { ready_by } if is_due(ready_by, now) => self.run_failed(now, id, Failure::NotReady),
             RunState::Ready { ping_by } if is_due(ping_by, now) => self.run_failed(now, id, Failure::Watchdog),
             RunState::Starting { .. } | RunState::Ready { .. } => self.check_timer_elapsed(now, id),
+            RunState::Diagnosing { .. } => self.diagnosis_timer_elapsed(now, id),
+            RunState::Stopping { kill_at, .. } if !is_due(kill_at, now) && is_due(run.diagnosis_at(), now) => {
+                self.diagnosis_timer_elapsed(now, id);
+            }
             RunState::Stopping { kill_at, fallback: Some(_) } if !is_due(kill_at, now) => self.shutdown_ignored(id),
             RunState::Draining { .. } | RunState::Stopping { .. } => self.stop_timeout_elapsed(now, id, false),
             RunState::Aborting { .. } => self.stop_timeout_elapsed(now, id, true),
@@ -336,6 +345,7 @@ impl Supervisor {
         self.announce_drains();
         self.drain_delay_elapsed(now);
         self.end_checks();
+        self.update_diagnoses(now);
         self.release_hook();
         self.release_sockets_unless_served();
         self.advance_scale();

@@ -55,7 +55,7 @@ impl Supervisor {
                 *at = kill_at.map_or(later, |kill_at| later.min(kill_at));
             }
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
-            RunState::Draining { .. } | RunState::Stopping { .. } => {}
+            RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Diagnosing { .. } => {}
             RunState::Aborting { .. } | RunState::Killing { .. } => {}
             RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
         }

@@ -189,7 +189,7 @@ impl Supervisor {
                 contribution(ending, &self.settings.restart)
             }
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => 0,
-            RunState::Draining { .. } | RunState::Stopping { .. } => 0,
+            RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Diagnosing { .. } => 0,
             RunState::Aborting { .. } | RunState::Killing { .. } => 0,
         };
         // Nobody asks what becomes of an instance that was to leave.

@@ -4,6 +4,7 @@
 //! run that survives SIGKILL in a restart in place is Ready again. A deadline lives in the state that it belongs to, so leaving the state drops it. A deadline that ends in SIGKILL
 //! never moves later.
 
+use super::diagnose::Diagnosis;
 use super::event::UnsentData;
 use super::exit_code::{Ending, Failure};
 use super::health::Checks;
@@ -130,6 +131,7 @@ pub(super) struct Run {
     pub(super) watchdog: Option<Duration>,
     /// Its health checks, while it serves.
     pub(super) checks: Option<Checks>,
+    pub(super) diagnosis: Diagnosis,
     /// It was told over Node's channel that it will be stopped.
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
@@ -172,6 +174,8 @@ pub(super) enum RunState {
     Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
     /// It was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
     Stopping { kill_at: Option<Timestamp>, fallback: Option<(Timestamp, Signal)> },
+    /// It has failed, and was asked what it has to say. Then its end follows, and `kill_at` is that of a stop or a restart.
+    Diagnosing { failure: Failure, until: Timestamp, kill_at: Option<Timestamp> },
     /// Its watchdog has failed: it has got SIGABRT, and may be writing a core file.
     Aborting { kill_at: Timestamp },
     /// It has got SIGKILL while guard goes on. Without a deadline guard has given up on it: not even SIGKILL ends it.
@@ -213,6 +217,7 @@ impl Run {
             cause: None,
             watchdog,
             checks: None,
+            diagnosis: Diagnosis::Unasked,
             announced: false,
             quit_until: None,
         }
@@ -227,7 +232,8 @@ impl Run {
     pub(super) fn main_lives(&self) -> bool {
         match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } | RunState::Draining { .. } => true,
-            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => true,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } => true,
+            RunState::Aborting { .. } | RunState::Killing { .. } => true,
             RunState::Spawning | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
     }
@@ -237,7 +243,7 @@ impl Run {
         match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => true,
             RunState::Spawning | RunState::Draining { .. } | RunState::Stopping { .. } => false,
-            RunState::Aborting { .. } | RunState::Killing { .. } => false,
+            RunState::Diagnosing { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => false,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         }
     }
@@ -265,7 +271,10 @@ impl Run {
                 earlier(at, self.checks.as_ref().and_then(Checks::deadline))
             }
             RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
-            RunState::Stopping { kill_at, fallback } => earlier(fallback.map(|(at, _)| at), kill_at),
+            RunState::Stopping { kill_at, fallback } => {
+                earlier(earlier(fallback.map(|(at, _)| at), kill_at), self.diagnosis_at())
+            }
+            RunState::Diagnosing { until, .. } => Some(until),
             RunState::Aborting { kill_at } => Some(kill_at),
             RunState::Sweeping { kill_at, .. } => kill_at,
             RunState::Killing { give_up_at } => give_up_at,

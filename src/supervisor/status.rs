@@ -73,7 +73,8 @@ impl Supervisor {
     /// The run was asked to stop, or stops by itself.
     pub fn is_stopping(&self, id: RunId) -> bool {
         self.runs().filter(|run| run.id == id).any(|run| match run.state {
-            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => true,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } => true,
+            RunState::Aborting { .. } | RunState::Killing { .. } => true,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => false,
             RunState::Draining { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => false,
         })
@@ -132,7 +133,8 @@ impl Instance {
                 RunState::Spawning | RunState::Starting { .. } => "starting",
                 RunState::Ready { .. } => "ready",
                 RunState::Draining { .. } => "draining",
-                RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => "stopping",
+                RunState::Stopping { .. } | RunState::Diagnosing { .. } => "stopping",
+                RunState::Aborting { .. } | RunState::Killing { .. } => "stopping",
                 RunState::Sweeping { .. } | RunState::Clearing { .. } => "sweeping",
             },
         }
@@ -151,7 +153,9 @@ impl Instance {
                     Readiness::Health => "no health check has passed yet",
                 },
                 RunState::Ready { .. } => "ready",
-                RunState::Draining { .. } | RunState::Stopping { .. } => "the app is stopping",
+                RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Diagnosing { .. } => {
+                    "the app is stopping"
+                }
                 RunState::Aborting { .. } | RunState::Killing { .. } => "the app is stopping",
                 RunState::Sweeping { .. } | RunState::Clearing { .. } => "the app is between two runs",
             },

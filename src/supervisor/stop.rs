@@ -35,6 +35,11 @@ impl Run {
                 let fallback = fallback.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
                 RunState::Stopping { kill_at, fallback }
             }
+            RunState::Diagnosing { failure, until, kill_at: own } => {
+                let third = kill_at.map(|at| now.after(at.since(now) / 3));
+                let until = third.map_or(until, |third| until.min(third));
+                RunState::Diagnosing { failure, until, kill_at: earlier(own, kill_at) }
+            }
             RunState::Aborting { kill_at: own } => {
                 RunState::Aborting { kill_at: kill_at.map_or(own, |at| own.min(at)) }
             }
@@ -51,7 +56,7 @@ impl Run {
     pub(super) fn stop_without_signal(&mut self, kill_at: Option<Timestamp>) -> bool {
         let own = match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Draining { kill_at, .. } => kill_at,
+            RunState::Draining { kill_at, .. } | RunState::Diagnosing { kill_at, .. } => kill_at,
             RunState::Spawning | RunState::Stopping { .. } | RunState::Aborting { .. } => return false,
             RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => return false,
         };
@@ -74,6 +79,7 @@ impl Supervisor {
                 run.state = RunState::Stopping { kill_at, fallback: None };
                 return;
             }
+            RunState::Diagnosing { kill_at, .. } => kill_at.or(Some(now.after(timeout))),
             RunState::Spawning | RunState::Aborting { .. } | RunState::Killing { .. } => return,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
@@ -84,16 +90,25 @@ impl Supervisor {
 
     /// Ends a run that has failed though its main process lives. It serves nobody, so there is nothing to drain.
     pub(super) fn run_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
-        let stop = &self.settings.stop;
-        let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout.min(FAILURE_TIMEOUT));
         let Some(run) = self.run_mut(id).filter(|run| run.serves()) else { return };
         run.end_for(Cause::Failed(failure));
         run.ready_since = None;
         self.report(Notice::Failing { run: id, failure });
+        self.diagnose_failed(now, id, failure);
+    }
+
+    /// The second half of [`Supervisor::run_failed`], within the deadline of a stop that began meanwhile.
+    pub(super) fn end_failed(&mut self, now: Timestamp, id: RunId, failure: Failure, kill_at: Option<Timestamp>) {
+        let stop = &self.settings.stop;
+        let signal = stop.signal.unwrap_or(Signal::TERM);
+        let within = |timeout| kill_at.map_or(now.after(timeout), |at| at.min(now.after(timeout)));
         match failure {
-            Failure::NotReady | Failure::Health => self.stop_main(now, id, signal, Some(now.after(timeout))),
+            Failure::NotReady | Failure::Health => {
+                let kill_at = within(stop.restart_timeout.min(FAILURE_TIMEOUT));
+                self.stop_main(now, id, signal, Some(kill_at));
+            }
             Failure::Watchdog => {
-                self.set_state(id, RunState::Aborting { kill_at: now.after(ABORT_TIMEOUT) });
+                self.set_state(id, RunState::Aborting { kill_at: within(ABORT_TIMEOUT) });
                 self.actions.extend([Action::Signal(id, Signal::ABRT), Action::Signal(id, Signal::CONT)]);
             }
         }
@@ -120,7 +135,8 @@ impl Supervisor {
         let due = |run: &Run| match run.state {
             RunState::Draining { signal, until, kill_at } => (until <= now).then_some((run.id, signal, kill_at)),
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Stopping { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => None,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } => None,
+            RunState::Aborting { .. } | RunState::Killing { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
         };
         let due: Vec<_> = self.runs().filter_map(due).collect();
@@ -220,6 +236,7 @@ impl Supervisor {
         let kill_at = match run.state {
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => kill_at,
+            RunState::Diagnosing { kill_at, .. } => kill_at,
             // The time for a core file is no stop deadline.
             RunState::Aborting { .. } => None,
             RunState::Killing { .. } if failure == Some(Failure::Watchdog) => None,
@@ -276,7 +293,7 @@ impl Supervisor {
             }
             RunState::Clearing { left, .. } => *left = count,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
-            RunState::Draining { .. } | RunState::Stopping { .. } => {}
+            RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Diagnosing { .. } => {}
             RunState::Aborting { .. } | RunState::Killing { .. } => {}
         }
     }
@@ -375,7 +392,7 @@ impl Supervisor {
         }
     }
 
-    fn set_state(&mut self, id: RunId, state: RunState) {
+    pub(super) fn set_state(&mut self, id: RunId, state: RunState) {
         if let Some(run) = self.run_mut(id) {
             run.state = state;
         }

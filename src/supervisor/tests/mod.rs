@@ -1,5 +1,6 @@
 //! The core under simulated time: single scenarios, random sequences, and a walk over every state that can be reached.
 
+mod diagnosis;
 mod in_place;
 mod instances;
 mod lingering;

@@ -20,12 +20,13 @@ prop_compose! {
         start_period in 0..6_u32,
         node_ipc in any::<bool>(),
         flags in any::<[bool; 5]>(),
-        (scales, auto) in any::<(bool, bool)>(),
+        (scales, auto, diagnose) in (any::<bool>(), any::<bool>(), prop::option::of(1..6_u32)),
         seed in any::<u64>(),
     ) -> Settings {
         let [pre_stop, init, terminal, job_control, group] = flags;
         let mut settings = Settings { instances, pre_stop, init, terminal, job_control, seed, ..settings() };
         settings.auto = auto;
+        settings.diagnose = diagnose.map(|units| UNIT * units);
         if scales {
             let map = [("TTIN", Meaning::ScaleUp), ("TTOU", Meaning::ScaleDown)];
             settings.signal_map.extend(map.map(|(name, meaning)| (signal(name), meaning)));

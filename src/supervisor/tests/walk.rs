@@ -5,7 +5,7 @@
 
 use super::super::Settings;
 use super::world::{UNIT, World, settings, signal};
-use crate::config::{HealthSettings, Meaning, Readiness, RestartPolicy};
+use crate::config::{HealthSettings, Meaning, Readiness, RestartPolicy, StopSettings};
 use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
@@ -169,6 +169,13 @@ fn every_state_of_the_health_checks() {
     settings.ready.when = Readiness::Health;
     settings.health = Some(HealthSettings { interval: UNIT, timeout, retries: 2, start_period });
     assert!(walk("health", settings, usize::MAX).complete);
+}
+
+#[test]
+fn every_state_of_a_diagnosis() {
+    let settings = Settings { diagnose: Some(UNIT * 2), watchdog: Some(UNIT), ..talking() };
+    let stop = StopSettings { timeout: Some(UNIT * 3), restart_timeout: UNIT * 3, ..settings.stop.clone() };
+    assert!(walk("diagnosis", Settings { stop, ..settings }, usize::MAX).complete);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! hold always; docs/design.md lists the same invariants by number. It takes its facts from events and actions, never from
 //! notices, which are for people.
 
+use super::super::diagnose::Diagnosis;
 use super::super::policy::Jitter;
 use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot, Unmarked};
 use super::super::{
@@ -47,6 +48,8 @@ pub(super) enum Step {
     Says(RunId, Words),
     /// A health check ends, and has passed or not.
     CheckEnds(RunId, bool),
+    /// The command that asks a run what it has to say ends.
+    DiagnosisEnds(RunId),
     /// Node's channel is closed or full.
     Undelivered(RunId),
     /// guard and the app stand still for two units.
@@ -98,6 +101,10 @@ pub(super) struct World {
     hook: bool,
     /// Health checks that run, and whether they were killed.
     checks: BTreeMap<RunId, bool>,
+    /// Runs that were asked what they have to say.
+    asked: Vec<RunId>,
+    /// Runs whose command for that runs.
+    commands: Vec<RunId>,
     drain_file: bool,
     /// The sockets that outlive a run were let go.
     released: bool,
@@ -169,6 +176,7 @@ pub(super) fn settings() -> Settings {
         ready: ReadySettings { when: Readiness::Exec, timeout: UNIT },
         watchdog: None,
         health: None,
+        diagnose: None,
         node_ipc: false,
         signal_map: vec![(signal("USR1"), Meaning::Restart), (signal("USR2"), Meaning::Reload)],
         scope: Scope::Process,
@@ -196,6 +204,8 @@ impl World {
             leftovers: BTreeMap::new(),
             hook: false,
             checks: BTreeMap::new(),
+            asked: Vec::new(),
+            commands: Vec::new(),
             drain_file: false,
             released: false,
             told: Vec::new(),
@@ -325,6 +335,7 @@ impl World {
                 steps.push(Step::Undelivered(run));
             }
         }
+        steps.extend(self.commands.iter().map(|run| Step::DiagnosisEnds(*run)));
         for (&run, &killed) in &self.checks {
             steps.push(Step::CheckEnds(run, false));
             if !killed {
@@ -422,6 +433,10 @@ impl World {
             Step::CheckEnds(run, passed) => {
                 self.checks.remove(&run);
                 Event::Checked(run, passed)
+            }
+            Step::DiagnosisEnds(run) => {
+                self.commands.retain(|other| *other != run);
+                Event::Diagnosed(run)
             }
             Step::Undelivered(run) => {
                 self.announced.retain(|announced| *announced != run);
@@ -594,6 +609,18 @@ impl World {
                     let killed = self.checks.insert(run, true);
                     assert!(killed.is_some(), "2: no signal to a check that has ended");
                 }
+                Action::Diagnose(run) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                    assert!(!self.asked.contains(&run), "15: no run is asked twice");
+                    self.asked.push(run);
+                    self.commands.push(run);
+                }
+                Action::EndDiagnosis(run) => {
+                    let count = self.commands.len();
+                    self.commands.retain(|other| *other != run);
+                    assert!(self.commands.len() < count, "2: no signal to a command that has ended");
+                    answers.push_back(Event::Diagnosed(run));
+                }
                 Action::KillEverything(_) => self.killed = true,
                 Action::Report(_) => {}
                 Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
@@ -657,6 +684,7 @@ impl World {
             Event::Listens(_) | Event::CannotHold => None,
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
             Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
+            Event::Diagnosed(_) => None,
         };
         if let Some(Meaning::Restart | Meaning::Reload) = meaning {
             self.stopped.clear();
@@ -839,7 +867,14 @@ impl World {
         let renumber = |run: RunId| numbers.get(&run).copied();
         self.mains = self.mains.into_iter().filter_map(renumber).collect();
         self.mains.sort_unstable();
-        for runs in [&mut self.told, &mut self.shut_down, &mut self.announced, &mut self.unkillable] {
+        for runs in [
+            &mut self.asked,
+            &mut self.commands,
+            &mut self.told,
+            &mut self.shut_down,
+            &mut self.announced,
+            &mut self.unkillable,
+        ] {
             *runs = runs.iter().copied().filter_map(renumber).collect();
             runs.sort_unstable();
             runs.dedup();
@@ -883,6 +918,7 @@ fn kill_times(supervisor: &Supervisor) -> BTreeMap<Whose, Option<Timestamp>> {
     let hook = hook.map(|hook| (Whose::Hook, hook.kill_at));
     let runs = supervisor.runs().filter_map(|run| match run.state {
         RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => Some((Whose::Run(run.id), kill_at)),
+        RunState::Diagnosing { kill_at, .. } => Some((Whose::Run(run.id), kill_at)),
         RunState::Sweeping { kill_at, .. } => Some((Whose::Run(run.id), kill_at)),
         // The time for a core file is its own, and its leftovers have theirs.
         RunState::Aborting { .. } => None,
@@ -926,6 +962,9 @@ impl Supervisor {
             for run in instance.runs_mut() {
                 each(&mut run.ready_since);
                 each(&mut run.quit_until);
+                if let Diagnosis::Due(at) = &mut run.diagnosis {
+                    *at = shift(*at);
+                }
                 if let Some(checks) = &mut run.checks {
                     checks.shift(shift);
                 }
@@ -939,6 +978,10 @@ impl Supervisor {
                         if let Some((at, _)) = fallback {
                             *at = shift(*at);
                         }
+                    }
+                    RunState::Diagnosing { until, kill_at, .. } => {
+                        *until = shift(*until);
+                        each(kill_at);
                     }
                     RunState::Starting { ready_by: at } | RunState::Ready { ping_by: at } => each(at),
                     RunState::Sweeping { kill_at, .. } => each(kill_at),

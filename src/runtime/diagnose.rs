@@ -1,0 +1,58 @@
+//! How a run that hangs is asked what it has to say (GUARD_DIAGNOSE).
+
+use super::{Runtime, hooks};
+use crate::config::Diagnose;
+use crate::signal::Signal;
+use crate::supervisor::{Event, RunId};
+use crate::sys::Pid;
+use crate::sys::process::Status;
+use crate::sys::spawn::{Output, Start};
+
+impl Runtime<'_> {
+    /// Sends the signal, or starts the command as a hook is started. A command that cannot be started has ended.
+    pub(super) fn diagnose(&mut self, id: RunId) -> Option<Event> {
+        let config = self.config;
+        let (main, instance) = (self.children.main(id)?, self.journal.instance(id));
+        let how = config.diagnose.as_ref()?;
+        log::warn!(instance, run = id.number, by:% = how; "diagnose");
+        let words = match how {
+            Diagnose::Signal(signal) => {
+                self.signal(id, *signal);
+                // A stopped process would not see it.
+                self.signal(id, Signal::CONT);
+                return None;
+            }
+            Diagnose::Exec(words) => words,
+        };
+        let mut environment = self.launch.environment.for_run(id, self.supervisor.count());
+        environment.set("GUARD_MAIN_PID", main.to_string());
+        let entries = environment.entries();
+        let start = Start { output: Output::WithoutStdin, ..Start::new(&entries, self.launch.directory.as_deref()) };
+        let program = hooks::program(config, words);
+        match program.spawn(&start) {
+            Ok(pid) => {
+                self.reaping.childless = false;
+                self.children.diagnoses.push((id, pid));
+                None
+            }
+            Err(failure) => {
+                self.journal.diagnosis_failed(id, failure, program.found(config.directory.as_deref()).as_deref());
+                Some(Event::Diagnosed(id))
+            }
+        }
+    }
+
+    /// Its time is over.
+    pub(super) fn end_diagnosis(&mut self, id: RunId) {
+        if let Some((_, pid)) = self.children.diagnoses.iter().find(|(run, _)| *run == id) {
+            self.signal_tree(*pid, Signal::KILL);
+        }
+    }
+
+    /// The command was reaped.
+    pub(super) fn diagnosis_ended(&mut self, id: RunId, pid: Pid, status: Status) -> Event {
+        self.children.diagnoses.retain(|(_, known)| *known != pid);
+        self.journal.diagnosis_ended(id, status);
+        Event::Diagnosed(id)
+    }
+}

@@ -1,0 +1,119 @@
+//! What a run that hangs has to say (GUARD_DIAGNOSE): guard asks it once, before it ends the run.
+//!
+//! A run that has failed is asked first, and stopped or aborted when its time is over. A run that is being stopped is asked
+//! before its SIGKILL, which does not move. Whatever else asks, such as a limit that the run has passed, calls
+//! [`Supervisor::ask`].
+
+use super::exit_code::Failure;
+use super::run_id::RunId;
+use super::state::{Run, RunState};
+use super::timestamp::Timestamp;
+use super::{Action, Supervisor};
+use std::time::Duration;
+
+/// How far a run is with what it has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Diagnosis {
+    /// It was not asked.
+    Unasked,
+    /// It is asked then, unless its stop is over before.
+    Due(Timestamp),
+    /// It was asked. A command may run.
+    Asked,
+    /// No command runs any more.
+    Over,
+}
+
+/// When a run is asked that gets SIGKILL then: a third of what is left before it, or later.
+fn before(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
+    let left = kill_at.since(now);
+    now.after(left - timeout.min(left / 3))
+}
+
+impl Run {
+    /// When it is asked, where it is being stopped.
+    pub(super) fn diagnosis_at(&self) -> Option<Timestamp> {
+        match self.diagnosis {
+            Diagnosis::Due(at) => Some(at),
+            Diagnosis::Unasked | Diagnosis::Asked | Diagnosis::Over => None,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Asks a run, once; `None` if it was asked before, or nobody wants to know.
+    pub(super) fn ask(&mut self, id: RunId) -> Option<Duration> {
+        let timeout = self.settings.diagnose?;
+        let run = self.run_mut(id)?;
+        match run.diagnosis {
+            Diagnosis::Unasked | Diagnosis::Due(_) => run.diagnosis = Diagnosis::Asked,
+            Diagnosis::Asked | Diagnosis::Over => return None,
+        }
+        self.actions.push(Action::Diagnose(id));
+        Some(timeout)
+    }
+
+    /// A run has failed: it is asked what it has to say, or ended where it is not.
+    pub(super) fn diagnose_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
+        match self.ask(id) {
+            Some(timeout) => {
+                self.set_state(id, RunState::Diagnosing { failure, until: now.after(timeout), kill_at: None });
+            }
+            None => self.end_failed(now, id, failure, None),
+        }
+    }
+
+    /// The command of a run's diagnosis has ended, or there is none.
+    pub(super) fn diagnosed(&mut self, now: Timestamp, id: RunId) {
+        let Some(run) = self.run_mut(id).filter(|run| run.diagnosis == Diagnosis::Asked) else { return };
+        run.diagnosis = Diagnosis::Over;
+        if let RunState::Diagnosing { failure, kill_at, .. } = run.state {
+            self.end_failed(now, id, failure, kill_at);
+        }
+    }
+
+    /// Failed runs whose time is over, and runs that are to be asked before their SIGKILL.
+    pub(super) fn diagnosis_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
+        let Some(run) = self.run_mut(id) else { return };
+        match run.state {
+            RunState::Diagnosing { failure, kill_at, .. } => {
+                self.end_diagnosis(id);
+                self.end_failed(now, id, failure, kill_at);
+            }
+            RunState::Stopping { .. } => {
+                self.ask(id);
+            }
+            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
+            RunState::Draining { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => {}
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => {}
+        }
+    }
+
+    /// Settles when runs are asked whose stop has a deadline, and ends what has lost its purpose: SIGKILL has come, or the
+    /// main process has ended.
+    pub(super) fn update_diagnoses(&mut self, now: Timestamp) {
+        let Some(timeout) = self.settings.diagnose else { return };
+        let mut over = Vec::new();
+        for run in self.runs_mut() {
+            match (run.state, run.diagnosis) {
+                (RunState::Stopping { kill_at: Some(at), .. }, Diagnosis::Unasked) => {
+                    run.diagnosis = Diagnosis::Due(before(at, now, timeout));
+                }
+                (RunState::Stopping { kill_at: Some(at), .. }, Diagnosis::Due(due)) => {
+                    run.diagnosis = Diagnosis::Due(due.min(before(at, now, timeout)));
+                }
+                (RunState::Stopping { .. } | RunState::Diagnosing { .. }, _) => {}
+                (_, Diagnosis::Asked) => over.push(run.id),
+                (_, Diagnosis::Unasked | Diagnosis::Due(_) | Diagnosis::Over) => {}
+            }
+        }
+        over.into_iter().for_each(|id| self.end_diagnosis(id));
+    }
+
+    fn end_diagnosis(&mut self, id: RunId) {
+        if let Some(run) = self.run_mut(id).filter(|run| run.diagnosis == Diagnosis::Asked) {
+            run.diagnosis = Diagnosis::Over;
+            self.actions.push(Action::EndDiagnosis(id));
+        }
+    }
+}
