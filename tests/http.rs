@@ -6,8 +6,8 @@ mod port;
 
 use common::{Answer, Setup, begin, child, eventually, everywhere, in_path, skipped};
 use port::Port;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -23,7 +23,11 @@ fn get(port: u16, path: &str) -> (u16, String) {
 }
 
 fn request(port: u16, text: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("guard listens");
+    request_at(SocketAddr::from(([127, 0, 0, 1], port)), text)
+}
+
+fn request_at(address: SocketAddr, text: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("guard listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     stream.write_all(text.as_bytes()).expect("guard reads");
     let mut answer = String::new();
@@ -51,6 +55,98 @@ fn the_pages_say_what_the_commands_say() {
         assert_eq!(get(port, "/readyz"), (503, "not ready: guard is stopping\n".to_owned()));
         assert_eq!(get(port, "/livez"), (200, "alive\n".to_owned()));
     }
+}
+
+#[test]
+fn the_pages_follow_a_crash_a_reload_and_a_drain() {
+    for setup in everywhere() {
+        let (setup, port) = with_http(setup.env("GUARD_DRAIN_DELAY", "10s").env("GUARD_STOP_TIMEOUT", "60s"));
+        let setup =
+            setup.env("GUARD_READY", "notify").env("GUARD_BACKOFF_INITIAL", "1h").env("GUARD_BACKOFF_MAX", "1h");
+        let mut guard = setup.fixture("quit HUP 3 quit TERM 0 on USR1 READY=1 serve").start();
+        let status = |parts: &[&str]| {
+            let (code, page) = get(port, "/status");
+            assert_eq!((code, get(port, "/livez").0), (200, 200));
+            for part in parts {
+                assert!(page.contains(part), "{part} in {page}");
+            }
+        };
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        status(&[r#""ready":true,"why":null,"stopping":false"#, r#""run":1,"#, r#""state":"ready""#]);
+
+        guard.signal(libc::SIGHUP);
+        guard.line("ready");
+        assert_eq!(get(port, "/readyz").0, 503);
+        let why = r#""ready":false,"why":"the app has not said yet that it is ready""#;
+        status(&[why, r#""run":2,"#, r#""state":"starting""#, r#""restarts":1,"last_exit":"3""#]);
+        guard.signal(libc::SIGHUP);
+        guard.event("restart");
+        guard.event("restart");
+        eventually("a backoff", || get(port, "/status").1.contains(r#""state":"backoff""#).then_some(()));
+        assert_eq!(get(port, "/readyz"), (503, "not ready: the app is between two runs\n".to_owned()));
+        status(&[r#""run":null,"pid":null,"state":"backoff","ending":null,"uptime":null,"next_in":"#]);
+
+        let restart = begin(&mut guard.client(&["restart"]));
+        guard.line("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("ready");
+        assert_eq!(Answer::of(restart).code, 0, "{}", guard.transcript());
+        assert_eq!(get(port, "/readyz").0, 200);
+
+        let reload = begin(&mut guard.client(&["reload"]));
+        guard.line("ready");
+        // The old run serves until the new one does.
+        assert_eq!(get(port, "/readyz"), (200, "ready\n".to_owned()));
+        status(&[r#""ready":true"#, r#""run":4,"#, r#""state":"starting""#]);
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(Answer::of(reload).code, 0, "{}", guard.transcript());
+        assert_eq!(get(port, "/readyz").0, 200);
+        status(&[r#""run":4,"#, r#""state":"ready""#]);
+
+        guard.signal(libc::SIGTERM);
+        guard.event("drain");
+        assert_eq!(get(port, "/readyz"), (503, "not ready: guard is stopping\n".to_owned()));
+        status(&[r#""ready":false,"why":"guard is stopping","stopping":true"#, r#""state":"draining""#]);
+    }
+}
+
+#[test]
+fn a_port_is_one_of_all_addresses_and_an_address_is_one_alone() {
+    let v6 = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let Ok(reserved) = TcpListener::bind(v6(0)) else { return skipped("there is no IPv6") };
+    let port = reserved.local_addr().expect("it is bound").port();
+    drop(reserved);
+    let (v4, livez) = (SocketAddr::from(([127, 0, 0, 1], port)), "GET /livez HTTP/1.1\r\n\r\n");
+
+    let mut guard = child().env("GUARD_HTTP", port.to_string()).fixture("serve").start();
+    guard.line("ready");
+    assert_eq!((request_at(v4, livez).0, request_at(v6(port), livez).0), (200, 200));
+    drop(guard);
+
+    let mut guard = child().env("GUARD_HTTP", format!("[::1]:{port}")).fixture("serve").start();
+    guard.line("ready");
+    assert_eq!(request_at(v6(port), livez).0, 200);
+    assert!(TcpStream::connect(v4).is_err(), "{}", guard.transcript());
+}
+
+/// A byte a second never ends a request.
+#[test]
+fn a_slow_client_is_closed_in_time_and_keeps_nobody_waiting() {
+    let (setup, port) = with_http(child());
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    let mut slow = TcpStream::connect(("127.0.0.1", port)).expect("guard listens");
+    slow.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let mut bytes = b"GET /livez HTTP/1.1\r\na: ".iter().chain(std::iter::repeat(&b'b'));
+    // A read waits for a second, unless the connection is closed.
+    eventually("end of a slow client", || {
+        let sent = slow.write_all(&[*bytes.next().expect("bytes without end")]);
+        assert_eq!(get(port, "/livez").0, 200);
+        let closed = |error: std::io::Error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        (sent.is_err() || slow.read(&mut [0]).map_or_else(closed, |count| count == 0)).then_some(())
+    });
 }
 
 #[test]
