@@ -62,6 +62,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/commands.md", "docker exec NAME", By(CONTAINERS, "what_docker_exec_asks")),
     ("docs/commands.md", "kubectl exec", By(CONTAINERS, "podman_answers_what_kubectl_asks")),
     ("docs/commands.md", "guard status", By(HERE, "the_status_of_the_guide_has_the_columns_of_guards")),
+    ("docs/commands.md", "guard scale", By(HERE, "each_scale_of_the_guide_is_done")),
     ("docs/commands.md", "guard probe", By(CONTAINERS, "probes")),
     (
         "docs/fleet.md",
@@ -92,7 +93,6 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/ecs.md", "\"stopTimeout\"", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/ecs.md", "aws elbv2", By(HERE, "scripts_can_be_read")), // but to run it takes an account of AWS
     ("docs/apps.md", "puma", By("tests/notify_clients.rs", "puma_with_its_sd_notify")),
-    ("docs/fleet.md", "cargo run", Not("a simulation of half a minute; cargo test builds it")),
     ("docs/kubernetes.md", "DB_PASSWORD_FILE", By("tests/on_change.rs", "a_rotated_secret_reaches_the_next_run")),
     ("docs/kubernetes.md", "podFailurePolicy:", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/kubernetes.md", "restartPolicyRules:", By(HERE, "excerpts_are_in_the_examples")),
@@ -113,6 +113,8 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/node.md", "CMD [\"node\", \"server.js\"]\n", By(CONTAINERS, "node_itself")),
     ("docs/node.md", "GUARD_HEALTH_RETRIES=3", By("tests/guides.rs", "guard_takes_what_the_guides_set")),
     ("docs/node.md", "cluster.disconnect(", By(HERE, "scripts_can_be_read")),
+    ("docs/zero-downtime.md", "GUARD_LISTEN", By(CONTAINERS, "sockets_for_an_app_that_takes_them")),
+    ("docs/zero-downtime.md", "GUARD_HOLD", By(CONTAINERS, "sockets_for_an_app_that_knows_nothing_of_it")),
 ];
 
 fn read(path: &str) -> String {
@@ -180,6 +182,25 @@ fn the_status_of_the_guide_has_the_columns_of_guards() {
     };
     let shown = blocks::block("docs/commands.md", "$ guard status").text;
     assert_eq!(columns(&shown), columns(&status));
+}
+
+/// In their order, as somebody who tries them types them.
+#[test]
+fn each_scale_of_the_guide_is_done() {
+    let mut guard = child().fixture("serve").start();
+    guard.line("ready");
+    let blocks = blocks();
+    let commands = blocks.iter().filter(|block| block.file == "docs/commands.md").flat_map(Block::commands);
+    let scales: Vec<&str> = commands.filter_map(|command| command.strip_prefix("guard ")).collect();
+    let scales = scales.into_iter().filter(|words| words.starts_with("scale "));
+    let mut count = 0;
+    for scale in scales {
+        let words: Vec<&str> = scale.split(" #").next().expect("the part before").split_whitespace().collect();
+        let answer = guard.ask(&words);
+        assert!(answer.code == 0 && answer.out.starts_with("scaled: "), "{words:?}: {answer:?}");
+        count += 1;
+    }
+    assert_eq!(count, 4);
 }
 
 /// As a kubelet asks: the paths of the probes, on the port of the variable.

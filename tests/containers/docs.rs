@@ -8,6 +8,7 @@ use crate::container::{Container, Run};
 use crate::engine::Engine;
 use crate::image::{base, image, project, tagged};
 use crate::kube::{Pod, manifest};
+use crate::steps::crash;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -45,6 +46,8 @@ tests![
     instead_of_pm2_runtime,
     instead_of_supervisord,
     instead_of_forever,
+    sockets_for_an_app_that_takes_them,
+    sockets_for_an_app_that_knows_nothing_of_it,
 ];
 
 /// A line in a shell, at the root of the project.
@@ -399,4 +402,29 @@ fn instead_of_supervisord() {
 
 fn instead_of_forever() {
     fragment(MIGRATING, "\"forever\"", "languages").works();
+}
+
+const ZERO_DOWNTIME: &str = "docs/zero-downtime.md";
+
+/// The app is killed, and who asks before the next run listens is not refused. The next run is late, so that there is time.
+fn refuses_nobody(guide: Guide) {
+    const ASK: [&str; 4] = ["probe", "http://127.0.0.1:8080/", "--timeout", "20s"];
+    let mut container = Guide { options: "--env GUARD_BACKOFF_INITIAL=2s", ..guide }.started();
+    container.until_yes(&ASK);
+    crash(&mut container);
+    let answer = container.ask(&ASK);
+    assert_eq!(answer.code, 0, "{answer:?}\n{}", container.transcript());
+    container.tell("stop");
+    container.code();
+    assert!(container.said("kill").is_empty(), "{}", container.transcript());
+}
+
+fn sockets_for_an_app_that_takes_them() {
+    let before = "RUN printf '%s\\n' '#!/bin/sh' 'exec gunicorn wsgi:app' >/usr/local/bin/app \
+        && chmod +x /usr/local/bin/app";
+    refuses_nobody(Guide { before, ..fragment(ZERO_DOWNTIME, "ENV GUARD_LISTEN=8080", "languages") });
+}
+
+fn sockets_for_an_app_that_knows_nothing_of_it() {
+    refuses_nobody(fragment(ZERO_DOWNTIME, "ENV GUARD_HOLD=on", "languages"));
 }
