@@ -65,10 +65,12 @@ fn does_all_of_it(run: Run) {
         container.names(),
         [
             "start",
+            "spawn",
             "ready",
             "exit",
             "leftovers",
             "restart",
+            "spawn",
             "ready",
             "refused",
             "drain",
@@ -100,5 +102,5 @@ fn a_hardened_guard_kills_in_time() {
     container.line("ready");
     container.tell("stop");
     assert_eq!(container.code(), 137);
-    assert_eq!(container.names(), ["start", "drain", "stop-signal", "kill", "exit", "end"]);
+    assert_eq!(container.names(), ["start", "spawn", "drain", "stop-signal", "kill", "exit", "end"]);
 }

@@ -121,7 +121,7 @@ fn a_stop_needs_no_new_pid() {
     limit_pids(&container, 1);
     container.tell("stop");
     assert_eq!(container.code(), 137);
-    assert_eq!(container.names(), ["start", "drain", "pre-stop-failed", "stop-signal", "kill", "exit", "end"]);
+    assert_eq!(container.names(), ["start", "spawn", "drain", "pre-stop-failed", "stop-signal", "kill", "exit", "end"]);
 }
 
 /// Reads a line that never ends into memory.
@@ -153,7 +153,7 @@ fn out_of_memory_may_be_the_last_word() {
     let run = docker().options("--memory 64m").env("GUARD_NO_RESTART_CODES", "oom");
     let mut container = run.command(["sh", "-c", EAT]).start();
     assert_eq!(container.code(), 137);
-    assert_eq!(container.names(), ["start", "exit", "not-restarted", "end"]);
+    assert_eq!(container.names(), ["start", "spawn", "exit", "not-restarted", "end"]);
     assert_eq!(container.inspect("{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
 }
 

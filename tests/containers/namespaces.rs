@@ -116,7 +116,7 @@ fn in_the_pid_namespace_of_another_container() {
     other.tell("stop");
     other.line("daemon got TERM");
     assert_eq!(other.code(), 143);
-    assert_eq!(other.names(), ["start", "drain", "stop-signal", "exit", "leftovers", "end"]);
+    assert_eq!(other.names(), ["start", "spawn", "drain", "stop-signal", "exit", "leftovers", "end"]);
 }
 
 /// A pod whose pause process is PID 1, as with Kubernetes' shareProcessNamespace.

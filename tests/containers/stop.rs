@@ -39,7 +39,7 @@ fn is_a_drain(run: Run) {
     container.line("done");
     assert_eq!(container.code(), 3);
     assert_eq!(container.inspect("{{.State.ExitCode}} {{.State.OOMKilled}}"), "3 false");
-    assert_eq!(container.names(), ["start", "drain", "stop-signal", "exit", "end"]);
+    assert_eq!(container.names(), ["start", "spawn", "drain", "stop-signal", "exit", "end"]);
 }
 
 fn an_app_that_does_not_stop_is_killed_before_docker_does_it() {
@@ -66,7 +66,7 @@ fn a_shorter_stop_of_dockers_kills_guard() {
     container.line("ready");
     container.tell("stop --time 1");
     assert_eq!(container.code(), 137);
-    assert_eq!(container.names(), ["start", "drain", "stop-signal"], "no time for anything else");
+    assert_eq!(container.names(), ["start", "spawn", "drain", "stop-signal"], "no time for anything else");
 }
 
 fn a_shorter_stop_of_dockers_wants_a_shorter_timeout_of_guards() {
@@ -129,7 +129,7 @@ fn the_stop_signal_of_an_image_is_guards_when_it_is_named() {
     container.tell("stop");
     container.line("got QUIT");
     assert_eq!(container.code(), 0);
-    assert_eq!(container.names(), ["start", "drain", "stop-signal", "exit", "end"]);
+    assert_eq!(container.names(), ["start", "spawn", "drain", "stop-signal", "exit", "end"]);
 }
 
 fn the_stop_signal_of_an_image_is_forwarded_when_it_is_not() {
@@ -138,7 +138,11 @@ fn the_stop_signal_of_an_image_is_forwarded_when_it_is_not() {
     container.tell("stop");
     container.line("got QUIT");
     assert_eq!(container.code(), 0);
-    assert_eq!(container.names(), ["start", "exit", "stopped-by-quit", "end"], "no drain: it was not asked for");
+    assert_eq!(
+        container.names(),
+        ["start", "spawn", "exit", "stopped-by-quit", "end"],
+        "no drain: it was not asked for"
+    );
 }
 
 fn a_stop_request_while_paused_is_a_stop_when_thawed() {
@@ -166,7 +170,7 @@ fn the_watchdog_does_not_bite_a_thawed_app() {
     frozen.tell("unpause");
     frozen.kill("USR1");
     frozen.line("got USR1");
-    assert_eq!(frozen.names(), ["start", "ready"]);
+    assert_eq!(frozen.names(), ["start", "spawn", "ready"]);
     // With nothing more to hear, it bites in the end, after a whole period.
     let waited = between(&bitten, &frozen.event("failing"));
     assert!(waited >= Duration::from_millis(1900), "{waited:?}");
