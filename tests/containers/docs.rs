@@ -6,7 +6,7 @@ use crate::common::{Answer, begin, eventually};
 use crate::compose::Project;
 use crate::container::{Container, Run};
 use crate::engine::Engine;
-use crate::image::{base, image, project, tagged};
+use crate::image::{base, image, image_of, project, tagged};
 use crate::kube::{Pod, manifest};
 use crate::steps::crash;
 use std::fs;
@@ -63,18 +63,17 @@ fn tell(line: &str) -> String {
     answer.out.trim_end().to_owned()
 }
 
-/// The image `guard`, as the README builds it.
+/// The image `guard`, as the README builds it; other tests build it too, so that Docker has its layers by then.
 fn guard() {
-    base("rust:1");
+    image_of(Engine::Docker, "Dockerfile", "guard");
     tagged("guard", || drop(tell(&command("README.md", "docker build -t guard ."))));
 }
 
-/// The image `app`, as the README builds it, and how it then runs it.
+/// The image `app`, as the README builds it, and how it then runs it. Docker has its layers too.
 fn app() -> String {
     let line = command("README.md", "docker build -f Dockerfile.example");
     let (build, run) = line.split_once(" && ").expect("the image is built and run");
-    base("rust:1");
-    base("node:20-slim");
+    image_of(Engine::Docker, "Dockerfile.example", "example");
     tagged("app", || drop(tell(build)));
     run.to_owned()
 }

@@ -56,14 +56,30 @@ mod tiers;
 use libtest_mimic::{Arguments, Trial};
 use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Tests that failed at first.
 static TRIED_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
+/// How long each test took, images and second tries included.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// Notes how long a test took, however it ends.
+struct Took(Instant, String);
+
+impl Drop for Took {
+    fn drop(&mut self) {
+        let took = (self.0.elapsed(), std::mem::take(&mut self.1));
+        TOOK.lock().expect("no panic under it").push(took);
+    }
+}
+
 /// A test. An engine on a busy machine has hiccups of its own, so one that fails is tried once more, and both are told.
 fn trial(name: String, test: fn()) -> Trial {
     Trial::test(name.clone(), move || {
+        let _took = Took(Instant::now(), name.clone());
         if let Err(panic) = catch_unwind(test) {
             let why = panic.downcast_ref::<String>().map_or("no message", String::as_str);
             println!("{name} failed and is tried again: {why}");
@@ -126,6 +142,10 @@ fn main() -> ExitCode {
     if arguments.list {
         return ran.exit_code();
     }
+    let mut took = TOOK.lock().expect("no panic under it");
+    took.sort();
+    let slowest = took.iter().rev().take(10).map(|(time, name)| format!("{name} {:.0}s", time.as_secs_f32()));
+    println!("the slowest: {}", slowest.collect::<Vec<_>>().join(", "));
     let again = TRIED_AGAIN.load(Ordering::Relaxed);
     if again > 0 {
         println!("tried again: {again}");
