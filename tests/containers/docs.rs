@@ -82,6 +82,8 @@ fn app() -> String {
 fn detached(line: &str) -> Container {
     app();
     let container = Container::existing(Engine::Docker, &tell(line));
+    // By then it has its handlers; before, a signal ends it at once.
+    container.until_yes(&["probe", "http://127.0.0.1:8080/"]);
     container.until_yes(&["ready"]);
     container
 }
