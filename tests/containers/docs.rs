@@ -220,7 +220,8 @@ fn podman_answers_what_kubectl_asks() {
 fn the_node_example() {
     let tag = "guard-test/node-example";
     let languages = image(Engine::Docker, "languages");
-    let files = ["drain.js", "server.js"].map(|name| (name, project().join("examples/node").join(name)));
+    let files =
+        ["drain.js", "server.js", "websocket.js"].map(|name| (name, project().join("examples/node").join(name)));
     let files = files.each_ref().map(|(name, path)| (*name, path.as_path()));
     build(&format!("FROM {languages}\nCOPY *.js /examples/node/\nWORKDIR /\n"), &files, tag);
     let container = Run::of(Engine::Docker, tag.to_owned()).options("--init --entrypoint sleep").command(["1000"]);
