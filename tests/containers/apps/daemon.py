@@ -15,6 +15,8 @@ os.setsid()
 server = make_server("", 8080, app)
 if sys.argv[1:] == ["tell"]:
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.sendto(f"MAINPID={os.getpid()}\nREADY=1".encode(), "\0" + os.environ["NOTIFY_SOCKET"][1:])
+    path = os.environ["NOTIFY_SOCKET"]
+    abstract = path.startswith("@")
+    notify.sendto(f"MAINPID={os.getpid()}\nREADY=1".encode(), "\0" + path[1:] if abstract else path)
 os.write(tells, b".")
 server.serve_forever()
