@@ -17,9 +17,17 @@ type Image = (Engine, String);
 /// Images that are there, or are being made.
 static MADE: Mutex<BTreeMap<Image, Arc<OnceLock<()>>>> = Mutex::new(BTreeMap::new());
 
-/// Begins to make images that take long, while tests of others run.
-pub(crate) fn begin(names: &'static [&str]) {
-    thread::spawn(|| names.iter().for_each(|name| drop(image(Engine::Docker, name))));
+/// Begins to make the images that take long, while tests of others run. Where that fails, who asks for them hears why.
+pub(crate) fn begin() {
+    thread::spawn(|| {
+        base("node:20-slim");
+        image(Engine::Docker, "servers");
+        image(Engine::Docker, "languages");
+    });
+    thread::spawn(|| {
+        image_of(Engine::Docker, "Dockerfile.example", "example");
+        image_of(Engine::Docker, "Dockerfile", "guard");
+    });
 }
 
 /// An image of images/NAME.Dockerfile, with guard and the fixture beside it.

@@ -93,25 +93,25 @@ fn trial(name: String, test: fn()) -> Trial {
 fn topics() -> Vec<Trial> {
     let topics = [
         bare::tests(),
-        compose::tests(),
-        dockerfile::tests(),
         exec::tests(),
         hardened::tests(),
         healthcheck::tests(),
-        kube::tests(),
         limits::tests(),
-        linger::tests(),
         namespaces::tests(),
-        own_image::tests(),
-        rolling::tests(),
         sdnotify::tests(),
         stop::tests(),
         terminal::tests(),
         tiers::tests(),
         // Their images are slow to make, and are made meanwhile.
-        docs::tests(),
         servers::tests(),
+        dockerfile::tests(),
+        compose::tests(),
+        kube::tests(),
+        linger::tests(),
+        rolling::tests(),
+        own_image::tests(),
         languages::tests(),
+        docs::tests(),
     ];
     topics.into_iter().flatten().collect()
 }
@@ -134,7 +134,7 @@ fn main() -> ExitCode {
         tests = limits::without_the_impossible(tests);
     }
     if arguments.filter.is_none() {
-        image::begin(&["servers", "languages"]);
+        image::begin();
     }
     // They wait for engines most of the time.
     arguments.test_threads = arguments.test_threads.or(Some(4));
