@@ -16,7 +16,8 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("runtime", &["config", "doors", "report", "shell", "signal", "supervisor", "sys", "text"]),
     ("doors", &["config", "signal", "supervisor", "sys", "text"]),
     ("report", &["config", "sys", "text"]),
-    ("sys", &["shell", "signal"]),
+    // `start` is what the C library's main, which needs `unsafe`, calls.
+    ("sys", &["shell", "signal", "start"]),
 ];
 
 /// What the core may name config for: plain types.

@@ -61,6 +61,8 @@ fn guard_takes_what_the_guides_set() {
             let mut guard = setup.start();
             assert_eq!(guard.code(), 0, "docs/{guide}: {code}\n{}", guard.transcript());
             let warned = guard.out().iter().any(|line| line.starts_with("warning: "));
+            // guard says what it costs to give the key of a terminal away, which is what the guide wants.
+            let warned = warned && !settings.contains(&("GUARD_SIGNAL_MAP", "INT=ignore"));
             assert!(!warned, "docs/{guide}: {code}\n{}", guard.transcript());
             checked += 1;
         }

@@ -7,6 +7,7 @@
 //! `cargo run --release --example fleet` prints the table of docs/fleet.md; with a path as its argument it also draws the plot.
 
 #![allow(dead_code, unused_imports)]
+#![allow(clippy::disallowed_macros, reason = "nobody supervises a simulation")]
 
 #[path = "../../src/config/mod.rs"]
 mod config;

@@ -133,9 +133,9 @@ fn text(date: &str) -> String {
     for variable in VARIABLES {
         let (flag, name) = (roff(&variable.flag()), roff(variable.name));
         let _ = write!(page, ".TP\n.BR {flag} \", \" {name}\n{}.\n", roff(variable.help));
-        let _ = write!(page, "Takes {}. Default: {}.\n", roff(variable.takes), roff(variable.default));
+        let _ = writeln!(page, "Takes {}. Default: {}.", roff(variable.takes), roff(variable.default));
     }
-    let _ = write!(page, ".PP{AFTER_THE_OPTIONS}.SH EXIT STATUS{EXIT_STATUS}.SH ENVIRONMENT\n");
+    let _ = writeln!(page, ".PP{AFTER_THE_OPTIONS}.SH EXIT STATUS{EXIT_STATUS}.SH ENVIRONMENT");
     page.push_str(
         "guard reads the variables above, takes them away, and gives these to the app, the hook and the checks:\n",
     );

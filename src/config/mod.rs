@@ -23,6 +23,7 @@ mod values;
 pub mod variables;
 
 use crate::platform::Platform;
+pub use instances::Scale;
 use layers::Layers;
 pub use listen::{Listen, ListenAddress};
 pub use problems::ConfigErrors;

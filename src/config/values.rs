@@ -156,7 +156,10 @@ impl fmt::Display for HttpAddress {
 pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     each(text, |name| {
-        if name.is_empty() || name.contains(['=', '\0']) {
+        let is_plain = |(index, byte): (usize, u8)| {
+            byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit()
+        };
+        if name.is_empty() || !name.bytes().enumerate().all(is_plain) {
             return Err(format!("{name:?} is no name of a variable"));
         }
         if !names.iter().any(|known| known == name) {

@@ -1,7 +1,7 @@
 //! How `guard status` and the like talk with the guard that runs: a datagram each way, and the first word of the answer says
 //! which kind it is. A request is `guard 1 VERB`, where 1 is the version of the protocol.
 
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::text::printable_lines;
 use std::time::Duration;
 

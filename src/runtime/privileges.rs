@@ -12,7 +12,7 @@ use std::path::Path;
 /// The limits of the app, ready to be set in each run.
 pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>> {
     let prepare = |&(resource, limit): &(Resource, Limit)| {
-        limits::prepare(resource, limit).map_err(|(error, hard)| {
+        limits::prepare(of_kernel(resource), limit.soft, limit.hard).map_err(|(error, hard)| {
             let hard = if hard == u64::MAX { "unlimited".to_owned() } else { hard.to_string() };
             let name = resource.variable();
             anyhow!("{name}: the hard limit is {hard} and may not be raised: {}; it takes {hard} at most", error.desc())
@@ -21,10 +21,20 @@ pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>>
     config.limits.iter().map(prepare).collect()
 }
 
+fn of_kernel(resource: Resource) -> limits::Resource {
+    match resource {
+        Resource::NoFile => limits::Resource::RLIMIT_NOFILE,
+        Resource::Core => limits::Resource::RLIMIT_CORE,
+        Resource::NProc => limits::Resource::RLIMIT_NPROC,
+        Resource::MemLock => limits::Resource::RLIMIT_MEMLOCK,
+        Resource::Stack => limits::Resource::RLIMIT_STACK,
+    }
+}
+
 /// guard becomes the user that GUARD_USER names. What needs root is open by now.
 pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
     let Some(user) = &config.user else { return Ok(()) };
-    become_user(user).map_err(|error| {
+    become_user(user.uid, user.gid, &user.groups).map_err(|error| {
         let why = if error == Errno::EPERM {
             let own = process::effective_uid();
             format!("uid {own} may not change its user or groups (CAP_SETUID, CAP_SETGID)")

@@ -4,7 +4,7 @@
 use super::exit_code::{Ending, SpawnError};
 use super::run_id::RunId;
 use crate::config::Meaning;
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::signal::Signal;
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 use super::state::{Cause, Instance, Mode, Reload, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::config::{Instances, MOST_INSTANCES};
 use crate::signal::Signal;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use super::run_id::RunId;
 use super::state::{Instance, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::config::{Meaning, Scope};
 use crate::signal::Signal;
 

@@ -91,6 +91,14 @@ impl OomCounter {
     }
 }
 
+/// Processes killed so far.
+fn read(file: &File) -> Option<u64> {
+    let mut buffer = [0; 1024];
+    let count = file.read_at(&mut buffer, 0).ok()?;
+    let text = std::str::from_utf8(&buffer[..count]).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,12 +132,4 @@ mod tests {
         assert_eq!(paths(text, "memory"), ("/four", "/three"));
         assert_eq!(paths("", "cpu"), ("", ""));
     }
-}
-
-/// Processes killed so far.
-fn read(file: &File) -> Option<u64> {
-    let mut buffer = [0; 1024];
-    let count = file.read_at(&mut buffer, 0).ok()?;
-    let text = std::str::from_utf8(&buffer[..count]).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }

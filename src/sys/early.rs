@@ -3,8 +3,6 @@
 
 use super::signal_set::{SignalSet, change_mask};
 use crate::signal::Signal;
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static MASK: AtomicU64 = AtomicU64::new(0);
@@ -46,8 +44,8 @@ unsafe extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -
     begin();
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: as above.
-    let argument = |index| unsafe { CStr::from_ptr(*argv.add(index)) };
-    let arguments = (1..count).map(|index| OsStr::from_bytes(argument(index).to_bytes()).to_owned()).collect();
+    let argument = |index| unsafe { std::ffi::CStr::from_ptr(*argv.add(index)) }.to_bytes().to_vec();
+    let arguments = (1..count).map(argument).map(std::os::unix::ffi::OsStringExt::from_vec).collect();
     crate::start(arguments).into()
 }
 

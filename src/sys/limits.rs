@@ -1,30 +1,24 @@
 //! Resource limits of a child (`setrlimit(2)`).
 
 use super::Errno;
-use crate::config::limits::{Limit, Resource};
-use nix::sys::resource::{self, RLIM_INFINITY, getrlimit, setrlimit};
+pub use nix::sys::resource::Resource;
+use nix::sys::resource::{RLIM_INFINITY, getrlimit, setrlimit};
 
 /// A limit as the kernel takes it.
 #[derive(Clone, Copy)]
 pub struct ChildLimit {
-    resource: resource::Resource,
+    resource: Resource,
     limit: libc::rlimit,
 }
 
 /// Prepares the limit of a child, which guard cannot raise any more when it has changed its user: guard raises its own hard limit
-/// now where the child needs it. Its soft limit stays. The error is that of `setrlimit(2)`, with the hard limit that is in force.
-pub fn prepare(resource: Resource, limit: Limit) -> Result<ChildLimit, (Errno, u64)> {
-    let resource = match resource {
-        Resource::NoFile => resource::Resource::RLIMIT_NOFILE,
-        Resource::Core => resource::Resource::RLIMIT_CORE,
-        Resource::NProc => resource::Resource::RLIMIT_NPROC,
-        Resource::MemLock => resource::Resource::RLIMIT_MEMLOCK,
-        Resource::Stack => resource::Resource::RLIMIT_STACK,
-    };
+/// now where the child needs it. Its soft limit stays. `None` is unlimited; without a `hard` limit the present one stays, or is raised to
+/// the soft one. The error is that of `setrlimit(2)`, with the hard limit that is in force.
+pub fn prepare(resource: Resource, soft: Option<u64>, hard: Option<Option<u64>>) -> Result<ChildLimit, (Errno, u64)> {
     let (own_soft, own_hard) = getrlimit(resource).map_err(|error| (error, 0))?;
     let value = |limit: Option<u64>| limit.unwrap_or(RLIM_INFINITY);
-    let soft = value(limit.soft);
-    let hard = limit.hard.map_or(own_hard.max(soft), value);
+    let soft = value(soft);
+    let hard = hard.map_or(own_hard.max(soft), value);
     if hard > own_hard {
         setrlimit(resource, own_soft, hard).map_err(|error| (error, own_hard))?;
     }

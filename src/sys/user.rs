@@ -1,7 +1,6 @@
 //! Becoming another user for good.
 
 use super::Errno;
-use crate::config::user::User;
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, setgroups, setresgid, setresuid, setuid};
 use std::io::{stderr, stdin, stdout};
@@ -9,10 +8,10 @@ use std::os::fd::AsFd;
 
 /// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: with the
 /// last id the kernel takes all capabilities away (`capabilities(7)`). The error is that of the first call that failed.
-pub fn become_user(user: &User) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     give_standard_streams(uid);
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // Whoever is that user already needs no permission for it.
     let is_unchanged = geteuid() == uid && !uid.is_root();
     match setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)) {

@@ -1,9 +1,9 @@
 //! The options of a subcommand that asks the running guard.
 
 use crate::cli::help::usage;
+use crate::config::Scale;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
-use crate::config::instances::Scale;
 use crate::config::layers::ClientCommand;
 use crate::doors::wire::Request;
 use crate::sys::Pid;

@@ -4,7 +4,7 @@ use super::super::{Action, Ending, InPlace, RunId, Settings, SpawnError};
 use super::listening::notify;
 use super::scenarios::plain;
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World};
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::config::{Instances, RestartPolicy};
 use crate::signal::Signal;
 

@@ -8,7 +8,7 @@ use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot, Unmarked};
 use super::super::{
     Action, Ending, Event, InPlace, LAST_DEADLINE, RunId, Settings, SpawnError, Supervisor, Timestamp, UnsentData,
 };
-use crate::config::instances::Scale;
+use crate::config::Scale;
 use crate::config::{Instances, Meaning, Readiness, ReadySettings, RestartSettings, Scope, StopSettings};
 use crate::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -725,9 +725,10 @@ impl World {
     /// No instance's end touches another's processes, and a reload takes no run that is ready before there is one in its
     /// place.
     fn check_others(&self, before: &Supervisor, event: Event, actions: &[Action]) {
-        let ended = match event {
-            Event::Exited(run, _) | Event::Leftovers(run, _) if !self.supervisor.is_ending() => Some(run.instance),
-            _ => None,
+        let ended = if let Event::Exited(run, _) | Event::Leftovers(run, _) = event {
+            Some(run.instance).filter(|_| !self.supervisor.is_ending())
+        } else {
+            None
         };
         let was_due = |run: RunId| before.runs().any(|known| known.id == run && known.is_draining());
         for action in actions {

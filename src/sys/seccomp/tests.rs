@@ -58,6 +58,9 @@ fn guard_is_asked_about_these_calls_alone() {
     // SAFETY: the child only makes system calls.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // A test that fails must not leave it waiting for an answer.
+        // SAFETY: prctl(2) takes numbers here.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
         channel.install();
         let wrong = (1..).zip(CALLS).find(|(index, (call, [a, b, c, d, e], asked))| {
             // SAFETY: the arguments are numbers, or addresses that the kernel does not look at.
@@ -78,7 +81,9 @@ fn guard_is_asked_about_these_calls_alone() {
         assert!(questions.is_waiting(&question));
         questions.answer(&question, Answer::Failed(Errno::from_raw(index))).expect("it waits");
         assert!(!questions.is_waiting(&question));
-        assert_eq!(questions.answer(&question, Answer::Done), Err(Errno::ENOENT), "once");
+        // The kernel says the former until the child has taken the answer.
+        let again = questions.answer(&question, Answer::Done);
+        assert!(matches!(again, Err(Errno::EINPROGRESS | Errno::ENOENT)), "once: {again:?}");
     }
     let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).expect("a child");
     assert_eq!(
