@@ -33,7 +33,9 @@ fn finishes_transfers(start: impl FnOnce(Run) -> Container, signal: &str, code: 
     // A container's network ends with it, and so does what was written to a socket and not yet read: so another has it.
     let network = server().command(["tail", "-f", "/dev/null"]).start();
     network.until_yes(&["ready"]);
-    let mut web = start(server().options(&format!("--network container:{}", network.name)));
+    // On a busy machine they take longer than the 10 s that Docker gives by default.
+    let run = server().env("GUARD_STOP_TIMEOUT", "55s").options("--stop-timeout 60");
+    let mut web = start(run.options(&format!("--network container:{}", network.name)));
     let address = address(&network, 80);
     let transfers: Vec<Transfer> = (0..4).map(|_| Transfer::begin(&address)).collect();
     stop(&mut web, signal, |web| {
