@@ -132,7 +132,7 @@ fn guards_own_sigkill_is_no_lack_of_memory() {
         guard.line("ready");
         guard.ask(&["restart"]).yes("restarted: run 2 is ready");
         let exit = guard.event("exit");
-        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
+        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), Some("operator")), "{}", exit.line);
         guard.line("ready");
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 137);

@@ -73,6 +73,15 @@ impl Config {
                 add(WarningKind::Doubt, name, text);
             }
         }
+        for (name, is_set) in
+            [("GUARD_MAX_MEMORY", self.max_memory.is_some()), ("GUARD_MAX_LIFETIME", self.max_lifetime.is_some())]
+        {
+            if is_set && !self.restart.follows() {
+                let text =
+                    format!("{name}: does nothing where no run follows another; set GUARD_RESTART=on-failure too");
+                add(WarningKind::Doubt, name, text);
+            }
+        }
         doubts
     }
 }

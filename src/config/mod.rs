@@ -28,8 +28,9 @@ use layers::Layers;
 pub use listen::{Listen, ListenAddress};
 pub use problems::ConfigErrors;
 pub use settings::{
-    Config, Diagnose, HealthCheck, HealthSettings, Hold, Instances, LogFormat, MOST_INSTANCES, Meaning, Origin,
-    Readiness, ReadySettings, RestartPolicy, RestartSettings, Scope, SignalMap, StopSettings, Warning, WarningKind,
+    Config, Diagnose, HealthCheck, HealthSettings, Hold, Instances, LogFormat, MOST_INSTANCES, MaxMemory, Meaning,
+    Origin, Readiness, ReadySettings, RestartPolicy, RestartSettings, Scope, SignalMap, StopSettings, Warning,
+    WarningKind,
 };
 use std::ffi::OsStr;
 use variables::VARIABLES;

@@ -33,6 +33,10 @@ pub struct Config {
     /// How a run that hangs is asked what it has to say, and its time for it.
     pub diagnose: Option<Diagnose>,
     pub diagnose_timeout: Duration,
+    /// What the processes of an instance may use together.
+    pub max_memory: Option<MaxMemory>,
+    /// A run is replaced when it has lived about this long.
+    pub max_lifetime: Option<Duration>,
     pub health_check: Option<HealthCheck>,
     pub health: HealthSettings,
     /// What an http check names as its Host; `None` is the URL's.
@@ -89,6 +93,21 @@ pub struct RestartSettings {
     pub stable_after: Duration,
     pub success_codes: CodeSet,
     pub no_restart_codes: CodeSet,
+}
+
+impl RestartSettings {
+    /// Whether a run is ever followed by another that nobody has asked for.
+    pub fn follows(&self) -> bool {
+        self.policy != RestartPolicy::Never && self.max != Some(0)
+    }
+}
+
+/// GUARD_MAX_MEMORY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxMemory {
+    Bytes(u64),
+    /// Of the container's limit, for all instances together.
+    Percent(u32),
 }
 
 /// How guard stops a run.
@@ -293,6 +312,8 @@ impl Config {
             watchdog: None,
             diagnose: None,
             diagnose_timeout: Duration::from_secs(5),
+            max_memory: None,
+            max_lifetime: None,
             health: HealthSettings::default(),
             health_check: None,
             health_host: None,

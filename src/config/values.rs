@@ -3,8 +3,9 @@
 use super::duration;
 use super::list::each;
 use super::settings::{
-    Diagnose, HealthCheck, Hold, HttpAddress, LogFormat, Meaning, Readiness, RestartPolicy, Scope, SignalMap,
+    Diagnose, HealthCheck, Hold, HttpAddress, LogFormat, MaxMemory, Meaning, Readiness, RestartPolicy, Scope, SignalMap,
 };
+use super::size;
 use super::target::Target;
 use crate::signal::{Signal, number};
 use std::fmt;
@@ -54,6 +55,24 @@ pub(super) fn choose<T: Copy>(choices: &[(&str, T)], text: &str) -> Result<T, St
 pub(super) fn chosen<T: Copy + PartialEq>(choices: &[(&str, T)], value: T) -> String {
     let choice = choices.iter().find(|(_, known)| *known == value);
     choice.map_or_else(String::new, |(word, _)| (*word).to_owned())
+}
+
+/// A size, or a part of the container's memory.
+pub(super) fn max_memory(text: &str) -> Result<MaxMemory, String> {
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = number(percent).filter(|percent| (1..=100).contains(percent));
+        return percent.map(MaxMemory::Percent).ok_or_else(|| "not a percentage from 1% to 100%".to_owned());
+    }
+    let bytes = size::parse(text)?;
+    if bytes == 0 { Err("no app can do without memory".to_owned()) } else { Ok(MaxMemory::Bytes(bytes)) }
+}
+
+pub(super) fn show_max_memory(limit: Option<MaxMemory>) -> String {
+    match limit {
+        None => "none".to_owned(),
+        Some(MaxMemory::Bytes(bytes)) => size::show(bytes),
+        Some(MaxMemory::Percent(percent)) => format!("{percent}%"),
+    }
 }
 
 /// `on`, `off`, or ports.

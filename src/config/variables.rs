@@ -11,8 +11,8 @@ use super::target::parse_host;
 use super::user;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, diagnose, directory, health_check,
-    hold, http_address, log_filter, optional, path, positive, show_changes, show_hold, show_path, show_signal_map,
-    signal_map, variable_names,
+    hold, http_address, log_filter, max_memory, optional, path, positive, show_changes, show_hold, show_max_memory,
+    show_path, show_signal_map, signal_map, variable_names,
 };
 use crate::signal::{Signal, number};
 
@@ -271,6 +271,22 @@ pub const VARIABLES: &[Variable] = &[
         help: "opens Node's IPC channel for 'ready', 'drain' and 'shutdown'",
         set: |config, text| choose(&SWITCH, text).map(|on| config.node_ipc = on),
         show: |config| chosen(&SWITCH, config.node_ipc),
+    },
+    Variable {
+        name: "GUARD_MAX_MEMORY",
+        default: "none",
+        takes: "a size such as 512M or 1.5G, a part of the container's memory such as 80%, or none",
+        help: "an instance whose processes use more is restarted gracefully; instances share a percentage",
+        set: |config, text| optional(text, max_memory).map(|limit| config.max_memory = limit),
+        show: |config| show_max_memory(config.max_memory),
+    },
+    Variable {
+        name: "GUARD_MAX_LIFETIME",
+        default: "none",
+        takes: "a duration such as 12h, 90m or a number of seconds, or none",
+        help: "a run this long is restarted gracefully, up to a tenth sooner or later",
+        set: |config, text| optional(text, positive).map(|lifetime| config.max_lifetime = lifetime),
+        show: |config| config.max_lifetime.map_or("none".to_owned(), duration::show),
     },
     Variable {
         name: "GUARD_HEALTH_CHECK",

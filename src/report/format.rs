@@ -114,7 +114,7 @@ impl VisitValue<'_> for Reader {
 }
 
 /// Bytes in MiB, to a tenth: `54.2M`.
-pub(super) fn mebibytes(bytes: u64) -> String {
+pub fn mebibytes(bytes: u64) -> String {
     let tenths = bytes * 10 / (1024 * 1024);
     format!("{}.{}M", tenths / 10, tenths % 10)
 }

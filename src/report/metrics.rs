@@ -27,13 +27,19 @@ pub enum RestartReason {
     Health,
     /// There was no process: the command could not be executed.
     SpawnFailed,
-    /// Somebody asked for a restart.
+    /// It reached GUARD_MAX_MEMORY.
+    MemoryLimit,
+    /// It reached GUARD_MAX_LIFETIME.
+    Lifetime,
+    /// A file has changed (GUARD_ON_CHANGE).
+    ChangedFile,
+    /// An operator asked for a restart.
     Restart,
     /// A new run took its place.
     Reload,
 }
 
-const REASONS: [(RestartReason, &str); 10] = [
+const REASONS: [(RestartReason, &str); 13] = [
     (RestartReason::Exit, "exit"),
     (RestartReason::Success, "success"),
     (RestartReason::Signal, "signal"),
@@ -42,6 +48,9 @@ const REASONS: [(RestartReason, &str); 10] = [
     (RestartReason::Watchdog, "watchdog"),
     (RestartReason::Health, "health"),
     (RestartReason::SpawnFailed, "spawn-failed"),
+    (RestartReason::MemoryLimit, "memory-limit"),
+    (RestartReason::Lifetime, "lifetime"),
+    (RestartReason::ChangedFile, "changed-file"),
     (RestartReason::Restart, "restart"),
     (RestartReason::Reload, "reload"),
 ];
@@ -71,6 +80,9 @@ pub struct Limits {
     pub stop_timeout: Option<Duration>,
     pub ready_timeout: Option<Duration>,
     pub watchdog: Option<Duration>,
+    pub lifetime: Option<Duration>,
+    /// In bytes, for one instance.
+    pub memory: Option<u64>,
 }
 
 /// All samples.
@@ -130,6 +142,9 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
     page.limit("guard_restart_window_seconds", "That window.", seconds(Some(limits.restart_window)));
     page.limit("guard_stop_timeout_seconds", "From a stop request to SIGKILL.", seconds(limits.stop_timeout));
     page.limit("guard_ready_timeout_seconds", "A run must be ready by then.", seconds(limits.ready_timeout));
+    page.limit("guard_max_lifetime_seconds", "A run is replaced after about this long.", seconds(limits.lifetime));
+    let memory = limits.memory.map(|bytes| bytes.to_string());
+    page.limit("guard_max_memory_bytes", "What the processes of an instance may use.", memory);
     page.limit("guard_watchdog_seconds", "How often the app must say that it is alive.", seconds(limits.watchdog));
     page.0
 }

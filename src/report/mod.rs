@@ -9,7 +9,7 @@ pub mod status;
 pub mod surroundings;
 mod writer;
 
-pub use format::{shorten, size, time};
+pub use format::{mebibytes, shorten, size, time};
 pub use last_word::LastWord;
 
 use crate::config::{Config, LogFormat};

@@ -51,6 +51,8 @@ pub struct InstanceStatus {
     /// Restarts that nobody asked for.
     pub restarts: u32,
     pub last_exit: Option<String>,
+    /// How the last run ended, in a sentence; empty if none has.
+    pub last_run: String,
     /// Resident sets of the whole run, in bytes.
     pub memory: u64,
     /// CPU time that the living processes of the run and their reaped children have used.
@@ -98,6 +100,10 @@ pub fn table(status: &GuardStatus) -> String {
     if let Some(more) = status.held.len().checked_sub(MOST_HELD).filter(|more| *more > 0) {
         let _ = writeln!(text, "held: {more} more");
     }
+    let ended = status.instances.iter().filter(|instance| !instance.last_run.is_empty());
+    for InstanceStatus { number, last_run, .. } in ended.take(MOST_ENDED) {
+        let _ = writeln!(text, "last run of instance {number}: {}", printable(last_run));
+    }
     const HEAD: [&str; 10] =
         ["instance", "run", "pid", "state", "up", "restarts", "last exit", "memory", "cpu", "status"];
     let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
@@ -133,6 +139,9 @@ pub fn table(status: &GuardStatus) -> String {
 /// The answer is one datagram, so no more than so many sockets are in it.
 pub(super) const MOST_HELD: usize = 64;
 
+/// How the last runs of so many instances ended is in the table; JSON has all.
+const MOST_ENDED: usize = 20;
+
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.
 pub fn json(status: &GuardStatus) -> String {
     object(status, &format!(r#""app":{},"#, json_string(&status.app)))
@@ -147,7 +156,7 @@ fn object(status: &GuardStatus, app: &str) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
         format!(
-            r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
+            r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"last_run":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
             instance.number,
             optional(instance.run.map(|run| run.to_string())),
             optional(instance.pid.map(|pid| pid.to_string())),
@@ -157,6 +166,7 @@ fn object(status: &GuardStatus, app: &str) -> String {
             optional(instance.next_in.map(show_seconds)),
             instance.restarts,
             optional(instance.last_exit.as_deref().map(json_string)),
+            json_string(&instance.last_run),
             instance.memory,
             show_seconds(instance.cpu),
             instance.reloading,
@@ -208,6 +218,7 @@ mod tests {
             next_in: None,
             restarts: 2,
             last_exit: Some("SIGSEGV".to_owned()),
+            last_run: "run 2 died of SIGSEGV after 2s".to_owned(),
             memory: 54 * 1024 * 1024 + 300_000,
             cpu: Duration::from_millis(1_250),
             reloading: false,
@@ -222,6 +233,7 @@ mod tests {
             uptime: None,
             next_in: Some(Duration::from_millis(350)),
             last_exit: None,
+            last_run: String::new(),
             says: String::new(),
             ..status_of(&instance)
         };
@@ -245,7 +257,7 @@ mod tests {
     }
 
     fn status_of(instance: &InstanceStatus) -> InstanceStatus {
-        InstanceStatus { last_exit: None, says: String::new(), ..*instance }
+        InstanceStatus { last_exit: None, last_run: String::new(), says: String::new(), ..*instance }
     }
 
     #[test]
@@ -255,6 +267,7 @@ guard 1.2.3, pid 1, up 1h6m40s
 app: node server.js
 not ready: the app is between two runs
 held: [::]:80 (web), 3 of 4096 waiting
+last run of instance 0: run 2 died of SIGSEGV after 2s
 
 instance  run  pid  state                       up      restarts  last exit  memory  cpu    status
 0         3    17   ready                       1h5m5s  2         SIGSEGV    54.2M   1.25s  up \\u{1b}[31m\"red\"
@@ -270,7 +283,7 @@ instance  run  pid  state                       up      restarts  last exit  mem
             r#""pid":1,"uptime":4000,"app":"node server.js","ready":false,"why":"the app is between two runs""#,
             r#""held":[{"address":"[::]:80","name":"web","waiting":3,"limit":4096,"refusing":false}]"#,
             r#""run":3,"pid":17,"state":"ready","ending":null,"uptime":3905,"next_in":null"#,
-            r#""last_exit":"SIGSEGV","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
+            r#""last_exit":"SIGSEGV","last_run":"run 2 died of SIGSEGV after 2s","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
             r#""run":null,"pid":null,"state":"backoff","ending":null,"uptime":null,"next_in":0.35"#,
         ] {
             assert!(text.contains(part), "{part} in {text}");

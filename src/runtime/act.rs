@@ -149,6 +149,7 @@ impl Runtime<'_> {
                     self.begin_hold(run, channel);
                 }
                 self.look_for_sockets_of(run);
+                self.measure_soon();
                 Event::Spawned(run)
             }
             Err(failure) => {

@@ -34,6 +34,8 @@ pub(super) struct RunProcess {
     /// made since.
     pub(super) group: Pid,
     pub(super) started: Timestamp,
+    /// What its processes used when guard last looked, in bytes, and when that was (GUARD_MAX_MEMORY).
+    pub(super) measured: (Timestamp, u64),
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard.
@@ -84,6 +86,7 @@ impl RunProcess {
             pid,
             group: pid,
             started,
+            measured: (started, 0),
             reaped: false,
             killed: false,
             receivers: Receivers::default(),

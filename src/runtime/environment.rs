@@ -1,5 +1,6 @@
 //! The environment that the app, its health checks and the hooks get.
 
+use super::journal::name_of;
 use crate::config::{Config, duration};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
@@ -42,6 +43,8 @@ pub(super) struct UnreadVariable<'a> {
     pub(super) variable: &'a str,
     pub(super) path: PathBuf,
     pub(super) problem: String,
+    /// The errno's name.
+    pub(super) name: &'static str,
 }
 
 impl Environment {
@@ -111,7 +114,7 @@ impl Environment {
             let path = config.directory.as_deref().unwrap_or(Path::new("")).join(path);
             match read_value(&path) {
                 Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
-                Err(problem) => return Err(UnreadVariable { variable, path, problem }),
+                Err((problem, name)) => return Err(UnreadVariable { variable, path, problem, name }),
             }
         }
         Ok(())
@@ -126,8 +129,11 @@ impl Environment {
     }
 }
 
+/// A file that is there, and holds no value.
+const NO_NAME: &str = "EINVAL";
+
 /// The content of a file without the newline at its end. A pipe is no such file: guard would wait for its writer.
-fn read_value(path: &Path) -> Result<Vec<u8>, String> {
+fn read_value(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     let read = || {
         let file =
             OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
@@ -139,16 +145,18 @@ fn read_value(path: &Path) -> Result<Vec<u8>, String> {
         Ok(is_file.then_some(value))
     };
     let value = read().map_err(|error: std::io::Error| match error.raw_os_error() {
-        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
+        Some(errno) => (Errno::from_raw(errno).desc().to_owned(), name_of(Errno::from_raw(errno))),
+        None => (error.to_string(), NO_NAME),
     })?;
-    let mut value = value.ok_or("not a regular file")?;
+    let mut value = value.ok_or_else(|| ("not a regular file".to_owned(), NO_NAME))?;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
     match () {
-        () if value.contains(&0) => Err("holds a NUL byte, which no variable can".to_owned()),
-        () if value.len() as u64 >= LONGEST_VALUE => Err("longer than the 128 KiB that a variable can have".to_owned()),
+        () if value.contains(&0) => Err(("holds a NUL byte, which no variable can".to_owned(), NO_NAME)),
+        () if value.len() as u64 >= LONGEST_VALUE => {
+            Err(("longer than the 128 KiB that a variable can have".to_owned(), NO_NAME))
+        }
         () => Ok(value),
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{Config, Origin, Warning, WarningKind};
 use crate::report::{self, LastWord};
 use crate::shell::is_shell;
 use crate::signal::Signal;
-use crate::supervisor::{CANNOT_EXECUTE, Ending, Failure, KillReason, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
+use crate::supervisor::{CANNOT_EXECUTE, Ending, KillReason, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::process::{self, Status, Usage};
 use crate::sys::procfs::{self, Process};
 use crate::sys::signal_set::SignalSet;
@@ -46,8 +46,8 @@ pub(super) struct Journal<'a> {
 struct InstanceRecord {
     /// How the last run ended; empty while none has since the last start.
     last: String,
-    /// Which run guard ends that has not ended yet, and why.
-    failing: Option<(RunId, Failure)>,
+    /// How the last run ended that had begun.
+    last_run: String,
     /// Why the last health check failed.
     check: String,
 }
@@ -125,14 +125,15 @@ impl<'a> Journal<'a> {
         &mut self.of_instances[index].1
     }
 
-    /// guard ends a run for this.
-    pub(super) fn note_failure(&mut self, run: RunId, failure: Failure) {
-        self.of_instance(run).failing = Some((run, failure));
-    }
-
     /// Why the last health check of the run's instance failed; empty if none has since the last that passed.
     pub(super) fn check(&self, run: RunId) -> &str {
         self.of_instances.iter().find(|(number, _)| *number == run.instance).map_or("", |(_, record)| &record.check)
+    }
+
+    /// How the last run of an instance ended that had begun, in a sentence; empty if none has.
+    pub(super) fn last_run(&self, number: u32) -> &str {
+        let record = self.of_instances.iter().find(|(known, _)| *known == number);
+        record.map_or("", |(_, record)| &record.last_run)
     }
 
     /// A health check has passed.
@@ -191,37 +192,59 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// The main process of a run was reaped.
+    /// The main process of a run was reaped. `why` says for what it was ended, `is_killed` that guard had to kill it, and `says`
+    /// is its last STATUS.
+    #[expect(clippy::too_many_arguments, reason = "all that a line tells")]
     pub(super) fn exit(
         &mut self,
         run: RunId,
         pid: Pid,
         status: Status,
         ending: Ending,
+        why: Option<&'static str>,
+        is_killed: bool,
         uptime: Duration,
         usage: &Usage,
+        says: &str,
     ) {
         let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
         let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
         let instance = self.instance(run);
-        let failing = self.of_instance(run).failing.take_if(|(failing, _)| *failing == run);
-        let failing = failing.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
         let id = run;
         let run = id.number;
-        let lived = show(uptime);
-        let (uptime, max_rss) = (report::time(uptime), report::size(usage.max_rss.saturating_mul(1024)));
+        let says = &report::shorten(says.to_owned());
+        let (peak, cpu) = (usage.max_rss.saturating_mul(1024), usage.user + usage.system);
+        let (code, signal) = match status {
+            Status::Exited(code) => (Value::from(code), None),
+            Status::Signaled(signal) => (Value::null(), Some(signal.to_string())),
+        };
+        let [signal, cause, core, killed, status] = [
+            signal.as_deref(),
+            if ending == Ending::OutOfMemory { Some("oom") } else { why },
+            usage.dumped.then_some("written"),
+            is_killed.then_some("deadline"),
+            Some(says.as_str()).filter(|says| !says.is_empty()),
+        ]
+        .map(|word| word.map_or_else(Value::null, Value::from));
+        let reason = why.map_or_else(String::new, |why| format!(" ({why})"));
+        let at_the_deadline = if is_killed { ", killed at the deadline" } else { "" };
+        let said = if says.is_empty() { String::new() } else { format!(", status \"{says}\"") };
+        let last = format!(
+            "run {run} {} after {}{reason}{at_the_deadline}, peak memory {}, CPU {}{said}",
+            told(ending),
+            show(uptime),
+            report::mebibytes(peak),
+            show(cpu),
+        );
+        let (uptime, max_rss) = (report::time(uptime), report::size(peak));
         let [cpu_user, cpu_sys] = [usage.user, usage.system].map(report::time);
-        let cause = if ending == Ending::OutOfMemory { Value::from("oom") } else { Value::null() };
-        match status {
-            Status::Exited(code) => log::log!(
-                level, instance, run, pid, code, cause, uptime, max_rss, cpu_user, cpu_sys; "exit"
-            ),
-            Status::Signaled(signal) => log::log!(
-                level, instance, run, pid, signal:%, cause, uptime, max_rss, cpu_user, cpu_sys;
-                "exit"
-            ),
-        }
-        self.of_instance(id).last = format!("run {run} {} after {lived}{failing}", told(ending));
+        log::log!(
+            level, instance, run, pid, code, signal, cause, core, killed, uptime, max_rss, cpu_user, cpu_sys, status;
+            "exit"
+        );
+        let record = self.of_instance(id);
+        record.last_run.clone_from(&last);
+        record.last = last;
         if ending != Ending::Exited(0) {
             // Early, since an OOM kill of the whole container leaves no time for a last word.
             self.write_down(&self.reason());
@@ -235,9 +258,9 @@ impl<'a> Journal<'a> {
             [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        log::error!(instance = self.instance(run), run = run.number, command:%, code, error:% = problem; "spawn-failed");
+        log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
         self.note_spawn_failure(run, format!("{command}: {problem}"));
-        SpawnError { code, transient }
+        SpawnError { code, transient, name: name_of(errno) }
     }
 
     /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
@@ -245,7 +268,7 @@ impl<'a> Journal<'a> {
         let (variable, path) = (error.variable, error.path.display());
         log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, error:% = error.problem; "variable-file");
         self.note_spawn_failure(run, format!("{variable}: {path}: {}", error.problem));
-        SpawnError { code: OWN_ERROR, transient: false }
+        SpawnError { code: OWN_ERROR, transient: false, name: error.name }
     }
 
     fn note_spawn_failure(&mut self, run: RunId, what: String) {
@@ -433,6 +456,33 @@ impl<'a> Journal<'a> {
     }
 }
 
+/// The name of an errno (`errno(3)`), of those that a failed start has.
+pub(super) fn name_of(errno: Errno) -> &'static str {
+    const NAMES: [(Errno, &str); 20] = [
+        (Errno::E2BIG, "E2BIG"),
+        (Errno::EACCES, "EACCES"),
+        (Errno::EAGAIN, "EAGAIN"),
+        (Errno::EINVAL, "EINVAL"),
+        (Errno::EIO, "EIO"),
+        (Errno::EISDIR, "EISDIR"),
+        (Errno::ELIBBAD, "ELIBBAD"),
+        (Errno::ELOOP, "ELOOP"),
+        (Errno::EMFILE, "EMFILE"),
+        (Errno::ENAMETOOLONG, "ENAMETOOLONG"),
+        (Errno::ENFILE, "ENFILE"),
+        (Errno::ENOENT, "ENOENT"),
+        (Errno::ENOEXEC, "ENOEXEC"),
+        (Errno::ENOMEM, "ENOMEM"),
+        (Errno::ENOSPC, "ENOSPC"),
+        (Errno::ENOSYS, "ENOSYS"),
+        (Errno::ENOTDIR, "ENOTDIR"),
+        (Errno::EPERM, "EPERM"),
+        (Errno::ESTALE, "ESTALE"),
+        (Errno::ETXTBSY, "ETXTBSY"),
+    ];
+    NAMES.iter().find(|(known, _)| *known == errno).map_or("not-started", |(_, name)| name)
+}
+
 /// What follows a colon, if there is something.
 fn quoted(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
@@ -442,6 +492,9 @@ fn told(ending: Ending) -> String {
     match ending {
         Ending::Exited(code) => format!("exited with code {code}"),
         Ending::Signaled(signal) => format!("died of {signal}"),
+        Ending::Dumped(signal) => format!("died of {signal} (core dumped)"),
+        Ending::Replaced(asker, code) => format!("was replaced ({}) with code {code}", asker.word()),
+        Ending::Killed => "was killed at the deadline".to_owned(),
         Ending::OutOfMemory => "was killed for lack of memory".to_owned(),
         Ending::NotSpawned(error) => format!("could not be started (code {})", error.code),
         Ending::Failed(failure, code) => format!("failed ({failure}) with code {code}"),

@@ -111,9 +111,9 @@ impl Runtime<'_> {
         (processes.len(), names(&processes))
     }
 
-    /// What the processes of each living run use, its main process included.
-    pub(super) fn measure(&mut self) -> Vec<(RunId, Usage)> {
-        let mut usage: Vec<_> = self.children.runs().map(|run| (run.id, Usage::default())).collect();
+    /// What the processes of each living run use, its main process included, and which they are.
+    pub(super) fn measure(&mut self) -> Vec<(RunId, Usage, Vec<Pid>)> {
+        let mut usage: Vec<_> = self.children.runs().map(|run| (run.id, Usage::default(), Vec::new())).collect();
         let end = self.end_of_walk(LONGEST_WALK);
         let seen = if self.reaping.childless { None } else { procfs::descendants(end) };
         let Some(Descendants { processes, .. }) = seen else { return usage };
@@ -121,7 +121,8 @@ impl Runtime<'_> {
         for process in processes.iter().filter(|process| process.lives() && !end.left().is_zero()) {
             let of_run =
                 |id: RunId| self.children.main(id) == Some(process.pid) || belongs(process, id, &self.children, &marks);
-            if let Some((_, sum)) = usage.iter_mut().find(|(id, _)| of_run(*id)) {
+            if let Some((_, sum, pids)) = usage.iter_mut().find(|(id, ..)| of_run(*id)) {
+                pids.push(process.pid);
                 let used = procfs::usage(process.pid).unwrap_or_default();
                 (sum.memory, sum.cpu) = (sum.memory + used.memory, sum.cpu + used.cpu);
             }
@@ -147,7 +148,7 @@ impl Runtime<'_> {
         }
         let id = self.launch.environment.id();
         let conclude = |environment: io::Result<&[u8]>| encode(mark(environment, id));
-        match environments::read(&undecided, self.end_of_walk(LONGEST_WALK), conclude) {
+        match environments::read(&undecided, "environ", self.end_of_walk(LONGEST_WALK), &conclude) {
             Ok(findings) => {
                 self.reaping.childless = false;
                 self.children.copies.push(findings.copy);

@@ -18,6 +18,7 @@ mod hooks;
 mod journal;
 mod leftovers;
 mod linger;
+mod measure;
 mod messages;
 mod notices;
 mod operator;
@@ -52,6 +53,7 @@ use environment::Environment;
 use held::Held;
 use holding::Holding;
 use journal::Journal;
+use measure::Measuring;
 use operator::Operator;
 use outer::Outer;
 use readiness::Looks;
@@ -114,6 +116,7 @@ struct Runtime<'a> {
     held: Held,
     holding: Holding,
     looks: Looks,
+    measuring: Measuring,
     terminal: Option<Terminal>,
     typed: Typed,
     journal: Journal<'a>,
@@ -187,6 +190,7 @@ impl<'a> Runtime<'a> {
             held,
             holding: Holding::new(config.hold.clone(), config.hold_timeout),
             looks: Looks::default(),
+            measuring: Measuring::default(),
             terminal,
             typed: Typed::default(),
             journal: Journal::new(config, settings.instances),
@@ -241,6 +245,7 @@ impl<'a> Runtime<'a> {
             self.holding.deadline(),
             self.looks.due,
             self.typed.look_at,
+            self.measuring.due,
         ]
         .into_iter()
         .flatten()
@@ -280,6 +285,9 @@ impl<'a> Runtime<'a> {
         }
         if is_due(self.looks.due) {
             self.look_for_sockets();
+        }
+        if is_due(self.measuring.due) {
+            self.look_at_memory();
         }
         if is_due(self.holding.deadline()) {
             self.holding.timer_elapsed(self.clock.now());

@@ -18,9 +18,9 @@ impl Journal<'_> {
                 let last = ending;
                 log::warn!(instance = self.instance(run), run = run.number + 1, last:%, count, limit, window, delay; "restart");
             }
-            Notice::RestartRequested { run } => {
+            Notice::RestartRequested { run, asker } => {
                 let level = if self.is_asked { Level::Debug } else { Level::Info };
-                log::log!(level, instance = self.instance(run), run = run.number, msg = "asked for"; "restart-in-place");
+                log::log!(level, instance = self.instance(run), run = run.number, cause = asker.word(); "restart-in-place");
             }
             Notice::NotForwarded { signal } => self.dropped(signal),
             Notice::Concluded { request: InPlace::Restart, outcome: Ok(run) } => {
@@ -38,7 +38,6 @@ impl Journal<'_> {
             Notice::Scaled(Err(why)) => log::error!(why; "scale-failed"),
             Notice::Ready { run } => log::info!(instance = self.instance(run), run = run.number; "ready"),
             Notice::Failing { run, failure } => {
-                self.note_failure(run, failure);
                 let msg = self.why_failing(run, failure);
                 log::error!(instance = self.instance(run), run = run.number, cause:% = failure, msg:%; "failing");
             }
@@ -53,8 +52,8 @@ impl Journal<'_> {
             Notice::ReloadQueued => {
                 log::info!(what = "reload", msg = "one is under way; another follows it"; "queued");
             }
-            Notice::Reloading { old, new } => {
-                log::info!(instance = self.instance(new), old = old.number, new = new.number; "reload");
+            Notice::Reloading { old, new, asker } => {
+                log::info!(instance = self.instance(new), old = old.number, new = new.number, cause = asker.word(); "reload");
             }
             Notice::Draining { signal, pressed, delay } => {
                 let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
@@ -168,6 +167,7 @@ impl Journal<'_> {
                 format!("not ready within GUARD_READY_TIMEOUT={}{colon}{why}", show(config.ready.timeout))
             }
             Failure::Watchdog => "no WATCHDOG=1 in time, or WATCHDOG=trigger: SIGABRT".to_owned(),
+            Failure::Memory => "more than GUARD_MAX_MEMORY before it was stable".to_owned(),
             Failure::Health => format!("health checks failed in a row: {}", config.health.retries),
         }
     }

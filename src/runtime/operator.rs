@@ -210,8 +210,10 @@ impl Runtime<'_> {
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
-            let used =
-                usage.iter().find(|(id, _)| Some(*id) == instance.run).map_or_else(Usage::default, |(_, used)| *used);
+            let used = usage
+                .iter()
+                .find(|(id, ..)| Some(*id) == instance.run)
+                .map_or_else(Usage::default, |(_, used, _)| *used);
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),
@@ -223,6 +225,7 @@ impl Runtime<'_> {
                 next_in: instance.until.map(|until| until.since(now)),
                 restarts: instance.restarts,
                 last_exit: instance.last.map(|last| last.to_string()),
+                last_run: self.journal.last_run(instance.number).to_owned(),
                 memory: used.memory,
                 cpu: used.cpu,
                 reloading: process.is_some_and(|process| process.reloading),

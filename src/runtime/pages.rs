@@ -6,7 +6,7 @@ use crate::config::{Config, Readiness};
 use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};
 use crate::report::{lines_dropped, status};
-use crate::supervisor::{Ending, Failure, Notice};
+use crate::supervisor::{Asker, Ending, Failure, Notice};
 use anyhow::Context;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -40,7 +40,8 @@ impl Runtime<'_> {
             }
             Page::Metrics => {
                 let status = self.status();
-                let body = metrics::text(&status, &self.counters, &limits(self.config), lines_dropped());
+                let limits = Limits { memory: self.memory_limit(), ..limits(self.config) };
+                let body = metrics::text(&status, &self.counters, &limits, lines_dropped());
                 Answer { yes: true, content_type: metrics::CONTENT_TYPE, body }
             }
         };
@@ -53,10 +54,10 @@ impl Runtime<'_> {
     pub(super) fn count_restart(&mut self, notice: Notice) {
         if let Notice::Restarting { ending, .. } = notice {
             self.counters.count_restart(restart_reason(ending));
-        } else if let Notice::RestartRequested { .. } = notice {
-            self.counters.count_restart(RestartReason::Restart);
-        } else if let Notice::Reloading { .. } = notice {
-            self.counters.count_restart(RestartReason::Reload);
+        } else if let Notice::RestartRequested { asker, .. } = notice {
+            self.counters.count_restart(asked_reason(asker, RestartReason::Restart));
+        } else if let Notice::Reloading { asker, .. } = notice {
+            self.counters.count_restart(asked_reason(asker, RestartReason::Reload));
         }
     }
 }
@@ -65,12 +66,24 @@ fn restart_reason(ending: Ending) -> RestartReason {
     match ending {
         Ending::Exited(0) => RestartReason::Success,
         Ending::Exited(_) => RestartReason::Exit,
-        Ending::Signaled(_) => RestartReason::Signal,
+        Ending::Signaled(_) | Ending::Dumped(_) | Ending::Killed => RestartReason::Signal,
         Ending::OutOfMemory => RestartReason::OutOfMemory,
         Ending::NotSpawned(_) => RestartReason::SpawnFailed,
         Ending::Failed(Failure::NotReady, _) => RestartReason::NotReady,
         Ending::Failed(Failure::Watchdog, _) => RestartReason::Watchdog,
         Ending::Failed(Failure::Health, _) => RestartReason::Health,
+        Ending::Failed(Failure::Memory, _) => RestartReason::MemoryLimit,
+        Ending::Replaced(asker, _) => asked_reason(asker, RestartReason::Restart),
+    }
+}
+
+/// The reason for a restart or a reload that somebody asked for.
+fn asked_reason(asker: Asker, by_operator: RestartReason) -> RestartReason {
+    match asker {
+        Asker::Memory => RestartReason::MemoryLimit,
+        Asker::Lifetime => RestartReason::Lifetime,
+        Asker::File => RestartReason::ChangedFile,
+        Asker::Operator => by_operator,
     }
 }
 
@@ -81,5 +94,7 @@ fn limits(config: &Config) -> Limits {
         stop_timeout: config.stop.timeout,
         ready_timeout: (config.ready.when != Readiness::Exec).then_some(config.ready.timeout),
         watchdog: config.watchdog,
+        lifetime: config.max_lifetime,
+        memory: None,
     }
 }

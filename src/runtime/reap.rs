@@ -178,10 +178,13 @@ impl Runtime<'_> {
                 let ending = match status {
                     Status::Signaled(Signal::KILL) | Status::Exited(KILLED) if struck => Ending::OutOfMemory,
                     Status::Exited(code) => Ending::Exited(code),
+                    Status::Signaled(signal) if usage.dumped => Ending::Dumped(signal),
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
                 let uptime = self.clock.now().since(run.started);
-                self.journal.exit(id, pid, status, ending, uptime, &usage);
+                let (killed, says) = (run.killed, run.status.clone());
+                let why = self.supervisor.why_ended(id);
+                self.journal.exit(id, pid, status, ending, why, killed, uptime, &usage, &says);
                 let left = matches!(status, Status::Exited(_)) && self.was_told();
                 self.take_terminal_back();
                 Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })

@@ -5,6 +5,7 @@
 use super::event::UnsentData;
 use super::exit_code::{Ending, Failure};
 use super::run_id::RunId;
+use super::state::Asker;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ pub enum Notice {
     /// The run ended and another follows after the delay. `count` restarts of `limit` are used up, this one included.
     Restarting { run: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
     /// A restart that somebody asked for begins.
-    RestartRequested { run: RunId },
+    RestartRequested { run: RunId, asker: Asker },
     /// What became of a restart or a reload.
     Concluded { request: InPlace, outcome: Outcome },
     /// There are to be more instances, or fewer.
@@ -132,7 +133,7 @@ pub enum Notice {
     /// A reload was asked for while one runs: another follows.
     ReloadQueued,
     /// The new run is ready; the old one is about to be stopped.
-    Reloading { old: RunId, new: RunId },
+    Reloading { old: RunId, new: RunId, asker: Asker },
     /// guard's end begins: a stop request, which the terminal may have sent to the app too, or the end of an instance that
     /// takes the others along.
     Draining { signal: Option<Signal>, pressed: bool, delay: Duration },

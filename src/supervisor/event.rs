@@ -79,6 +79,8 @@ pub enum Event {
     /// What closed connections have not sent: answers [`Action::CountUnsent`](super::Action::CountUnsent), before any
     /// other event.
     UnsentCounted(UnsentData),
+    /// The processes of this run use more memory than they may.
+    MemoryExceeded(RunId),
     /// The next deadline may have passed. Always safe to send.
     Timeout,
 }

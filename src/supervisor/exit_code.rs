@@ -2,6 +2,7 @@
 //!
 //! docs/exit-codes.md tells users the same.
 
+use super::state::Asker;
 use crate::config::RestartSettings;
 use crate::config::codes::CodeSet;
 use crate::signal::Signal;
@@ -27,8 +28,14 @@ pub enum Ending {
     OutOfMemory,
     /// There was no process.
     NotSpawned(SpawnError),
+    /// The main process died of this signal, and the kernel has written a core file.
+    Dumped(Signal),
     /// guard ended it for this, and it exited with this code.
     Failed(Failure, u8),
+    /// Another run was to follow it, and it exited with this code.
+    Replaced(Asker, u8),
+    /// It was still there when the time for that was over, and guard has killed it.
+    Killed,
 }
 
 /// Why there is no process.
@@ -38,6 +45,8 @@ pub struct SpawnError {
     pub code: u8,
     /// It may well be different next time (EAGAIN, ENOMEM, ETXTBSY, …), so even a first run is tried again.
     pub transient: bool,
+    /// What was wrong: the name of an errno (`errno(3)`), such as ENOENT.
+    pub name: &'static str,
 }
 
 /// Why guard itself ends a run as a failure.
@@ -49,7 +58,12 @@ pub enum Failure {
     Watchdog,
     /// Its health checks failed in a row.
     Health,
+    /// It has used more memory than it may, before it was stable.
+    Memory,
 }
+
+/// How GUARD_LAST_EXIT calls GUARD_MAX_MEMORY.
+pub(super) const MEMORY_LIMIT: &str = "memory-limit";
 
 impl Ending {
     /// The code as a shell would show it: 128 + n for a death by signal n.
@@ -57,8 +71,9 @@ impl Ending {
         match self {
             Ending::Exited(code) => code,
             Ending::NotSpawned(error) => error.code,
-            Ending::Signaled(signal) => of_signal(signal),
-            Ending::OutOfMemory => KILLED,
+            Ending::Signaled(signal) | Ending::Dumped(signal) => of_signal(signal),
+            Ending::OutOfMemory | Ending::Killed => KILLED,
+            Ending::Replaced(_, code) => code,
             // However the app ended, guard ended it as a failure.
             Ending::Failed(_, code) => code.max(1),
         }
@@ -71,24 +86,26 @@ impl Ending {
             // The list is for what no restart can mend.
             Ending::NotSpawned(error) => !error.transient && codes.contains(error.code),
             // guard's own signal made the code, so it says nothing of the app.
-            Ending::Failed(..) => false,
-            Ending::Exited(_) | Ending::Signaled(_) => codes.contains(self.code()),
+            Ending::Failed(..) | Ending::Replaced(..) | Ending::Killed => false,
+            Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_) => codes.contains(self.code()),
         }
     }
 
     /// Ctrl-C, Ctrl-\ or the end of the terminal ended it, or it exits with 128 + n for them, as shells and runtimes do.
     pub(super) fn by_terminal(self) -> bool {
         let signals = [Signal::INT, Signal::QUIT, Signal::HUP];
-        !matches!(self, Ending::Failed(..)) && signals.map(of_signal).contains(&self.code())
+        matches!(self, Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_))
+            && signals.map(of_signal).contains(&self.code())
     }
 }
 
 /// What a run that ended like this contributes to guard's own exit code: 0 for a success.
 pub(super) fn contribution(ending: Ending, settings: &RestartSettings) -> u8 {
     let success = match ending {
-        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) => false,
-        Ending::Exited(0) => true,
-        Ending::Exited(_) | Ending::Signaled(_) => ending.is_in(&settings.success_codes),
+        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) | Ending::Killed => false,
+        Ending::Exited(0) | Ending::Replaced(_, 0) => true,
+        Ending::Replaced(..) => false,
+        Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_) => ending.is_in(&settings.success_codes),
     };
     if success { 0 } else { ending.code() }
 }
@@ -98,15 +115,18 @@ pub fn of_signal(signal: Signal) -> u8 {
     128 + signal.number()
 }
 
-/// `1`, `SIGSEGV`, `oom` or `watchdog`, as GUARD_LAST_EXIT says it.
+/// `1`, `SIGSEGV`, `oom`, `watchdog` or `ENOENT`, as GUARD_LAST_EXIT says it.
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Exited(code) => code.fmt(f),
-            Ending::NotSpawned(error) => error.code.fmt(f),
+            Ending::NotSpawned(error) => f.write_str(error.name),
             Ending::Signaled(signal) => signal.fmt(f),
+            Ending::Dumped(signal) => write!(f, "{signal}+core"),
             Ending::OutOfMemory => f.write_str("oom"),
-            Ending::Failed(failure, _) => failure.fmt(f),
+            Ending::Failed(failure, _) => f.write_str(failure.word()),
+            Ending::Replaced(asker, _) => f.write_str(asker.word()),
+            Ending::Killed => f.write_str("deadline"),
         }
     }
 }
@@ -114,11 +134,19 @@ impl fmt::Display for Ending {
 /// As GUARD_LAST_EXIT says it.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.word())
+    }
+}
+
+impl Failure {
+    /// As GUARD_LAST_EXIT says it.
+    pub fn word(self) -> &'static str {
+        match self {
             Failure::NotReady => "not-ready",
             Failure::Watchdog => "watchdog",
             Failure::Health => "health",
-        })
+            Failure::Memory => MEMORY_LIMIT,
+        }
     }
 }
 
@@ -130,6 +158,12 @@ mod tests {
     fn endings_are_named_as_guard_last_exit_has_them() {
         let endings = [Ending::Exited(3), Ending::Signaled(Signal::TERM), Ending::OutOfMemory];
         assert_eq!(endings.map(|ending| ending.to_string()), ["3", "SIGTERM", "oom"]);
+        let missing = SpawnError { code: NOT_FOUND, transient: false, name: "ENOENT" };
+        let endings = [Ending::Dumped(Signal::ABRT), Ending::NotSpawned(missing), Ending::Killed];
+        assert_eq!(endings.map(|ending| ending.to_string()), ["SIGABRT+core", "ENOENT", "deadline"]);
+        let replaced = [Asker::Memory, Asker::Lifetime, Asker::File, Asker::Operator];
+        let replaced = replaced.map(|asker| Ending::Replaced(asker, 0).to_string());
+        assert_eq!(replaced, ["memory-limit", "lifetime", "changed-file", "operator"]);
         let failures = [Failure::NotReady, Failure::Watchdog, Failure::Health];
         let failures = failures.map(|failure| Ending::Failed(failure, 1).to_string());
         assert_eq!(failures, ["not-ready", "watchdog", "health"]);
@@ -138,7 +172,9 @@ mod tests {
     #[test]
     fn a_spawn_error_that_may_pass_is_in_no_list() {
         let codes = CodeSet::parse("126").expect("a code");
-        let of = |transient| Ending::NotSpawned(SpawnError { code: CANNOT_EXECUTE, transient }).is_in(&codes);
+        let of = |transient| {
+            Ending::NotSpawned(SpawnError { code: CANNOT_EXECUTE, transient, name: "EACCES" }).is_in(&codes)
+        };
         assert_eq!([of(false), of(true)], [true, false]);
     }
 }

@@ -12,7 +12,7 @@
 
 use super::action::{InPlace, Outcome};
 use super::run_id::RunId;
-use super::state::{Cause, Mode, Reload, Slot};
+use super::state::{Asker, Cause, Mode, Reload, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
@@ -23,8 +23,9 @@ const STOPPING: Outcome = Err("guard is stopping");
 const NO_RUN: &str = "there is no run, and none will follow";
 
 impl Supervisor {
-    /// A restart in place: each instance's run is drained and stopped within a stop timeout of its own.
-    pub(super) fn restart_requested(&mut self, now: Timestamp) {
+    /// A restart in place, of all instances or of the one with this number: each run is drained and stopped within a stop
+    /// timeout of its own. Nobody waits for the outcome of the restart of one.
+    pub(super) fn restart(&mut self, now: Timestamp, asker: Asker, only: Option<u32>) {
         match self.mode {
             Mode::Serving => {}
             Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
@@ -37,35 +38,36 @@ impl Supervisor {
         let timeout = stop.restart_timeout;
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
-        for instance in self.instances.iter_mut().filter(|instance| !instance.leaving) {
+        let is_meant = |number| only.is_none_or(|only| only == number);
+        for instance in self.instances.iter_mut().filter(|i| !i.leaving && is_meant(i.number)) {
             if instance.serves_while_replaced() {
                 notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
                 continue;
             }
             match &mut instance.slot {
                 Slot::Live(run) if run.serves() => {
-                    run.end_for(Cause::Restart);
+                    run.end_for(Cause::Restart(asker));
                     run.drain(now, signal, delay, Some(now.after(timeout)));
-                    notices.push(Notice::RestartRequested { run: run.id });
+                    notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Waiting { spawn_at: Some(at) } => {
                     *at = now;
                     notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
                 }
                 // It ends already: the next run follows as if this restart had ended it.
-                Slot::Live(run) if run.cause < Some(Cause::Restart) => {
-                    run.end_for(Cause::Restart);
-                    notices.push(Notice::RestartRequested { run: run.id });
+                Slot::Live(run) if run.cause < Some(Cause::Restart(asker)) => {
+                    run.end_for(Cause::Restart(asker));
+                    notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
                 Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
-            instance.restarting = true;
+            instance.restarting |= only.is_none();
         }
         for notice in notices {
             self.report(notice);
         }
-        if !self.instances.iter().any(|instance| instance.restarting) {
+        if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
             let reloading = self.instances.iter().any(|i| !i.leaving && i.serves_while_replaced());
             let why = if reloading { "a reload is under way" } else { NO_RUN };
             self.conclude(InPlace::Restart, Err(why));
@@ -75,14 +77,14 @@ impl Supervisor {
         self.recount_cpus();
     }
 
-    pub(super) fn reload_requested(&mut self, now: Timestamp) {
+    pub(super) fn reload_requested(&mut self, now: Timestamp, asker: Asker) {
         match self.mode {
             Mode::Serving if self.reload.is_some() => {
-                self.reload_again = true;
+                self.reload_again = self.reload_again.max(Some(asker));
                 self.report(Notice::ReloadQueued);
             }
             Mode::Serving => {
-                self.reload_next(now, 0, None);
+                self.reload_next(now, Reload::of(0, asker));
                 self.recount_cpus();
             }
             Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {
@@ -93,14 +95,17 @@ impl Supervisor {
 
     /// A reload was asked for while another ran, which is concluded now.
     pub(super) fn begin_queued_reload(&mut self, now: Timestamp) {
-        if self.reload.is_none() && std::mem::take(&mut self.reload_again) {
-            self.reload_requested(now);
+        if self.reload.is_none()
+            && let Some(asker) = self.reload_again.take()
+        {
+            self.reload_requested(now, asker);
         }
     }
 
-    /// Goes on with the first instance from this number on that has a run, or will have one. The reload is concluded
-    /// where there is none; `newest` is the run that is ready since then.
-    pub(super) fn reload_next(&mut self, now: Timestamp, from: u32, newest: Option<RunId>) {
+    /// Goes on with the first instance from the reload's on that has a run, or will have one. The reload is concluded
+    /// where there is none.
+    pub(super) fn reload_next(&mut self, now: Timestamp, reload: Reload) {
+        let Reload { asker, instance: from, newest, .. } = reload;
         for instance in self.instances.iter_mut().filter(|instance| instance.number >= from && !instance.leaving) {
             if instance.retiring.is_some() {
                 return self.conclude_reload(Err("an old run has not ended yet"));
@@ -113,10 +118,10 @@ impl Supervisor {
                     }
                 }
                 Slot::Waiting { spawn_at: Some(at) } => *at = now,
-                Slot::Live(run) => run.end_for(Cause::Reload),
+                Slot::Live(run) => run.end_for(Cause::Reload(asker)),
                 Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
-            self.reload = Some(Reload { instance: instance.number, replaced_by: None, newest });
+            self.reload = Some(Reload { instance: instance.number, ..reload });
             return;
         }
         self.conclude_reload(newest.ok_or(NO_RUN));
@@ -124,9 +129,19 @@ impl Supervisor {
 
     /// Goes on with the next instance if the new run of this one is ready and the old one is over.
     pub(super) fn advance_reload(&mut self, now: Timestamp) {
-        let Some(Reload { instance: number, replaced_by: Some(new), .. }) = self.reload else { return };
-        if self.instance_mut(number).is_none_or(|instance| instance.retiring.is_none()) {
-            self.reload_next(now, number.saturating_add(1), Some(new));
+        let Some(reload @ Reload { replaced_by: Some(new), .. }) = self.reload else { return };
+        if self.instance_mut(reload.instance).is_none_or(|instance| instance.retiring.is_none()) {
+            self.leave_instance(now, reload, Some(new));
+        }
+    }
+
+    /// Goes on with the instances after the reload's, where it is meant for all.
+    pub(super) fn leave_instance(&mut self, now: Timestamp, reload: Reload, newest: Option<RunId>) {
+        if reload.asker.is_limit() {
+            self.conclude_reload(newest.ok_or(NO_RUN));
+        } else {
+            let next = reload.instance.saturating_add(1);
+            self.reload_next(now, Reload { newest, ..Reload::of(next, reload.asker) });
         }
     }
 
@@ -135,15 +150,16 @@ impl Supervisor {
     pub(super) fn new_run_ready(&mut self, now: Timestamp, id: RunId) {
         let stop = &self.settings.stop;
         let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout);
+        let asker = self.reload.map_or(Asker::Operator, |reload| reload.asker);
         let Some(instance) = self.instance_mut(id.instance) else { return };
         if instance.current().is_none_or(|run| run.id != id) {
             return;
         }
         if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
-            old.end_for(Cause::Reload);
+            old.end_for(Cause::Reload(asker));
             old.drain(now, signal, Duration::ZERO, Some(now.after(timeout)));
             let old = old.id;
-            self.report(Notice::Reloading { old, new: id });
+            self.report(Notice::Reloading { old, new: id, asker });
         }
         self.restarted_run_ready(id);
         if let Some(reload) = self.reload.as_mut().filter(|reload| reload.instance == id.instance) {
@@ -164,10 +180,14 @@ impl Supervisor {
 
     /// The new run of a reload has failed before it was ready: the old run stays, and the reload has failed. `false` if
     /// this run is no such run.
-    pub(super) fn restore_old_run(&mut self, new: RunId) -> bool {
+    pub(super) fn restore_old_run(&mut self, now: Timestamp, new: RunId) -> bool {
+        let (asker, replace_at) = (self.reload.map(|reload| reload.asker), self.end_of_life(now));
         let Some(instance) = self.instance_mut(new.instance) else { return false };
-        let Some(old) = instance.retiring.take_if(|run| run.serves()) else { return false };
+        let Some(mut old) = instance.retiring.take_if(|run| run.serves()) else { return false };
         let (id, is_ready) = (old.id, old.is_ready());
+        if asker.is_some_and(Asker::is_limit) {
+            (old.was_kept, old.replace_at) = (true, replace_at);
+        }
         instance.slot = Slot::Live(old);
         self.conclude_reload(Err("the new run failed before it was ready; the old run stays"));
         if is_ready {
@@ -213,7 +233,7 @@ impl Supervisor {
         if self.reload.is_some() {
             self.conclude_reload(STOPPING);
         }
-        if std::mem::take(&mut self.reload_again) {
+        if self.reload_again.take().is_some() {
             self.conclude(InPlace::Reload, STOPPING);
         }
         if self.scaling {

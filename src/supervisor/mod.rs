@@ -23,6 +23,7 @@ mod exit_code;
 mod health;
 mod hook;
 mod in_place;
+mod limits;
 mod linger;
 mod policy;
 mod readiness;
@@ -39,6 +40,7 @@ pub use action::{Action, InPlace, KillReason, Notice, Outcome, TimeLimit};
 pub use event::{Event, UnsentData};
 pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERROR, SpawnError};
 pub use run_id::RunId;
+pub use state::Asker;
 pub use timestamp::Timestamp;
 
 use crate::config::{
@@ -64,6 +66,8 @@ pub struct Settings {
     pub stop: StopSettings,
     pub ready: ReadySettings,
     pub watchdog: Option<Duration>,
+    /// A run is replaced when it has lived about this long.
+    pub lifetime: Option<Duration>,
     pub health: Option<HealthSettings>,
     /// A run that hangs is asked what it has to say, and has this long for it.
     pub diagnose: Option<Duration>,
@@ -97,6 +101,7 @@ impl Settings {
             stop: config.stop.clone(),
             ready: config.ready,
             watchdog: config.watchdog,
+            lifetime: config.max_lifetime.filter(|_| config.restart.follows()),
             health: config.health_check.is_some().then_some(config.health),
             diagnose: config.diagnose.is_some().then_some(config.diagnose_timeout),
             node_ipc: config.node_ipc,
@@ -128,7 +133,7 @@ pub struct Supervisor {
     hook: Option<Hook>,
     reload: Option<Reload>,
     /// A reload was asked for while one runs: another follows.
-    reload_again: bool,
+    reload_again: Option<Asker>,
     /// The number of instances that was last asked for.
     wanted: u32,
     /// The number follows the CPU quota.
@@ -165,7 +170,7 @@ impl Supervisor {
             instances: (0..settings.instances).map(Instance::new).collect(),
             hook: None,
             reload: None,
-            reload_again: false,
+            reload_again: None,
             wanted: settings.instances,
             auto: settings.auto,
             scaling: false,
@@ -211,8 +216,8 @@ impl Supervisor {
             Event::Pressed(signal) => self.signal_received(now, signal, true),
             Event::FileChanged(meaning) => self.file_changed(now, meaning),
             Event::StopRequested => self.stop_requested(now, None, false),
-            Event::RestartRequested => self.restart_requested(now),
-            Event::ReloadRequested => self.reload_requested(now),
+            Event::RestartRequested => self.restart(now, Asker::Operator, None),
+            Event::ReloadRequested => self.reload_requested(now, Asker::Operator),
             Event::ScaleRequested(scale) => self.scale_requested(now, scale),
             Event::CpusCounted(cpus) => self.cpus_counted(now, cpus),
             Event::SaidReady(id) => self.said_ready(now, id),
@@ -230,6 +235,7 @@ impl Supervisor {
             Event::UnmarkedCounted(count) => self.unmarked_counted(count),
             Event::NothingLeft => self.everything_reaped(now),
             Event::UnsentCounted(unsent) => self.unsent_counted(now, unsent),
+            Event::MemoryExceeded(id) => self.memory_exceeded(now, id),
             Event::Timeout => self.timers_elapsed(now),
         }
     }
@@ -268,7 +274,9 @@ impl Supervisor {
     fn spawned(&mut self, now: Timestamp, id: RunId) {
         let (ready, health) = (self.settings.ready, self.settings.health);
         self.has_spawned = true;
+        let replace_at = self.end_of_life(now);
         let Some(run) = self.run_mut(id) else { return };
+        run.replace_at = replace_at;
         let at_once = ready.when == Readiness::Exec;
         run.state = RunState::Starting { ready_by: (!at_once).then(|| now.after(ready.timeout)) };
         run.checks = health.map(|health| Checks::begin(now, health));
@@ -279,7 +287,7 @@ impl Supervisor {
 
     fn spawn_failed(&mut self, now: Timestamp, id: RunId, error: SpawnError) {
         let ending = Ending::NotSpawned(error);
-        if self.restore_old_run(id) {
+        if self.restore_old_run(now, id) {
             return;
         }
         if !self.has_spawned && !error.transient {
@@ -319,6 +327,9 @@ impl Supervisor {
         match run.state {
             RunState::Starting { ready_by } if is_due(ready_by, now) => self.run_failed(now, id, Failure::NotReady),
             RunState::Ready { ping_by } if is_due(ping_by, now) => self.run_failed(now, id, Failure::Watchdog),
+            RunState::Starting { .. } | RunState::Ready { .. } if is_due(run.replace_at, now) => {
+                self.lifetime_elapsed(now, id);
+            }
             RunState::Starting { .. } | RunState::Ready { .. } => self.check_timer_elapsed(now, id),
             RunState::Diagnosing { .. } => self.diagnosis_timer_elapsed(now, id),
             RunState::Stopping { kill_at, .. } if !is_due(kill_at, now) && is_due(run.diagnosis_at(), now) => {

@@ -113,13 +113,17 @@ impl Jitter {
 
     /// A delay between half of `full` and `full`, so that a fleet does not restart in step.
     fn upper_half(&mut self, full: Duration) -> Duration {
+        full / 2 + self.up_to(full / 2)
+    }
+
+    /// A time from zero to `most`.
+    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
         // Marsaglia's xorshift64, good enough to spread delays.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        let half = full / 2;
-        let nanoseconds = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
-        half + Duration::from_nanos(self.0.checked_rem(nanoseconds.saturating_add(1)).unwrap_or(0))
+        let nanoseconds = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.0.checked_rem(nanoseconds.saturating_add(1)).unwrap_or(0))
     }
 }
 

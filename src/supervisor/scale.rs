@@ -8,7 +8,7 @@
 //! An instance that is finished counts no longer: the number is of those that run, or will. Requests that come together share
 //! one [`Action::ConcludeScale`], when the new instances are ready and those that leave are gone.
 
-use super::state::{Cause, Instance, Mode, Reload, Run, RunState, Slot};
+use super::state::{Cause, Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
 use crate::config::Scale;
@@ -124,10 +124,10 @@ impl Supervisor {
             let ready = self.runs().filter(|run| run.is_ready()).map(|run| run.id).last();
             self.conclude(InPlace::Restart, ready.ok_or("there are fewer instances now"));
         }
-        if let Some(Reload { instance, newest, replaced_by }) = self.reload
-            && numbers.contains(&instance)
+        if let Some(reload) = self.reload
+            && numbers.contains(&reload.instance)
         {
-            self.reload_next(now, instance.saturating_add(1), replaced_by.or(newest));
+            self.leave_instance(now, reload, reload.replaced_by.or(reload.newest));
         }
     }
 

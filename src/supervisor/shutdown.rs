@@ -201,7 +201,7 @@ impl Supervisor {
     /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.
     pub(super) fn update_drain_file(&mut self) {
         let is_restarting =
-            |instance: &Instance| instance.current().is_some_and(|run| run.cause == Some(Cause::Restart));
+            |instance: &Instance| instance.current().is_some_and(|run| matches!(run.cause, Some(Cause::Restart(_))));
         let wanted = match self.mode {
             Mode::Serving => self.instances.iter().any(is_restarting),
             Mode::Draining(_) | Mode::Sweeping(_) => true,

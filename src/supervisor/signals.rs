@@ -1,7 +1,7 @@
 //! What a signal that guard receives means, and job control.
 
 use super::run_id::RunId;
-use super::state::{Instance, RunState, Slot};
+use super::state::{Asker, Instance, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::config::Scale;
@@ -30,8 +30,8 @@ impl Supervisor {
             None if pressed && suspends => self.suspend_with_runs(),
             None if pressed => {}
             Some(_) | None if !self.begun() => self.early.push(signal),
-            Some(Meaning::Restart) => self.restart_requested(now),
-            Some(Meaning::Reload) => self.reload_requested(now),
+            Some(Meaning::Restart) => self.restart(now, Asker::Operator, None),
+            Some(Meaning::Reload) => self.reload_requested(now, Asker::Operator),
             Some(Meaning::ScaleUp) => self.scale_requested(now, Scale::More(1)),
             Some(Meaning::ScaleDown) => self.scale_requested(now, Scale::Fewer(1)),
             // The runs have got it from the terminal.
@@ -57,8 +57,8 @@ impl Supervisor {
         match meaning {
             Meaning::Ignore => {}
             Meaning::Stop => self.stop_requested(now, None, false),
-            Meaning::Restart => self.restart_requested(now),
-            Meaning::Reload => self.reload_requested(now),
+            Meaning::Restart => self.restart(now, Asker::File, None),
+            Meaning::Reload => self.reload_requested(now, Asker::File),
             Meaning::ScaleUp => self.scale_requested(now, Scale::More(1)),
             Meaning::ScaleDown => self.scale_requested(now, Scale::Fewer(1)),
             Meaning::Forward(signal) => self.forward(signal),

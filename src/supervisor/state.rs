@@ -6,7 +6,7 @@
 
 use super::diagnose::Diagnosis;
 use super::event::UnsentData;
-use super::exit_code::{Ending, Failure};
+use super::exit_code::{Ending, Failure, MEMORY_LIMIT};
 use super::health::Checks;
 use super::policy::History;
 use super::run_id::RunId;
@@ -136,6 +136,10 @@ pub(super) struct Run {
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,
+    /// When it has had its time (GUARD_MAX_LIFETIME).
+    pub(super) replace_at: Option<Timestamp>,
+    /// A reload was to replace it for a limit, and has failed: the next time it is restarted in place.
+    pub(super) was_kept: bool,
 }
 
 /// Why a run ends.
@@ -152,13 +156,46 @@ pub(super) enum Cause {
     /// A forwarded QUIT has stopped it. No run follows in its instance.
     Quit,
     /// The new run of a reload takes its place.
-    Reload,
+    Reload(Asker),
     /// A restart in place. The next run follows at once.
-    Restart,
+    Restart(Asker),
     /// There are to be fewer instances. No run follows in this one.
     Scale,
     /// guard ends. No run follows.
     Stop,
+}
+
+/// Who or what wants a run to be replaced by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Asker {
+    /// It has reached GUARD_MAX_MEMORY.
+    Memory,
+    /// It has reached GUARD_MAX_LIFETIME.
+    Lifetime,
+    /// A file has changed (GUARD_ON_CHANGE).
+    File,
+    /// An operator, by a command or a signal.
+    Operator,
+}
+
+impl Asker {
+    /// It asks for one instance alone.
+    pub(super) fn is_limit(self) -> bool {
+        match self {
+            Asker::Memory | Asker::Lifetime => true,
+            Asker::File | Asker::Operator => false,
+        }
+    }
+
+    /// As GUARD_LAST_EXIT says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Asker::Memory => MEMORY_LIMIT,
+            Asker::Lifetime => "lifetime",
+            Asker::File => "changed-file",
+            Asker::Operator => "operator",
+        }
+    }
 }
 
 /// Where a run is in its life.
@@ -199,12 +236,20 @@ pub(super) struct Hook {
 /// A reload that is under way. It replaces the runs of one instance after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reload {
+    pub(super) asker: Asker,
     /// The instance whose turn it is.
     pub(super) instance: u32,
     /// The new run of that instance, once it is ready.
     pub(super) replaced_by: Option<RunId>,
     /// The new run of the instance before.
     pub(super) newest: Option<RunId>,
+}
+
+impl Reload {
+    /// One that begins with this instance.
+    pub(super) fn of(instance: u32, asker: Asker) -> Reload {
+        Reload { asker, instance, replaced_by: None, newest: None }
+    }
 }
 
 impl Run {
@@ -220,6 +265,8 @@ impl Run {
             diagnosis: Diagnosis::Unasked,
             announced: false,
             quit_until: None,
+            replace_at: None,
+            was_kept: false,
         }
     }
 
@@ -268,7 +315,7 @@ impl Run {
         match self.state {
             RunState::Spawning => None,
             RunState::Starting { ready_by: at } | RunState::Ready { ping_by: at } => {
-                earlier(at, self.checks.as_ref().and_then(Checks::deadline))
+                earlier(earlier(at, self.replace_at), self.checks.as_ref().and_then(Checks::deadline))
             }
             RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
             RunState::Stopping { kill_at, fallback } => {

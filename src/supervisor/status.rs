@@ -3,7 +3,7 @@
 use super::Supervisor;
 use super::exit_code::{Ending, Failure};
 use super::run_id::RunId;
-use super::state::{Cause, Instance, Mode, Run, RunState, Slot};
+use super::state::{Asker, Cause, Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 
@@ -80,6 +80,21 @@ impl Supervisor {
         })
     }
 
+    /// Why the run is ended, as GUARD_LAST_EXIT would say it; `None` where nobody but the app itself ends it, or guard ends.
+    pub fn why_ended(&self, id: RunId) -> Option<&'static str> {
+        match self.runs().find(|run| run.id == id)?.cause? {
+            Cause::Failed(failure) => Some(failure.word()),
+            Cause::Reload(asker) | Cause::Restart(asker) => Some(asker.word()),
+            Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop => None,
+        }
+    }
+
+    /// The current runs that nobody has asked to end: their memory has a limit.
+    pub fn serving(&self) -> impl Iterator<Item = RunId> {
+        let current = self.instances.iter().filter(|i| !i.leaving).filter_map(Instance::current);
+        current.filter(|run| run.serves()).map(|run| run.id)
+    }
+
     /// The restart limit was reached.
     pub fn gave_up(&self) -> bool {
         self.gave_up
@@ -115,9 +130,12 @@ impl Cause {
             Cause::Failed(Failure::NotReady) => "not ready in time",
             Cause::Failed(Failure::Watchdog) => "watchdog",
             Cause::Failed(Failure::Health) => "unhealthy",
+            Cause::Failed(Failure::Memory) => "memory limit",
             Cause::Quit => "SIGQUIT",
-            Cause::Reload => "reload",
-            Cause::Restart => "restart",
+            Cause::Reload(Asker::File | Asker::Operator) => "reload",
+            Cause::Restart(Asker::File | Asker::Operator) => "restart",
+            Cause::Reload(Asker::Memory) | Cause::Restart(Asker::Memory) => "memory limit",
+            Cause::Reload(Asker::Lifetime) | Cause::Restart(Asker::Lifetime) => "lifetime",
             Cause::Scale => "scale",
             Cause::Stop => "guard stops",
         }

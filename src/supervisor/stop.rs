@@ -103,7 +103,7 @@ impl Supervisor {
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let within = |timeout| kill_at.map_or(now.after(timeout), |at| at.min(now.after(timeout)));
         match failure {
-            Failure::NotReady | Failure::Health => {
+            Failure::NotReady | Failure::Health | Failure::Memory => {
                 let kill_at = within(stop.restart_timeout.min(FAILURE_TIMEOUT));
                 self.stop_main(now, id, signal, Some(kill_at));
             }
@@ -229,9 +229,8 @@ impl Supervisor {
         let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
         let failure = match run.cause {
             Some(Cause::Failed(failure)) => Some(failure),
-            Some(Cause::Itself | Cause::Quit | Cause::Reload | Cause::Restart | Cause::Scale | Cause::Stop) | None => {
-                None
-            }
+            Some(Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop) | None => None,
+            Some(Cause::Reload(_) | Cause::Restart(_)) => None,
         };
         let kill_at = match run.state {
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
@@ -243,7 +242,13 @@ impl Supervisor {
             RunState::Killing { .. } => Some(now),
             RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
         };
-        let ending = failure.map_or(ending, |failure| Ending::Failed(failure, ending.code()));
+        let is_killed = matches!(run.state, RunState::Killing { .. });
+        let ending = match run.cause {
+            Some(Cause::Failed(failure)) => Ending::Failed(failure, ending.code()),
+            Some(Cause::Reload(_) | Cause::Restart(_)) if is_killed => Ending::Killed,
+            Some(Cause::Reload(asker) | Cause::Restart(asker)) => Ending::Replaced(asker, ending.code()),
+            Some(Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop) | None => ending,
+        };
         let typed = left || terminal && ending.by_terminal();
         let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
         let stopped_at_terminal = mode == Mode::Serving && typed && by_itself;
@@ -325,8 +330,8 @@ impl Supervisor {
         }
         let cause = instance.current().and_then(|run| run.cause);
         match (mode, cause) {
-            (Mode::Serving, _) if self.restore_old_run(id) => {}
-            (Mode::Serving, Some(Cause::Reload | Cause::Restart)) => {
+            (Mode::Serving, _) if self.restore_old_run(now, id) => {}
+            (Mode::Serving, Some(Cause::Reload(_) | Cause::Restart(_))) => {
                 if let Some(instance) = self.instance_mut(id.instance) {
                     instance.last = Some(ending);
                     instance.slot = Slot::Waiting { spawn_at: Some(now) };

@@ -1,4 +1,5 @@
-//! What this container's cgroups tell: how often the kernel's out-of-memory killer has struck, and how many CPUs it may use.
+//! What this container's cgroups tell: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
+//! may use.
 
 use std::fs::File;
 use std::io::Read;
@@ -45,6 +46,25 @@ pub fn cpus() -> Option<u32> {
         whole_cpus(quota.trim(), period.trim())
     });
     quotas.min().into_iter().chain(quotas_v1.min()).min()
+}
+
+/// The memory that this container may use, in bytes; `None` without a limit (memory.max of cgroup v2, memory.limit_in_bytes
+/// of v1). A limit of a cgroup above counts too, as far as it can be seen.
+pub fn memory_limit() -> Option<u64> {
+    // Where v1 has no limit it names the greatest number of bytes in whole pages.
+    const NONE: u64 = 1 << 60;
+    let memberships = memberships();
+    let (v2, v1) = paths(&memberships, "memory");
+    let files = [("/sys/fs/cgroup", v2, "memory.max"), ("/sys/fs/cgroup/memory", v1, "memory.limit_in_bytes")];
+    let mut least = None;
+    for (root, path, file) in files {
+        for directory in with_parents(root, path) {
+            let text = std::fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
+            let limit = text.trim().parse().ok().filter(|limit| *limit < NONE);
+            least = [least, limit].into_iter().flatten().min();
+        }
+    }
+    least
 }
 
 /// A directory below the root, and all above it up to the root. In a cgroup namespace the root is the container's own cgroup,

@@ -1,4 +1,4 @@
-//! The environments of other processes, which a copy of guard reads.
+//! The environments and the memory of other processes, which a copy of guard reads.
 //!
 //! /proc/PID/environ is read from that process's memory: the reader waits for its lock, which a process that forks holds
 //! for seconds, and it is as long as its owner says. So guard itself never reads one. A copy does, bounded in bytes, and
@@ -32,10 +32,15 @@ pub struct Findings {
     pub of: Vec<(Pid, Finding)>,
 }
 
-/// Has a copy of guard read the environments of these processes, and conclude from each. An environment is the one that
+/// Has a copy of guard read this file of each of these processes below /proc, and conclude from it; environ is described here. An environment is the one that
 /// the process was started with, as it stands in its memory now. It is an error where guard may not look (`ptrace(2)`,
 /// access mode checks), and where it is too long. Fails where no copy can be made.
-pub fn read(pids: &[Pid], deadline: Deadline, conclude: impl Fn(io::Result<&[u8]>) -> Finding) -> io::Result<Findings> {
+pub fn read(
+    pids: &[Pid],
+    name: &str,
+    deadline: Deadline,
+    conclude: &dyn Fn(io::Result<&[u8]>) -> Finding,
+) -> io::Result<Findings> {
     let (reader, writer) = socket::pipe()?;
     let copy = fork::spawn_copy(|| {
         let Some(mut writer) = keep_only(&writer) else { return };
@@ -47,7 +52,7 @@ pub fn read(pids: &[Pid], deadline: Deadline, conclude: impl Fn(io::Result<&[u8]
         let mut left = MOST_BYTES;
         for &pid in pids {
             let room = &mut buffer[..LONGEST.min(left) + 1];
-            let (finding, count) = match read_environment(pid, room) {
+            let (finding, count) = match read_whole(pid, name, room) {
                 Ok(count) => (conclude(Ok(&room[..count])), count),
                 Err(error) => (conclude(Err(error)), LONGEST),
             };
@@ -78,9 +83,9 @@ fn keep_only(descriptor: &OwnedFd) -> Option<File> {
     }
 }
 
-/// Reads an environment that is shorter than the buffer.
-fn read_environment(pid: Pid, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut file = File::open(format!("/proc/{pid}/environ"))?;
+/// Reads a file that is shorter than the buffer.
+fn read_whole(pid: Pid, name: &str, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut file = File::open(format!("/proc/{pid}/{name}"))?;
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..])? {

@@ -32,7 +32,7 @@ pub enum Status {
     Signaled(Signal),
 }
 
-/// What a process used, its reaped children included (`getrusage(2)`).
+/// What a process used, its reaped children included (`getrusage(2)`), and what it has left.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// Largest resident set, in KiB.
@@ -41,12 +41,19 @@ pub struct Usage {
     pub user: Duration,
     /// CPU time in the kernel.
     pub system: Duration,
+    /// The kernel has written a core file of it (`wait(2)`).
+    pub dumped: bool,
 }
 
 impl Usage {
-    fn new(usage: &libc::rusage) -> Usage {
+    fn new(usage: &libc::rusage, raw: libc::c_int) -> Usage {
         let max_rss = u64::try_from(usage.ru_maxrss).unwrap_or(0);
-        Usage { max_rss, user: duration(usage.ru_utime), system: duration(usage.ru_stime) }
+        Usage {
+            max_rss,
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+            dumped: libc::WCOREDUMP(raw),
+        }
     }
 }
 
@@ -59,7 +66,7 @@ pub fn wait() -> Wait {
     match Errno::result(result) {
         Ok(0) => Wait::Nothing,
         // SAFETY: where there is a pid, there is a usage.
-        Ok(pid) => decode(pid, raw, Usage::new(unsafe { usage.assume_init_ref() })),
+        Ok(pid) => decode(pid, raw, Usage::new(unsafe { usage.assume_init_ref() }, raw)),
         Err(Errno::EINTR) => wait(),
         Err(Errno::ECHILD) => Wait::NoChildren,
         Err(error) => Wait::Failed(error),

@@ -1,7 +1,7 @@
 //! Restart and reload: what each does, who wins where they meet, and what their operators hear.
 
 use super::super::state::{RunState, Slot};
-use super::super::{Action, Ending, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
+use super::super::{Action, Asker, Ending, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
 use super::listening::{health, notify, says};
 use super::scenarios::{exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
@@ -37,7 +37,7 @@ fn started() -> Step {
     Step::Spawn(Ok(()))
 }
 
-const SPAWN_FAILED: Step = Step::Spawn(Err(SpawnError { code: 127, transient: false }));
+const SPAWN_FAILED: Step = Step::Spawn(Err(SpawnError { code: 127, transient: false, name: "ENOENT" }));
 
 const FAILED: Outcome = Err("the new run failed before it was ready");
 const OLD_STAYS: Outcome = Err("the new run failed before it was ready; the old run stays");
@@ -125,7 +125,7 @@ fn a_restart_wins_over_a_failure_that_is_under_way() {
     let actions = world.step(Step::AskRestart);
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "asked once");
     let actions = world.step(exit(1, 0));
-    let spawn = Action::Spawn { run: run(2), restarts: 0, last: Some(Ending::Exited(0)) };
+    let spawn = Action::Spawn { run: run(2), restarts: 0, last: Some(Ending::Replaced(Asker::Operator, 0)) };
     assert!(actions.ends_with(&[spawn]) && !counts(&actions), "{actions:?}");
 }
 

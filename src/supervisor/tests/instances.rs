@@ -36,7 +36,7 @@ fn guard_exits_with_the_failure_that_came_first() {
 /// The first answer decides whether the command can be executed at all.
 #[test]
 fn only_the_very_first_spawn_ends_guard() {
-    let missing = Step::Spawn(Err(SpawnError { code: 127, transient: false }));
+    let missing = Step::Spawn(Err(SpawnError { code: 127, transient: false, name: "ENOENT" }));
     let mut world = World::new(several(2));
     world.step(Step::Start);
     world.step(missing);
@@ -142,7 +142,7 @@ fn an_instance_that_was_scaled_down_is_not_restarted_whatever_it_waits_for() {
 fn a_new_instance_that_fails_before_it_is_ready_has_the_scale_fail() {
     let mut world = World::serving(plain());
     world.step(to(2));
-    let actions = world.step(Step::Spawn(Err(SpawnError { code: 127, transient: false })));
+    let actions = world.step(Step::Spawn(Err(SpawnError { code: 127, transient: false, name: "ENOENT" })));
     assert_eq!(scales(&actions), [Err("the new run failed before it was ready")]);
     let again = |action: &Action| matches!(action, Action::Spawn { run, .. } if *run == of(1, 2));
     assert!(actions.iter().any(again), "it is tried again: {actions:?}");

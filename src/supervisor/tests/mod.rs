@@ -3,6 +3,7 @@
 mod diagnosis;
 mod in_place;
 mod instances;
+mod limits;
 mod lingering;
 mod listening;
 mod random;

@@ -257,7 +257,7 @@ fn success_codes_become_zero_and_no_restart_codes_end_guard() {
 
 #[test]
 fn a_spawn_error_ends_guard_only_at_the_first_run_and_only_if_it_will_stay() {
-    let fails = |code, transient| Step::Spawn(Err(SpawnError { code, transient }));
+    let fails = |code, transient| Step::Spawn(Err(SpawnError { code, transient, name: "ENOENT" }));
     let mut world = World::new(plain());
     world.step(Step::Start);
     world.step(fails(127, false));

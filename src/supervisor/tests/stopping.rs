@@ -1,6 +1,6 @@
 //! The end of a run and of guard in detail: the order of what is done, who gets how much time, and what counts.
 
-use super::super::{Action, Ending, Failure, KillReason, Notice, RunId, Settings, TimeLimit};
+use super::super::{Action, Asker, Ending, Failure, KillReason, Notice, RunId, Settings, TimeLimit};
 use super::listening::{health, notify, says};
 use super::scenarios::{delay_of, exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
@@ -78,6 +78,7 @@ fn a_run_that_fails_is_not_stable_however_long_it_was_ready() {
             None | Some(Failure::NotReady) => world.step(Step::CheckEnds(run(2), true)),
             Some(Failure::Health) => world.step(Step::CheckEnds(run(2), false)),
             Some(Failure::Watchdog) => world.step(Step::Says(run(2), Words::Trouble)),
+            Some(Failure::Memory) => world.step(Step::Grows(run(2))),
         };
         let delay = delay_of(&world.step(exit(2, 1)));
         assert_eq!(delay.is_zero(), failure.is_none(), "{failure:?}: {delay:?}");
@@ -126,10 +127,16 @@ fn a_restart_takes_no_longer_than_its_timeout_though_a_core_file_is_being_writte
     world.step(says(Words::Trouble));
     assert_eq!(world.supervisor.next_deadline().map(|at| at.since(world.now)), Some(Duration::from_secs(5)));
     let actions = world.step(Step::AskRestart);
-    assert!(actions.contains(&Action::Report(Notice::RestartRequested { run: run(1) })), "{actions:?}");
+    assert!(
+        actions.contains(&Action::Report(Notice::RestartRequested { run: run(1), asker: Asker::Operator })),
+        "{actions:?}"
+    );
     assert!(world.supervisor.is_stopping(run(1)));
     let actions = world.step(exit(1, 0));
-    assert_eq!(actions.last(), Some(&Action::Spawn { run: run(2), restarts: 0, last: Some(Ending::Exited(0)) }));
+    assert_eq!(
+        actions.last(),
+        Some(&Action::Spawn { run: run(2), restarts: 0, last: Some(Ending::Replaced(Asker::Operator, 0)) })
+    );
 }
 
 #[test]

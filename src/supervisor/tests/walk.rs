@@ -194,6 +194,24 @@ fn every_sequence_with_reloads_that_wait_for_readiness() {
     walk("reload with readiness", settings, 8);
 }
 
+/// What runs reach by themselves, among what is asked for.
+fn limited() -> Settings {
+    Settings { lifetime: Some(UNIT * 3), ..talking() }
+}
+
+#[test]
+fn every_state_of_the_limits_in_place() {
+    assert!(walk("limits in place", limited(), usize::MAX).complete);
+}
+
+#[test]
+fn every_sequence_with_limits_and_reloads() {
+    let mut settings = limited();
+    settings.holds = true;
+    settings.signal_map.push((signal("USR2"), Meaning::Reload));
+    walk("limits by reload", settings, 9);
+}
+
 #[test]
 fn every_sequence_with_reloads() {
     walk("reload", settings(), 9);

@@ -54,6 +54,8 @@ pub(super) enum Step {
     Undelivered(RunId),
     /// guard and the app stand still for two units.
     Freeze,
+    /// The memory of a run has reached its limit.
+    Grows(RunId),
     /// Everything that SIGKILL went to is reaped.
     Reaped,
     /// So many connections still have something to send, of so many bytes in all.
@@ -175,6 +177,7 @@ pub(super) fn settings() -> Settings {
         stop: StopSettings { signal: None, timeout: Some(UNIT * 4), restart_timeout: UNIT * 4, drain_delay: UNIT },
         ready: ReadySettings { when: Readiness::Exec, timeout: UNIT },
         watchdog: None,
+        lifetime: None,
         health: None,
         diagnose: None,
         node_ipc: false,
@@ -246,7 +249,7 @@ impl World {
             return Vec::new();
         }
         if self.spawning.is_some() {
-            let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient }));
+            let failure = |transient| Step::Spawn(Err(SpawnError { code: 127, transient, name: "ENOENT" }));
             return vec![Step::Spawn(Ok(())), failure(false), failure(true)];
         }
         if self.counting {
@@ -328,6 +331,9 @@ impl World {
         }
         if settings.watchdog.is_some() {
             words.extend([Words::Alive, Words::Trouble, Words::Period(true), Words::Period(false)]);
+        }
+        if settings.lifetime.is_some() {
+            steps.extend(self.mains.iter().map(|run| Step::Grows(*run)));
         }
         for &run in &self.mains {
             steps.extend(words.iter().map(|words| Step::Says(run, *words)));
@@ -446,6 +452,7 @@ impl World {
                 self.now = self.now.after(UNIT * 2);
                 Event::Overslept(UNIT * 2)
             }
+            Step::Grows(run) => Event::MemoryExceeded(run),
             Step::Reaped => {
                 self.mains.clear();
                 self.leftovers.clear();
@@ -499,6 +506,11 @@ impl World {
         let early = self.supervisor.early.clone();
         let before = self.supervisor.clone();
         let actions = self.handle(event);
+        // A limit's reload is one that nobody has asked for, and that has an outcome all the same.
+        let begun = |supervisor: &Supervisor| supervisor.reload.is_some_and(|reload| reload.asker.is_limit());
+        if begun(&self.supervisor) && !begun(&before) {
+            self.awaiting_reloads += 1;
+        }
         self.note_restarts(&before);
         self.check_others(&before, event, &actions);
         if self.supervisor.is_ending() {
@@ -658,6 +670,7 @@ impl World {
                 let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
                 self.supervisor.settings.signal_map.iter().find_map(mapped)
             }
+            Event::MemoryExceeded(_) => None,
             Event::FileChanged(meaning) => Some(meaning),
             Event::RestartRequested => Some(Meaning::Restart),
             Event::ReloadRequested => Some(Meaning::Reload),
@@ -739,7 +752,9 @@ impl World {
             }
         }
         for instance in &self.supervisor.instances {
-            let Some(old) = instance.retiring.as_ref().filter(|old| old.cause == Some(Cause::Reload)) else { continue };
+            let Some(old) = instance.retiring.as_ref().filter(|old| matches!(old.cause, Some(Cause::Reload(_)))) else {
+                continue;
+            };
             let was_ready = before.runs().any(|known| known.id == old.id && known.is_ready());
             let replaced = instance.current().is_some_and(Run::is_ready);
             assert!(!was_ready || old.is_ready() || replaced, "12: never fewer ready runs than before a reload");
@@ -753,7 +768,7 @@ impl World {
 
     /// So many reloads are under way, or follow.
     fn awaits_reloads(&self) -> usize {
-        usize::from(self.supervisor.reload.is_some()) + usize::from(self.supervisor.reload_again)
+        usize::from(self.supervisor.reload.is_some()) + usize::from(self.supervisor.reload_again.is_some())
     }
 
     fn stop(&mut self, run: RunId) {
@@ -966,6 +981,7 @@ impl Supervisor {
                 if let Diagnosis::Due(at) = &mut run.diagnosis {
                     *at = shift(*at);
                 }
+                each(&mut run.replace_at);
                 if let Some(checks) = &mut run.checks {
                     checks.shift(shift);
                 }

@@ -1,0 +1,166 @@
+//! GUARD_MAX_MEMORY: what the processes of each run use, looked at more often the nearer it is to the limit.
+//!
+//! The resident sets are cheap to read and count what processes share once for each, so they are too large for a tree of
+//! forked workers. Only where they are above the limit guard reads the true figure, the proportional sets (Pss,
+//! `proc_pid_smaps(5)`), which costs the kernel a walk through the page tables.
+
+use super::Runtime;
+use super::leftovers::LONGEST_WALK;
+use crate::config::MaxMemory;
+use crate::report;
+use crate::supervisor::{Event, RunId, Timestamp};
+use crate::sys::clock::Deadline;
+use crate::sys::{Pid, cgroup, environments, procfs};
+use std::io;
+use std::time::Duration;
+
+/// Before the first look at a run.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a run grows so fast that it would be at the limit soon.
+const SHORTEST_PAUSE: u128 = 100;
+
+/// Where a run is near the limit and does not grow.
+const PAUSE_AT_THE_LIMIT: u128 = 1_000;
+
+const LONGEST_PAUSE: u128 = 10_000;
+
+/// A look that took long is followed by a pause this much longer.
+const SHARE: u32 = 20;
+
+/// When guard looks at the memory of the runs.
+#[derive(Default)]
+pub(super) struct Measuring {
+    pub(super) due: Option<Timestamp>,
+    /// The container has no limit of which there could be a percentage, and the log says so.
+    has_no_limit: bool,
+}
+
+impl Runtime<'_> {
+    /// A run has started.
+    pub(super) fn measure_soon(&mut self) {
+        if self.memory_limit().is_some() {
+            let at = self.clock.now().after(FIRST_PAUSE);
+            self.measuring.due = Some(self.measuring.due.map_or(at, |due| due.min(at)));
+        }
+    }
+
+    /// What each instance may use, in bytes.
+    pub(super) fn memory_limit(&mut self) -> Option<u64> {
+        let limit = self.config.max_memory.filter(|_| self.config.restart.follows())?;
+        let percent = match limit {
+            MaxMemory::Bytes(bytes) => return Some(bytes),
+            MaxMemory::Percent(percent) => percent,
+        };
+        let container = cgroup::memory_limit();
+        if container.is_none() && !self.measuring.has_no_limit {
+            let msg =
+                "the container has no memory limit, of which there could be a percentage: the app has none either";
+            log::warn!(max_memory:% = format!("{percent}%"), msg; "no-memory-limit");
+        }
+        self.measuring.has_no_limit = container.is_none();
+        let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
+        container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
+    }
+
+    /// Looks at what each run uses that serves.
+    pub(super) fn look_at_memory(&mut self) {
+        self.measuring.due = None;
+        let Some(limit) = self.memory_limit() else { return };
+        let serving: Vec<RunId> = self.supervisor.serving().collect();
+        if serving.is_empty() {
+            return;
+        }
+        let began = self.clock.now();
+        let mut pause = LONGEST_PAUSE;
+        let mut exceeded = Vec::new();
+        for (id, usage, pids) in self.measure() {
+            if !serving.contains(&id) {
+                continue;
+            }
+            let memory = if usage.memory > limit { self.proportional(&pids) } else { usage.memory };
+            log::debug!(instance = self.journal.instance(id), run = id.number, memory = report::size(memory), limit = report::size(limit); "memory");
+            let now = self.clock.now();
+            let Some(run) = self.children.get_mut(id) else { continue };
+            let (at, before) = std::mem::replace(&mut run.measured, (now, memory));
+            if memory > limit {
+                exceeded.push((id, memory));
+            }
+            pause = pause.min(pause_after(now.since(at), before, memory, limit));
+        }
+        let now = self.clock.now();
+        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0)).max(now.since(began) * SHARE);
+        self.measuring.due = Some(now.after(pause));
+        for (run, memory) in exceeded {
+            let (memory, limit) = (report::size(memory), report::size(limit));
+            log::warn!(instance = self.journal.instance(run), run = run.number, memory, limit, msg = "more than GUARD_MAX_MEMORY"; "memory-limit");
+            self.dispatch(Event::MemoryExceeded(run));
+        }
+    }
+
+    /// The proportional sets of these processes, in bytes. Where guard may not read one, or has no time for it, the resident
+    /// set counts.
+    fn proportional(&mut self, pids: &[Pid]) -> u64 {
+        let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(u32::MAX), 0, 0];
+        let read = environments::read(pids, "smaps_rollup", Deadline::after(LONGEST_WALK), &conclude);
+        let found = read.map_or_else(
+            |_| Vec::new(),
+            |findings| {
+                self.reaping.childless = false;
+                self.children.copies.push(findings.copy);
+                findings.of
+            },
+        );
+        let of = |pid: &Pid| match found.iter().find(|(known, _)| known == pid) {
+            Some((_, [kibibytes, ..])) if *kibibytes != u32::MAX => u64::from(*kibibytes) * 1024,
+            Some(_) | None => procfs::usage(*pid).unwrap_or_default().memory,
+        };
+        pids.iter().map(of).sum()
+    }
+}
+
+/// The proportional set in the text of /proc/PID/smaps_rollup, in KiB.
+fn proportional_set(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok())
+}
+
+/// How long guard waits before it looks again, in milliseconds: half of the time to the limit where the run goes on growing
+/// as it did since the last look, and less the nearer it is.
+fn pause_after(time: Duration, before: u64, memory: u64, limit: u64) -> u128 {
+    let left = u128::from(limit.saturating_sub(memory));
+    let near = (LONGEST_PAUSE * left / u128::from(limit.max(1))).max(PAUSE_AT_THE_LIMIT);
+    let growth = u128::from(memory.saturating_sub(before));
+    let half = (time.as_millis() * left / 2).checked_div(growth).unwrap_or(near);
+    half.max(SHORTEST_PAUSE).min(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proportional_set_is_found() {
+        let text = b"5581-7ffc ---p 00000000 00:00 0 [rollup]\nRss:  9000 kB\nPss:      4321 kB\nPss_Anon:  1 kB\n";
+        assert_eq!(proportional_set(text), Some(4321));
+        assert_eq!(proportional_set(b""), None);
+    }
+
+    #[test]
+    fn guard_looks_more_often_the_nearer_the_limit_is() {
+        let second = Duration::from_secs(1);
+        for (before, memory, pause) in [
+            (10, 10, 9_900),
+            (500, 500, 5_000),
+            (950, 950, 1_000),
+            (400, 300, 7_000),
+            // It would be there in 5 seconds.
+            (400, 500, 2_500),
+            (0, 990, 100),
+            (1_000, 1_000, 1_000),
+            (1_000, 1_001, 100),
+        ] {
+            assert_eq!(pause_after(second, before, memory, 1_000), pause, "{before} {memory}");
+        }
+    }
+}

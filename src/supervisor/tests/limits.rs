@@ -1,0 +1,162 @@
+//! What follows when a run has lived long, or uses much memory.
+
+use super::super::{Action, Asker, Ending, Event, Failure, InPlace, Notice, RunId, Settings};
+use super::listening::{notify, says};
+use super::scenarios::{exit, plain, spawns};
+use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run};
+use std::time::Duration;
+
+const LIFETIME: Duration = Duration::from_secs(100);
+
+/// Runs are replaced in place.
+fn in_place() -> Settings {
+    Settings { lifetime: Some(LIFETIME), ..plain() }
+}
+
+/// Runs are replaced by a reload.
+fn by_reload() -> Settings {
+    Settings { lifetime: Some(LIFETIME), holds: true, ..notify() }
+}
+
+fn stops(actions: &[Action], number: u32) -> bool {
+    actions.contains(&Action::Stop(run(number), STOP))
+}
+
+fn last_of(actions: &[Action]) -> Option<Ending> {
+    actions.iter().find_map(|action| if let Action::Spawn { last, .. } = action { *last } else { None })
+}
+
+#[test]
+fn a_run_is_replaced_when_it_has_had_its_time_more_or_less() {
+    let mut ends = Vec::new();
+    for seed in [1, 1 << 20, 1 << 40, 1 << 63] {
+        let mut world = World::serving(Settings { seed, ..in_place() });
+        let actions = world.wait();
+        assert!(stops(&actions, 1), "{actions:?}");
+        let tenth = LIFETIME / 10;
+        assert!((LIFETIME - tenth..=LIFETIME + tenth).contains(&world.now.0), "{:?}", world.now);
+        ends.push(world.now);
+        let actions = world.step(exit(1, 0));
+        assert_eq!(last_of(&actions), Some(Ending::Replaced(Asker::Lifetime, 0)));
+        assert!(spawns(&actions, 2), "at once, and a success: {actions:?}");
+        assert!(actions.iter().all(|action| !matches!(action, Action::Report(Notice::Restarting { .. }))));
+    }
+    ends.dedup();
+    assert_eq!(ends.len(), 4, "a fleet does not do it at once");
+}
+
+#[test]
+fn no_lifetime_is_no_deadline() {
+    assert_eq!(World::serving(plain()).supervisor.next_deadline(), None);
+}
+
+#[test]
+fn a_held_run_that_says_when_it_is_ready_is_replaced_by_a_reload() {
+    for memory in [false, true] {
+        let mut world = World::serving(by_reload());
+        world.step(says(Words::Ready));
+        world.step(Step::Advance);
+        world.step(Step::Advance);
+        let actions = if memory { world.step(Step::Grows(run(1))) } else { world.wait() };
+        assert!(spawns(&actions, 2) && !stops(&actions, 1), "the new one comes first: {actions:?}");
+        world.step(Step::Spawn(Ok(())));
+        let actions = world.step(Step::Says(run(2), Words::Ready));
+        assert!(stops(&actions, 1), "{actions:?}");
+        let asker = if memory { Asker::Memory } else { Asker::Lifetime };
+        assert!(actions.contains(&Action::Report(Notice::Reloading { old: run(1), new: run(2), asker })));
+        let actions = world.step(exit(1, 0));
+        assert!(actions.contains(&Action::Conclude { request: InPlace::Reload, outcome: Ok(run(2)) }));
+    }
+}
+
+#[test]
+fn a_limit_concerns_one_instance() {
+    let mut world = World::serving(Settings { instances: 2, ..by_reload() });
+    let of = |instance, number| RunId { instance, number };
+    for instance in [0, 1] {
+        world.step(Step::Says(of(instance, 1), Words::Ready));
+    }
+    world.step(Step::Advance);
+    world.step(Step::Advance);
+    let actions = world.step(Step::Grows(of(1, 1)));
+    assert!(matches!(actions.last(), Some(Action::Spawn { run, .. }) if *run == of(1, 2)), "{actions:?}");
+    world.step(Step::Spawn(Ok(())));
+    assert_eq!(world.step(Step::Grows(of(0, 1))), [], "one after the other");
+    world.step(Step::Says(of(1, 2), Words::Ready));
+    let actions = world.step(Step::Exit(of(1, 1), Ending::Exited(0), Leftovers::None));
+    assert!(actions.contains(&Action::Conclude { request: InPlace::Reload, outcome: Ok(of(1, 2)) }), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Spawn { .. })), "{actions:?}");
+}
+
+#[test]
+fn where_the_reload_fails_the_old_run_stays_for_another_lifetime_and_memory_ends_it_in_place() {
+    let mut world = World::serving(by_reload());
+    world.step(says(Words::Ready));
+    assert!(spawns(&world.wait(), 2));
+    world.step(Step::Spawn(Ok(())));
+    world.step(exit(2, 1));
+    let failed = world.now;
+    let due = world.supervisor.next_deadline().expect("it will be asked again");
+    assert!(due.since(failed) >= LIFETIME - LIFETIME / 10, "{due:?}");
+    let actions = world.step(Step::Grows(run(1)));
+    assert!(stops(&actions, 1), "{actions:?}");
+    let actions = world.step(exit(1, 0));
+    assert_eq!(last_of(&actions), Some(Ending::Replaced(Asker::Memory, 0)));
+}
+
+#[test]
+fn a_memory_limit_that_trips_at_once_again_and_again_gives_up() {
+    let mut world = World::serving(plain());
+    for number in 1..=2 {
+        let mut actions = world.step(Step::Grows(run(number)));
+        assert!(stops(&actions, number), "{actions:?}");
+        actions = world.step(exit(number, 0));
+        while !spawns(&actions, number + 1) {
+            actions = world.wait();
+        }
+        assert_eq!(last_of(&actions), Some(Ending::Failed(Failure::Memory, 0)));
+        world.step(Step::Spawn(Ok(())));
+    }
+    world.step(Step::Grows(run(3)));
+    let actions = world.step(exit(3, 0));
+    assert!(actions.iter().any(|action| matches!(action, Action::Report(Notice::GiveUp { .. }))), "{actions:?}");
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(1));
+}
+
+#[test]
+fn a_stop_wins_over_a_limit() {
+    let mut world = World::serving(in_place());
+    world.wait();
+    world.step(Step::Signal(STOP));
+    world.step(exit(1, 3));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(3));
+    let mut world = World::serving(in_place());
+    world.step(Step::Signal(STOP));
+    assert_eq!(world.handle(Event::MemoryExceeded(run(1))), []);
+}
+
+#[test]
+fn what_an_operator_or_a_file_has_asked_for_and_what_was_killed_is_told() {
+    for (step, asker) in
+        [(Event::RestartRequested, Asker::Operator), (Event::FileChanged(crate::config::Meaning::Restart), Asker::File)]
+    {
+        let mut world = World::serving(plain());
+        if asker == Asker::Operator {
+            world.step(Step::AskRestart);
+        } else {
+            world.handle(step);
+        }
+        let mut actions = world.handle(Event::Exited(run(1), Ending::Exited(7)));
+        actions.extend(world.handle(Event::Leftovers(run(1), 0)));
+        actions.extend(world.handle(Event::Timeout));
+        assert_eq!(last_of(&actions), Some(Ending::Replaced(asker, 7)));
+    }
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    world.wait_for(&Action::Signal(run(1), crate::signal::Signal::KILL));
+    let actions = world.step(Step::Exit(run(1), Ending::Signaled(crate::signal::Signal::KILL), Leftovers::None));
+    assert_eq!(last_of(&actions), Some(Ending::Killed));
+    assert_eq!(UNIT * 4, plain().stop.restart_timeout);
+}
