@@ -69,6 +69,8 @@ impl Supervisor {
         run.diagnosis = Diagnosis::Over;
         if let RunState::Diagnosing { failure, kill_at, .. } = run.state {
             self.end_failed(now, id, failure, kill_at);
+        } else if run.serves() {
+            self.lifetime_elapsed(now, id);
         }
     }
 
@@ -103,6 +105,8 @@ impl Supervisor {
                     run.diagnosis = Diagnosis::Due(due.min(before(at, now, timeout)));
                 }
                 (RunState::Stopping { .. } | RunState::Diagnosing { .. }, _) => {}
+                // It has reached its memory limit, and serves as long as it is asked.
+                (RunState::Ready { .. }, Diagnosis::Asked) if run.is_too_large => {}
                 (_, Diagnosis::Asked) => over.push(run.id),
                 (_, Diagnosis::Unasked | Diagnosis::Due(_) | Diagnosis::Over) => {}
             }

@@ -186,7 +186,7 @@ impl Supervisor {
         let Some(mut old) = instance.retiring.take_if(|run| run.serves()) else { return false };
         let (id, is_ready) = (old.id, old.is_ready());
         if asker.is_some_and(Asker::is_limit) {
-            (old.was_kept, old.replace_at) = (true, replace_at);
+            (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);
         }
         instance.slot = Slot::Live(old);
         self.conclude_reload(Err("the new run failed before it was ready; the old run stays"));

@@ -7,7 +7,7 @@
 use super::Supervisor;
 use super::exit_code::Failure;
 use super::run_id::RunId;
-use super::state::{Asker, Mode, Reload};
+use super::state::{Asker, Mode, Reload, RunState};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 use std::time::Duration;
@@ -25,20 +25,36 @@ impl Supervisor {
     }
 
     pub(super) fn lifetime_elapsed(&mut self, now: Timestamp, id: RunId) {
-        if let Some(run) = self.run_mut(id) {
-            run.replace_at = Some(now.after(LATER));
-        }
-        self.replace(now, id, Asker::Lifetime);
+        let Some(run) = self.run_mut(id) else { return };
+        run.replace_at = Some(now.after(LATER));
+        let asker = if run.is_too_large { Asker::Memory } else { Asker::Lifetime };
+        self.replace(now, id, asker);
     }
 
     /// The processes of a run use more memory than they may.
     pub(super) fn memory_exceeded(&mut self, now: Timestamp, id: RunId) {
         let stable_after = self.settings.restart.stable_after;
         let Some(run) = self.run_mut(id).filter(|run| run.serves()) else { return };
-        if run.ready_since.is_some_and(|since| now.since(since) >= stable_after) {
-            self.replace(now, id, Asker::Memory);
-        } else {
+        if run.ready_since.is_none_or(|since| now.since(since) < stable_after) {
             self.run_failed(now, id, Failure::Memory);
+        } else if !run.is_too_large {
+            match self.ask(id) {
+                Some(timeout) => self.let_it_say(now, id, timeout),
+                None => self.replace(now, id, Asker::Memory),
+            }
+        }
+    }
+
+    /// A run that still serves has this long to say what it has to say, in which it may be silent otherwise.
+    fn let_it_say(&mut self, now: Timestamp, id: RunId, timeout: Duration) {
+        let Some(run) = self.run_mut(id) else { return };
+        run.is_too_large = true;
+        run.replace_at = Some(now.after(timeout));
+        if let RunState::Ready { ping_by: Some(at) } = &mut run.state {
+            *at = at.after(timeout);
+        }
+        if let Some(checks) = &mut run.checks {
+            checks.postpone(timeout);
         }
     }
 

@@ -136,8 +136,10 @@ pub(super) struct Run {
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,
-    /// When it has had its time (GUARD_MAX_LIFETIME).
+    /// When it has had its time (GUARD_MAX_LIFETIME), or has said what it has to say about its memory.
     pub(super) replace_at: Option<Timestamp>,
+    /// It uses too much memory, and is asked what it has to say before it is replaced.
+    pub(super) is_too_large: bool,
     /// A reload was to replace it for a limit, and has failed: the next time it is restarted in place.
     pub(super) was_kept: bool,
 }
@@ -266,6 +268,7 @@ impl Run {
             announced: false,
             quit_until: None,
             replace_at: None,
+            is_too_large: false,
             was_kept: false,
         }
     }

@@ -125,6 +125,22 @@ fn a_memory_limit_that_trips_at_once_again_and_again_gives_up() {
 }
 
 #[test]
+fn a_run_is_asked_once_what_fills_its_memory_and_serves_meanwhile() {
+    for command in [false, true] {
+        let mut world = World::serving(Settings { diagnose: Some(UNIT * 3), ..plain() });
+        world.step(Step::Advance);
+        let actions = world.step(Step::Grows(run(1)));
+        assert_eq!(actions, [Action::Diagnose(run(1))]);
+        assert_eq!(world.step(Step::Grows(run(1))), [], "once");
+        assert_eq!(world.supervisor.readiness(), Ok(()));
+        let actions = if command { world.step(Step::DiagnosisEnds(run(1))) } else { world.wait() };
+        assert!(stops(&actions, 1), "{actions:?}");
+        let actions = world.step(exit(1, 0));
+        assert_eq!(last_of(&actions), Some(Ending::Replaced(Asker::Memory, 0)));
+    }
+}
+
+#[test]
 fn a_stop_wins_over_a_limit() {
     let mut world = World::serving(in_place());
     world.wait();

@@ -208,6 +208,9 @@ fn every_state_of_the_limits_in_place() {
 fn every_sequence_with_limits_and_reloads() {
     let mut settings = limited();
     settings.holds = true;
+    // A third of the stop timeout, so that the times stay on the grid.
+    settings.diagnose = Some(UNIT);
+    (settings.stop.timeout, settings.stop.restart_timeout) = (Some(UNIT * 3), UNIT * 3);
     settings.signal_map.push((signal("USR2"), Meaning::Reload));
     walk("limits by reload", settings, 9);
 }
