@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Setup, child, pid1, skipped, status_field};
+use common::{Answer, Setup, begin, child, in_path, pid1, skipped, status_field};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{User, geteuid};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// Guard as PID 1 and as a child, where both may change their user; none where the tests are not root's.
@@ -136,4 +137,41 @@ fn a_limit_that_makes_no_sense_is_an_error() {
         "{errors}"
     );
     assert!(errors.contains("GUARD_LIMIT_NPROC=many: not a number; it takes a number or unlimited"), "{errors}");
+}
+
+/// A guard of another PID namespace, which cannot tell who asks, shares the mount namespace with the guard that is asked.
+#[test]
+fn a_guard_of_another_pid_namespace_holds_no_answer_up() {
+    const SCRIPT: &str = r#"
+        unshare --pid --fork --kill-child "$0" -- sleep 1000 &
+        GUARD_USER=nobody exec "$0" -- sleep 1000"#;
+    if as_root().len() < 2 {
+        return;
+    }
+    let nobody = nobody();
+    let line = ["--mount", "sh", "-c", SCRIPT, env!("CARGO_BIN_EXE_guard")];
+    let unshare = in_path("unshare").expect("the tests need it for PID 1");
+    let mut guard = child().program(unshare).options(line).start();
+    guard.event("spawn");
+    guard.event("spawn");
+    let pid = guard.pid().to_string();
+    let user = ["--setuid", &nobody.uid.to_string(), "--setgid", &nobody.gid.to_string()].map(str::to_owned);
+    for user in [&[][..], &user] {
+        for words in [&["ready"][..], &["status"]] {
+            let mut client = Command::new("nsenter");
+            client.args(["--target", &pid, "--mount"]).args(user).arg("--").arg(env!("CARGO_BIN_EXE_guard"));
+            let answer = Answer::of(begin(client.args(words)));
+            assert_eq!(answer.code, 0, "{user:?} {words:?} {answer:?}\n{}", guard.transcript());
+        }
+    }
+    // The client is in the other guard's mount namespace, and in another PID namespace.
+    let mut alone = child().program(in_path("unshare").expect("as above"));
+    alone = alone.options(["--mount", "unshare", "--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_guard")]);
+    let mut alone = alone.app(["sleep", "1000"]).start();
+    alone.event("spawn");
+    let mut client = Command::new("nsenter");
+    client.args(["--target", &alone.pid().to_string(), "--mount", "--", env!("CARGO_BIN_EXE_guard"), "status"]);
+    let answer = Answer::of(begin(&mut client));
+    assert_eq!(answer.code, 125, "{answer:?}");
+    assert_eq!(answer.err, "guard: guard may only be asked from its own PID namespace\n");
 }

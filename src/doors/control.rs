@@ -62,8 +62,10 @@ impl Control {
         let (Some(address), Some(sender)) = (datagram.sender, datagram.credentials) else {
             return Some(Message::Refused);
         };
-        // From another PID namespace: a neighbour in the same network namespace, which this guard does not concern.
+        // From another PID namespace. The answer says so, since the client would take a guard that is silent for one that hangs,
+        // and would wait for it.
         if sender.pid == 0 {
+            self.send(&address, &Reply::Refused("guard may only be asked from its own PID namespace".to_owned()));
             return Some(Message::Refused);
         }
         let own = process::effective_uid();
@@ -180,11 +182,13 @@ mod tests {
         assert_eq!(control.read(&from(7, own + 1)), Some(Message::Refused));
         assert_eq!(reply(&client), Some(Reply::Refused(format!("only root or uid {own} may ask this guard"))));
         assert_eq!(control.read(&from(0, 0)), Some(Message::Refused));
+        let refusal = "guard may only be asked from its own PID namespace".to_owned();
+        assert_eq!(reply(&client), Some(Reply::Refused(refusal)));
         assert_eq!(control.read(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
         assert_eq!(control.read(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
         assert!(
             !socket::wait_readable(&[client.as_fd()], Duration::ZERO).expect("a wait"),
-            "a stranger gets no answer"
+            "a stranger that nobody vouches for gets no answer"
         );
     }
 
