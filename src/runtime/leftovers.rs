@@ -31,6 +31,8 @@ enum Mark {
     /// A run of another guard, one inside of a run.
     Foreign,
     Missing,
+    /// It has ended meanwhile, and its memory is gone.
+    Ended,
     /// Unreadable, too long, or overwritten, as by programs that set their title.
     Unreadable,
 }
@@ -191,6 +193,7 @@ fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pi
         Mark::Of(run) if lives(run) => run == id,
         // Where several runs live, nobody knows in which of them the other guard was.
         Mark::Of(_) | Mark::Foreign | Mark::Unreadable => alone,
+        Mark::Ended => false,
         // Nobody but runs shares guard's group.
         Mark::Missing => alone && children.shared_group == Some(process.group),
     }
@@ -199,8 +202,7 @@ fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pi
 fn mark(environment: io::Result<&[u8]>, id: &str) -> Mark {
     let environment = match environment {
         Ok(environment) => environment,
-        // It has ended meanwhile, and its parent has reaped it.
-        Err(error) if [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error()) => return Mark::Missing,
+        Err(error) if [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error()) => return Mark::Ended,
         Err(_) => return Mark::Unreadable,
     };
     let value = |name: &[u8]| {
@@ -224,6 +226,7 @@ fn encode(mark: Mark) -> Finding {
         Mark::Missing => [0, 0, 0],
         Mark::Unreadable => [2, 0, 0],
         Mark::Foreign => [3, 0, 0],
+        Mark::Ended => [4, 0, 0],
     }
 }
 
@@ -232,6 +235,7 @@ fn decode([kind, instance, number]: Finding) -> Mark {
         0 => Mark::Missing,
         1 => Mark::Of(RunId { instance, number }),
         3 => Mark::Foreign,
+        4 => Mark::Ended,
         _ => Mark::Unreadable,
     }
 }
@@ -377,7 +381,7 @@ mod tests {
         assert_eq!(mark(Ok(b"worker process\0\0\0\0"), "7"), Mark::Unreadable);
         assert_eq!(mark(Ok(b""), "7"), Mark::Missing);
         for (code, expected) in
-            [(libc::EACCES, Mark::Unreadable), (libc::ENOENT, Mark::Missing), (libc::ESRCH, Mark::Missing)]
+            [(libc::EACCES, Mark::Unreadable), (libc::ENOENT, Mark::Ended), (libc::ESRCH, Mark::Ended)]
         {
             assert_eq!(mark(Err(io::Error::from_raw_os_error(code)), "7"), expected);
         }
@@ -386,7 +390,13 @@ mod tests {
 
     #[test]
     fn a_mark_comes_through_the_pipe_as_it_was() {
-        for mark in [Mark::Of(RunId { instance: 1_000, number: 7 }), Mark::Missing, Mark::Unreadable] {
+        for mark in [
+            Mark::Of(RunId { instance: 1_000, number: 7 }),
+            Mark::Missing,
+            Mark::Unreadable,
+            Mark::Foreign,
+            Mark::Ended,
+        ] {
             assert_eq!(decode(encode(mark)), mark);
         }
     }

@@ -5,7 +5,7 @@
 //! is killed if it takes too long.
 
 use super::clock::Deadline;
-use super::{Pid, fork, signals, socket};
+use super::{Errno, Pid, fork, procfs, signals, socket};
 use crate::signal::Signal;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -32,9 +32,10 @@ pub struct Findings {
     pub of: Vec<(Pid, Finding)>,
 }
 
-/// Has a copy of guard read this file of each of these processes below /proc, and conclude from it; environ is described here. An environment is the one that
-/// the process was started with, as it stands in its memory now. It is an error where guard may not look (`ptrace(2)`,
-/// access mode checks), and where it is too long. Fails where no copy can be made.
+/// Has a copy of guard read this file of each of these processes below /proc, and conclude from it; environ is described here.
+/// An environment is the one that the process was started with, as it stands in its memory now. It is an error where guard
+/// may not look (`ptrace(2)`, access mode checks), where it is too long, and where the process has ended (ENOENT or ESRCH).
+/// Fails where no copy can be made.
 pub fn read(
     pids: &[Pid],
     name: &str,
@@ -54,7 +55,10 @@ pub fn read(
             let room = &mut buffer[..LONGEST.min(left) + 1];
             let (finding, count) = match read_whole(pid, name, room) {
                 Ok(count) => (conclude(Ok(&room[..count])), count),
-                Err(error) => (conclude(Err(error)), LONGEST),
+                Err(error) => {
+                    let count = if error.raw_os_error() == Some(libc::ESRCH) { 0 } else { LONGEST };
+                    (conclude(Err(error)), count)
+                }
             };
             left = left.saturating_sub(count);
             if writer.write_all(&record(pid, finding)).is_err() {
@@ -89,6 +93,8 @@ fn read_whole(pid: Pid, name: &str, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..])? {
+            // Without memory there is nothing to read, which is no empty environment.
+            0 if filled == 0 && procfs::has_ended(pid) => return Err(Errno::ESRCH.into()),
             0 => return Ok(filled),
             count => filled += count,
         }

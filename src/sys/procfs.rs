@@ -252,6 +252,13 @@ pub fn process(pid: Pid) -> Option<Process> {
     parse_stat(pid, split_stat(&line[..count])?.1)
 }
 
+/// Whether a process is gone or about to be: it has given up its memory, and has no other thread.
+pub fn has_ended(pid: Pid) -> bool {
+    let mut line = [0; 1024];
+    let Ok(count) = read_stat(pid, &mut line) else { return true };
+    split_stat(&line[..count]).is_some_and(|(_, fields)| parse_ended(fields))
+}
+
 /// Whether there is a process with this pid, a zombie included (`kill(2)`, signal 0).
 pub fn exists(pid: Pid) -> bool {
     // SAFETY: kill(2) takes any numbers, and signal 0 does nothing.
@@ -305,6 +312,14 @@ fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
     Some(Process { pid, parent, group, session, state, threads })
 }
 
+/// The number of threads and the size of the memory, which is 0 where the memory is gone.
+fn parse_ended(fields: &str) -> bool {
+    let mut fields = fields.split_ascii_whitespace();
+    let threads = fields.nth(17).and_then(|field| field.parse::<u32>().ok());
+    let size = fields.nth(20 - 18);
+    threads.is_some_and(|threads| threads <= 1) && size == Some("0")
+}
+
 fn parse_usage(fields: &str) -> Usage {
     let fields = fields.split_ascii_whitespace();
     let number = |index| fields.clone().nth(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
@@ -328,6 +343,16 @@ mod tests {
     fn parsed(line: &str) -> Process {
         let (_, fields) = split_stat(line.as_bytes()).expect("split");
         parse_stat(7, fields).expect("parsed")
+    }
+
+    #[test]
+    fn who_has_no_memory_and_no_other_thread_has_ended() {
+        let ended = |line: &str| parse_ended(split_stat(line.as_bytes()).expect("split").1);
+        let without_memory = |threads| line("name", 'R', threads, 0).replace(" 4096 25 ", " 0 0 ");
+        assert!(ended(&without_memory(1)));
+        assert!(!ended(&without_memory(2)), "the first thread of a process may end before the others");
+        assert!(!ended(&line("name", 'R', 1, 0)));
+        assert!(!has_ended(process::id()));
     }
 
     #[test]
