@@ -60,7 +60,8 @@ fn a_fork_bomb_does_not_move_the_deadline() {
             guard.line("ready");
             eventually("a bomb", || (pids.count() >= 390).then_some(()));
             stop_in_time(&mut guard, Duration::from_secs(1), codes);
-            assert_eq!(pids.count(), 0, "they are all gone");
+            // Whoever was killed needs the CPU for its end, and elsewhere than below PID 1 somebody who reaps it.
+            eventually("the end of all", || (pids.count() == 0).then_some(()));
         }
     }
 }
@@ -176,7 +177,7 @@ fn a_forged_proc_with_a_cycle_holds_nothing_up() {
         mount -t tmpfs none /proc
         mkdir -p /proc/thread-self /proc/$PPID/task/$PPID /proc/$pid/task/$pid
         ln -s $PPID /proc/self
-        : > /proc/thread-self/children
+        echo "$pid " > /proc/thread-self/children
         echo "$pid $pid " > /proc/$PPID/task/$PPID/children
         echo "$pid $PPID $pid " > /proc/$pid/task/$pid/children
         echo "$stat" > /proc/$pid/stat
