@@ -26,6 +26,7 @@ enum How {
 use How::{By, Not};
 
 const CONTAINERS: &str = "tests/containers/docs.rs";
+const SERVERS: &str = "tests/zero_downtime.rs";
 const HERE: &str = "tests/docs.rs";
 
 const SUITE: &str = "the tests themselves";
@@ -113,6 +114,14 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/node.md", "CMD [\"node\", \"server.js\"]\n", By(CONTAINERS, "node_itself")),
     ("docs/node.md", "GUARD_HEALTH_RETRIES=3", By("tests/guides.rs", "guard_takes_what_the_guides_set")),
     ("docs/node.md", "cluster.disconnect(", By(HERE, "scripts_can_be_read")),
+    (
+        "docs/zero-downtime.md",
+        "GUARD_LISTEN=8080 guard -- gunicorn",
+        By(SERVERS, "gunicorn_takes_the_socket_of_the_guide"),
+    ),
+    ("docs/zero-downtime.md", "server.c", By(SERVERS, "a_static_server_takes_the_socket_of_the_guide")),
+    ("docs/zero-downtime.md", "guard -- ./server", By(SERVERS, "a_static_server_takes_the_socket_of_the_guide")),
+    ("docs/zero-downtime.md", "GUARD_HOLD=on guard -- gunicorn", By(SERVERS, "gunicorn_binds_itself_as_in_the_guide")),
     ("docs/zero-downtime.md", "GUARD_LISTEN", By(CONTAINERS, "sockets_for_an_app_that_takes_them")),
     ("docs/zero-downtime.md", "GUARD_HOLD", By(CONTAINERS, "sockets_for_an_app_that_knows_nothing_of_it")),
 ];

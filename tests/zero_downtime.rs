@@ -70,7 +70,7 @@ impl Seen {
 
 /// Kills each instance, all at once, and reloads them, while clients connect.
 fn refuses_nobody(mut guard: Guard, port: u16) {
-    guard.event("ready");
+    guard.until_yes(&["ready"]);
     let (seen, ends) = (Seen::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -164,4 +164,49 @@ fn an_express_app_as_it_comes_is_killed_and_reloaded_and_refuses_nobody() {
         command[0] = in_path(&command[0]).expect("node").display().to_string();
         refuses_nobody(setup.app(command).start(), port);
     }
+}
+
+/// Runs a line of the guide, `VARIABLE=value guard -- app`, in this directory, at another port than its 8080.
+fn as_the_guide_has_it(words: &str, program: &Path, directory: &Path) {
+    let line = blocks::command("docs/zero-downtime.md", words);
+    for setup in everywhere() {
+        let port = free_port();
+        let line = line.replace("8080", &port.to_string());
+        let (variable, app) = line.split_once(" guard -- ").expect("a variable and an app");
+        let (name, value) = variable.split_once('=').expect("a value");
+        let app = [program.display().to_string()].into_iter().chain(app.split(' ').skip(1).map(str::to_owned));
+        refuses_nobody(crashing(setup).env(name, value).env("GUARD_CHDIR", directory).app(app).start(), port);
+    }
+}
+
+fn gunicorn(words: &str) {
+    let Some(gunicorn) = in_path("gunicorn") else { return skipped("there is no gunicorn") };
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = "def app(environ, start):\n    start('200 OK', [])\n    return [b'hi']\n";
+    fs::write(directory.path().join("wsgi.py"), app).expect("a file");
+    as_the_guide_has_it(words, &gunicorn, directory.path());
+}
+
+#[test]
+fn gunicorn_takes_the_socket_of_the_guide() {
+    gunicorn("GUARD_LISTEN=8080 guard -- gunicorn");
+}
+
+#[test]
+fn gunicorn_binds_itself_as_in_the_guide() {
+    gunicorn("GUARD_HOLD=on guard -- gunicorn");
+}
+
+#[test]
+fn a_static_server_takes_the_socket_of_the_guide() {
+    if in_path("cc").is_none() {
+        return skipped("there is no cc");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let line = blocks::command("docs/zero-downtime.md", "cc ");
+    let server = directory.path().join("server");
+    let line = line.replace("-o server", &format!("-Wall -Wextra -Werror -o {}", server.display()));
+    let answer = Answer::of(begin(Command::new("sh").args(["-c", &line]).current_dir(env!("CARGO_MANIFEST_DIR"))));
+    assert_eq!(answer.code, 0, "{answer:?}");
+    as_the_guide_has_it("GUARD_LISTEN=8080 guard -- ./server", &server, directory.path());
 }
