@@ -33,7 +33,7 @@ fn a_silent_app_is_asked_by_a_signal_and_then_aborted() {
         let (asked, exit) = (guard.event("diagnose"), guard.event("exit"));
         assert_eq!(asked.get("by"), Some("SIGQUIT"));
         assert_eq!(exit.get("signal"), Some("SIGABRT"));
-        assert!(between(&asked, &exit) >= Duration::from_millis(300), "{}", guard.transcript());
+        assert!(between(&asked, &exit) >= Duration::from_millis(200), "{}", guard.transcript());
         assert_eq!(guard.code(), 134);
     }
 }
