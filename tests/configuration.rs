@@ -220,7 +220,7 @@ fn none_is_taken_where_it_is_the_default() {
 }
 
 /// For each variable a wrong value, and a word that the error must contain since it says what the variable takes.
-const WRONG: [(&str, &str, &str); 28] = [
+const WRONG: [(&str, &str, &str); 29] = [
     ("GUARD_RESTART", "sometimes", "on-failure"),
     ("GUARD_MAX_RESTARTS", "-1", "unlimited"),
     ("GUARD_RESTART_WINDOW", "5 parsecs", "1m30s"),
@@ -232,6 +232,7 @@ const WRONG: [(&str, &str, &str); 28] = [
     ("GUARD_STOP_SIGNAL", "KIL", "TERM"),
     ("GUARD_STOP_TIMEOUT", "soon", "none"),
     ("GUARD_DRAIN_DELAY", "later", "500ms"),
+    ("GUARD_DRAIN_IDLE", "0", "none"),
     ("GUARD_PRE_STOP", "curl 'x", "command"),
     ("GUARD_SIGNAL_SCOPE", "session", "group"),
     ("GUARD_SIGNAL_MAP", "HUP>USR1", "restart"),

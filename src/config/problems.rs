@@ -27,15 +27,20 @@ impl Config {
     /// Errors of two values that are each valid and contradict each other, with the names of the two variables.
     pub(super) fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut errors = Vec::new();
-        let delay = self.stop.drain_delay;
-        if let Some(timeout) = self.stop.timeout.filter(|&timeout| !delay.is_zero() && delay >= timeout) {
+        let (delay, idle) = (self.stop.drain_delay, self.stop.drain_idle);
+        let drain = delay.saturating_add(idle);
+        if let Some(timeout) = self.stop.timeout.filter(|&timeout| !drain.is_zero() && drain >= timeout) {
+            let (name, value, with) = match () {
+                () if delay >= timeout || idle.is_zero() => ("GUARD_DRAIN_DELAY", delay, ""),
+                () => ("GUARD_DRAIN_IDLE", idle, " with GUARD_DRAIN_DELAY"),
+            };
             let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
             let error = format!(
-                "GUARD_DRAIN_DELAY={}: leaves the app no time to stop; it takes less than GUARD_STOP_TIMEOUT ({}{whose})",
-                duration::show(delay),
+                "{name}={}: leaves the app no time to stop; it takes less{with} than GUARD_STOP_TIMEOUT ({}{whose})",
+                duration::show(value),
                 duration::show(timeout),
             );
-            errors.push((["GUARD_DRAIN_DELAY", "GUARD_STOP_TIMEOUT"], error));
+            errors.push(([name, "GUARD_STOP_TIMEOUT"], error));
         }
         let restart = &self.restart;
         // A lower maximum alone simply caps the default.

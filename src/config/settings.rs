@@ -121,6 +121,8 @@ pub struct StopSettings {
     /// the drain delay.
     pub restart_timeout: Duration,
     pub drain_delay: Duration,
+    /// After the drain delay the stop signal waits for connections to end, this long at most.
+    pub drain_idle: Duration,
 }
 
 /// When a run can take work.
@@ -235,6 +237,13 @@ pub enum HttpAddress {
 }
 
 impl HttpAddress {
+    pub fn port(self) -> u16 {
+        match self {
+            HttpAddress::Any(port) => port,
+            HttpAddress::One(address) => address.port(),
+        }
+    }
+
     /// The addresses to listen on, of which the first one that works is meant: `::` takes IPv4 as well, and is not there
     /// where the kernel has no IPv6.
     pub fn candidates(self) -> Vec<SocketAddr> {
@@ -306,6 +315,7 @@ impl Config {
                 timeout: Some(platform.stop_timeout()),
                 restart_timeout: platform.stop_timeout(),
                 drain_delay: Duration::ZERO,
+                drain_idle: Duration::ZERO,
             },
             ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
             notify: false,

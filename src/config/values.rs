@@ -154,11 +154,7 @@ pub(super) fn http_address(text: &str) -> Result<HttpAddress, String> {
         Some(port) => HttpAddress::Any(port),
         None => HttpAddress::One(text.parse().map_err(|_| "no port, and no address with a port")?),
     };
-    let port = match address {
-        HttpAddress::Any(port) => port,
-        HttpAddress::One(address) => address.port(),
-    };
-    if port == 0 { Err("port 0 is no port that others could know".to_owned()) } else { Ok(address) }
+    if address.port() == 0 { Err("port 0 is no port that others could know".to_owned()) } else { Ok(address) }
 }
 
 /// In the form that the variable takes.

@@ -177,6 +177,17 @@ pub const VARIABLES: &[Variable] = &[
         show: |config| duration::show(config.stop.drain_delay),
     },
     Variable {
+        name: "GUARD_DRAIN_IDLE",
+        default: "none",
+        takes: "a duration such as 500ms, 10s or a number of seconds, or none",
+        help: "after the drain delay the stop signal waits until no connection is left, at most this long",
+        set: |config, text| optional(text, positive).map(|time| config.stop.drain_idle = time.unwrap_or_default()),
+        show: |config| {
+            let time = Some(config.stop.drain_idle).filter(|time| !time.is_zero());
+            time.map_or("none".to_owned(), duration::show)
+        },
+    },
+    Variable {
         name: "GUARD_PRE_STOP",
         default: "none",
         takes: "a command with its arguments, quoted as in a shell",

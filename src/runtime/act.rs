@@ -90,6 +90,9 @@ impl Runtime<'_> {
             Action::Diagnose(id) => return self.diagnose(id),
             Action::EndDiagnosis(id) => self.end_diagnosis(id),
             Action::CountUnsent => return Some(Event::UnsentCounted(self.find_unsent())),
+            Action::CountConnections { first } => {
+                return Some(Event::ConnectionsCounted(self.count_connections(first)));
+            }
             Action::Exit { code } => {
                 self.take_terminal_back();
                 self.restore_terminal();

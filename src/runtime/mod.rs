@@ -15,6 +15,7 @@ mod environment;
 mod held;
 mod holding;
 mod hooks;
+mod idle;
 mod journal;
 mod leftovers;
 mod linger;
@@ -150,6 +151,8 @@ struct Ending {
     killing: bool,
     /// When it goes again.
     last_blow: Pace,
+    /// The ports whose connections a drain waits for.
+    ports: Vec<u16>,
     /// The connections that guard waits for, once it has looked.
     unsent: Option<Vec<Connection>>,
     exit: Option<u8>,

@@ -132,6 +132,10 @@ impl Journal<'_> {
                 }
             }
             Notice::Over { code } => self.over(code),
+            Notice::StillConnected { connections } => {
+                let msg = format!("still open after GUARD_DRAIN_IDLE={}", show(self.config.stop.drain_idle));
+                log::warn!(connections, msg:%; "connections-left");
+            }
             Notice::Lingering { unsent: UnsentData { connections, bytes } } => log::info!(
                 connections, bytes, msg = "closed by the app, and still sending: waiting for them";
                 "lingering"

@@ -66,6 +66,8 @@ pub enum Action {
     Report(Notice),
     /// Count what closed connections still have to send. Answered at once by `UnsentCounted`.
     CountUnsent,
+    /// Count the connections to what the app listens on; `first` in a drain. Answered at once by `ConnectionsCounted`.
+    CountConnections { first: bool },
     /// guard's work is done; it exits with this code.
     Exit { code: u8 },
 }
@@ -165,6 +167,8 @@ pub enum Notice {
     KillEverything { reason: KillReason },
     /// Every run has ended, and guard will exit with this code.
     Over { code: u8 },
+    /// So many connections were left when their time was over.
+    StillConnected { connections: usize },
     /// guard waits for connections.
     Lingering { unsent: UnsentData },
     /// guard does not wait for them any longer.

@@ -81,6 +81,9 @@ pub enum Event {
     UnsentCounted(UnsentData),
     /// The processes of this run use more memory than they may.
     MemoryExceeded(RunId),
+    /// So many connections are left to what the app listens on: answers
+    /// [`Action::CountConnections`](super::Action::CountConnections).
+    ConnectionsCounted(usize),
     /// The next deadline may have passed. Always safe to send.
     Timeout,
 }

@@ -33,8 +33,8 @@ impl Supervisor {
             }
         }
         let stop = &self.settings.stop;
-        // Where sockets are held nobody is refused meanwhile.
-        let delay = if self.settings.holds { Duration::ZERO } else { stop.drain_delay };
+        // Where sockets are held nobody is refused meanwhile, and connections wait there for the next run.
+        let delays = if self.settings.holds { [Duration::ZERO; 2] } else { [stop.drain_delay, stop.drain_idle] };
         let timeout = stop.restart_timeout;
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
@@ -47,7 +47,7 @@ impl Supervisor {
             match &mut instance.slot {
                 Slot::Live(run) if run.serves() => {
                     run.end_for(Cause::Restart(asker));
-                    run.drain(now, signal, delay, Some(now.after(timeout)));
+                    run.drain(now, signal, delays, Some(now.after(timeout)));
                     notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Waiting { spawn_at: Some(at) } => {
@@ -157,7 +157,7 @@ impl Supervisor {
         }
         if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
             old.end_for(Cause::Reload(asker));
-            old.drain(now, signal, Duration::ZERO, Some(now.after(timeout)));
+            old.drain(now, signal, [Duration::ZERO; 2], Some(now.after(timeout)));
             let old = old.id;
             self.report(Notice::Reloading { old, new: id, asker });
         }

@@ -22,6 +22,7 @@ mod event;
 mod exit_code;
 mod health;
 mod hook;
+mod idle;
 mod in_place;
 mod limits;
 mod linger;
@@ -48,6 +49,7 @@ use crate::config::{
 };
 use crate::signal::Signal;
 use health::Checks;
+use idle::Count;
 use policy::Jitter;
 use state::{Hook, Instance, Mode, Reload, Run, RunState, Slot, Unmarked};
 use std::time::Duration;
@@ -131,6 +133,8 @@ pub struct Supervisor {
     /// In the order of their numbers.
     instances: Vec<Instance>,
     hook: Option<Hook>,
+    /// Of connections, while a run waits until none is left.
+    count: Option<Count>,
     reload: Option<Reload>,
     /// A reload was asked for while one runs: another follows.
     reload_again: Option<Asker>,
@@ -169,6 +173,7 @@ impl Supervisor {
             mode: Mode::Serving,
             instances: (0..settings.instances).map(Instance::new).collect(),
             hook: None,
+            count: None,
             reload: None,
             reload_again: None,
             wanted: settings.instances,
@@ -236,6 +241,7 @@ impl Supervisor {
             Event::NothingLeft => self.everything_reaped(now),
             Event::UnsentCounted(unsent) => self.unsent_counted(now, unsent),
             Event::MemoryExceeded(id) => self.memory_exceeded(now, id),
+            Event::ConnectionsCounted(left) => self.connections_counted(now, left),
             Event::Timeout => self.timers_elapsed(now),
         }
     }
@@ -250,6 +256,7 @@ impl Supervisor {
             Mode::Serving => None,
         };
         let own = earlier(own, self.unmarked.kill_at());
+        let own = earlier(own, self.count.and_then(|count| count.at));
         let hook = self.hook.and_then(|hook| hook.kill_at);
         let spawns = self.instances.iter().filter_map(|instance| match instance.slot {
             Slot::Waiting { spawn_at } => spawn_at,
@@ -314,6 +321,9 @@ impl Supervisor {
         if is_due(self.unmarked.kill_at(), now) {
             self.unmarked_timeout_elapsed();
         }
+        if is_due(self.count.and_then(|count| count.at), now) {
+            self.count_timer_elapsed();
+        }
         let due = self.runs().filter(|run| is_due(run.deadline(true), now)).map(|run| run.id);
         let due: Vec<RunId> = due.collect();
         for id in due {
@@ -355,6 +365,7 @@ impl Supervisor {
         self.begin_queued_reload(now);
         self.announce_drains();
         self.drain_delay_elapsed(now);
+        self.update_count();
         self.end_checks();
         self.update_diagnoses(now);
         self.release_hook();

@@ -116,7 +116,8 @@ impl Supervisor {
             }
             for run in instance.runs_mut() {
                 run.end_for(Cause::Scale);
-                run.drain(now, signal, delay, kill_at);
+                // Its connections are not known from those of the instances that stay.
+                run.drain(now, signal, [delay, Duration::ZERO], kill_at);
             }
         }
         // Others may be all that a restart or a reload has waited for.

@@ -40,7 +40,7 @@ impl Supervisor {
     /// Where the terminal has sent the signal (`pressed`), the runs have begun to stop already.
     pub(super) fn begin_shutdown(&mut self, now: Timestamp, signal: Option<Signal>, pressed: bool, code: Option<u8>) {
         let stop = &self.settings.stop;
-        let (timeout, delay) = (stop.timeout, stop.drain_delay);
+        let (timeout, delay, idle) = (stop.timeout, stop.drain_delay, stop.drain_idle);
         let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
         let kill_at = timeout.map(|timeout| now.after(timeout));
         let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
@@ -69,7 +69,7 @@ impl Supervisor {
                 if pressed && run.stop_without_signal(kill_at) {
                     reached.push(run.id);
                 } else {
-                    run.drain(now, stop_signal, delay, kill_at);
+                    run.drain(now, stop_signal, [delay, idle], kill_at);
                 }
             }
         }

@@ -210,7 +210,7 @@ pub(super) enum RunState {
     /// It can take work, and must send WATCHDOG=1 by then.
     Ready { ping_by: Option<Timestamp> },
     /// It still serves, until the drain delay and the pre-stop hook are over.
-    Draining { signal: Signal, until: Timestamp, kill_at: Option<Timestamp> },
+    Draining { signal: Signal, until: Timestamp, idle: Idle, kill_at: Option<Timestamp> },
     /// It was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
     Stopping { kill_at: Option<Timestamp>, fallback: Option<(Timestamp, Signal)> },
     /// It has failed, and was asked what it has to say. Then its end follows, and `kill_at` is that of a stop or a restart.
@@ -223,6 +223,15 @@ pub(super) enum RunState {
     Sweeping { ending: Ending, kill_at: Option<Timestamp>, counted: bool },
     /// The leftovers have got SIGKILL.
     Clearing { ending: Ending, give_up_at: Timestamp, left: usize },
+}
+
+/// How a drain waits for connections to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Idle {
+    /// After the drain delay, for this time at most.
+    After(Duration),
+    /// The delay is over, and the time of the state is the end of this wait.
+    Now,
 }
 
 /// A pre-stop hook that runs.

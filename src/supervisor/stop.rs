@@ -6,7 +6,7 @@
 use super::exit_code::{Ending, Failure, contribution};
 use super::policy::Verdict;
 use super::run_id::RunId;
-use super::state::{Cause, Mode, Run, RunState, Slot};
+use super::state::{Cause, Idle, Mode, Run, RunState, Slot};
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor, TimeLimit};
 use crate::signal::Signal;
@@ -20,13 +20,27 @@ const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run {
     /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
-    pub(super) fn drain(&mut self, now: Timestamp, signal: Signal, delay: Duration, kill_at: Option<Timestamp>) {
+    ///
+    /// After `delay` the run has as long as `idle` for its connections.
+    pub(super) fn drain(
+        &mut self,
+        now: Timestamp,
+        signal: Signal,
+        [delay, idle]: [Duration; 2],
+        kill_at: Option<Timestamp>,
+    ) {
         self.state = match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => {
-                RunState::Draining { signal, until: now.after(delay), kill_at }
+                RunState::Draining { signal, until: now.after(delay), idle: Idle::After(idle), kill_at }
             }
-            RunState::Draining { until, kill_at: own, .. } => {
-                RunState::Draining { signal, until: until.min(now.after(delay)), kill_at: earlier(own, kill_at) }
+            RunState::Draining { until, idle: own_idle, kill_at: own, .. } => {
+                let kill_at = earlier(own, kill_at);
+                let (latest, idle) = match own_idle {
+                    Idle::After(own) => (delay, Idle::After(own.min(idle))),
+                    Idle::Now => (delay.saturating_add(idle), Idle::Now),
+                };
+                let until = until.min(now.after(latest));
+                RunState::Draining { signal, until, idle, kill_at }
             }
             RunState::Stopping { kill_at: own, fallback } => {
                 let kill_at = earlier(own, kill_at);
@@ -127,19 +141,15 @@ impl Supervisor {
         }
     }
 
-    /// Stops every run whose drain delay is over and that waits for no hook.
+    /// Stops every run whose drain delay is over and that waits for no hook and no connection.
     pub(super) fn drain_delay_elapsed(&mut self, now: Timestamp) {
         if self.hook.is_some() {
             return;
         }
-        let due = |run: &Run| match run.state {
-            RunState::Draining { signal, until, kill_at } => (until <= now).then_some((run.id, signal, kill_at)),
-            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Stopping { .. } | RunState::Diagnosing { .. } => None,
-            RunState::Aborting { .. } | RunState::Killing { .. } => None,
-            RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
-        };
-        let due: Vec<_> = self.runs().filter_map(due).collect();
+        let due: Vec<_> = self.runs_mut().filter_map(|run| run.delay_over(now)).collect();
+        if !due.is_empty() {
+            self.report_connections();
+        }
         for (id, signal, kill_at) in due {
             self.stop_main(now, id, signal, kill_at);
         }

@@ -1,6 +1,8 @@
-//! TCP connections that no process has open any more and whose other side has not taken everything (`proc_pid_net(5)`).
+//! TCP connections (`proc_pid_net(5)`): those that no process has open any more and whose other side has not taken everything, and
+//! those to a server.
 
 use super::clock::Deadline;
+use super::listeners::local_port;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -31,13 +33,35 @@ pub fn is_of_the_host() -> bool {
 
 /// Those in guard's network namespace, as far as the tables can be read by the deadline; none where there is no /proc.
 pub fn unsent(deadline: Deadline) -> Vec<Connection> {
+    lines(deadline).filter_map(|line| unsent_in(&line)).collect()
+}
+
+/// How many connections are open to these ports; at least one where the tables cannot be read by the deadline. One of IPv4 to a
+/// socket of IPv6 is in the second table alone.
+pub fn established(ports: &[u16], deadline: Deadline) -> usize {
+    if ports.is_empty() {
+        return 0;
+    }
+    let count = lines(deadline).filter(|line| established_in(line).is_some_and(|port| ports.contains(&port))).count();
+    count.max(usize::from(deadline.left().is_zero()))
+}
+
+fn lines(deadline: Deadline) -> impl Iterator<Item = String> {
     let tables = TABLES.into_iter().filter(|(_, counts, name)| {
         // The kernel goes through the buckets of all namespaces for a table, which takes it milliseconds.
         read_counts(counts).is_none_or(|text| !is_zero(&text, name))
     });
     let files = tables.filter_map(|(table, ..)| Some(File::open(table).ok()?.take(LONGEST_TABLE)));
     let lines = files.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
-    lines.take_while(|_| !deadline.left().is_zero()).filter_map(|line| unsent_in(&line)).collect()
+    lines.take_while(move |_| !deadline.left().is_zero())
+}
+
+/// The local port of a connection that is open on both sides.
+fn established_in(line: &str) -> Option<u16> {
+    const ESTABLISHED: &str = "01";
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    if fields.nth(1)? == ESTABLISHED { local_port(local) } else { None }
 }
 
 fn read_counts(path: &str) -> Option<String> {
@@ -71,6 +95,7 @@ fn unsent_in(line: &str) -> Option<Connection> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_closed_connection_with_something_to_send_is_found() {
@@ -83,6 +108,26 @@ mod tests {
         assert_eq!(unsent_in(&line.replace(" 04 ", " 06 ")), None, "everything was taken");
         assert_eq!(unsent_in(&line.replace("0        0 0 2", "0        0 4711 2")), None, "a process has it");
         assert_eq!(unsent_in("  sl  local_address rem_address   st tx_queue rx_queue tr"), None);
+    }
+
+    #[test]
+    fn an_open_connection_is_known_by_its_local_port() {
+        let line = "   4: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000100007F:D2F0 01 00000000:00000000 00:0";
+        assert_eq!(established_in(line), Some(8080));
+        assert_eq!(established_in(&line.replace(" 01 ", " 0A ")), None, "it listens");
+        assert_eq!(established_in(&line.replace(" 01 ", " 06 ")), None, "it is over");
+    }
+
+    #[test]
+    fn a_connection_counts_once() {
+        use std::net::{TcpListener, TcpStream};
+        // An IPv6 socket that takes IPv4, as most servers have it.
+        let Ok(listener) = TcpListener::bind("[::]:0") else { return };
+        let port = listener.local_addr().expect("it is bound").port();
+        let count = || established(&[port], Deadline::after(Duration::from_secs(10)));
+        assert_eq!(count(), 0);
+        let _client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        assert_eq!(count(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The core under simulated time: single scenarios, random sequences, and a walk over every state that can be reached.
 
 mod diagnosis;
+mod idle;
 mod in_place;
 mod instances;
 mod limits;

@@ -20,7 +20,7 @@ prop_compose! {
         start_period in 0..6_u32,
         node_ipc in any::<bool>(),
         flags in any::<[bool; 5]>(),
-        (scales, auto, diagnose) in (any::<bool>(), any::<bool>(), prop::option::of(1..6_u32)),
+        (scales, auto, diagnose, drain_idle) in (any::<bool>(), any::<bool>(), prop::option::of(1..6_u32), 0..4_u32),
         seed in any::<u64>(),
     ) -> Settings {
         let [pre_stop, init, terminal, job_control, group] = flags;
@@ -38,6 +38,7 @@ prop_compose! {
         settings.stop.timeout = timeout.map(|units| UNIT * units);
         settings.stop.restart_timeout = UNIT * timeout.unwrap_or(8);
         settings.stop.drain_delay = UNIT * drain_delay;
+        settings.stop.drain_idle = UNIT * drain_idle;
         settings.ready.when = if retries.is_none() && when == Readiness::Health { Readiness::Exec } else { when };
         settings.watchdog = watchdog.map(|units| UNIT * units);
         settings.health = retries.map(|retries| HealthSettings {
@@ -63,7 +64,7 @@ proptest! {
     ) {
         let mut world = World::new(settings);
         world.prompt = false;
-        (world.connections, world.quits) = (connections, quits);
+        (world.connections, world.clients, world.quits) = (connections, connections, quits);
         for choice in choices {
             let steps = world.choices();
             if steps.is_empty() {

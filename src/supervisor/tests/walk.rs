@@ -179,6 +179,18 @@ fn every_state_of_a_diagnosis() {
 }
 
 #[test]
+fn every_state_of_a_drain_with_connections() {
+    let mut settings = talking();
+    settings.stop = StopSettings { drain_delay: UNIT, drain_idle: UNIT * 2, ..settings.stop };
+    (settings.stop.timeout, settings.stop.restart_timeout) = (Some(UNIT * 4), UNIT * 4);
+    settings.pre_stop = true;
+    settings.restart.max = Some(0);
+    let mut first = World::new(settings);
+    first.clients = 1;
+    assert!(walk_from("a drain with connections", first, usize::MAX).complete);
+}
+
+#[test]
 fn every_state_of_nodes_channel() {
     let mut settings = talking();
     settings.node_ipc = true;

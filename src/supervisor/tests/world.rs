@@ -60,6 +60,8 @@ pub(super) enum Step {
     Reaped,
     /// So many connections still have something to send, of so many bytes in all.
     Count(usize),
+    /// So many connections are left to what the app listens on.
+    Clients(usize),
     /// Time goes on by one unit, or to the next deadline if that is sooner.
     Advance,
 }
@@ -133,6 +135,10 @@ pub(super) struct World {
     killed: bool,
     /// Connections that may be left in the end.
     pub(super) connections: usize,
+    /// Connections that may be left in a drain.
+    pub(super) clients: usize,
+    /// guard wants to know how many are.
+    asks_for_clients: bool,
     /// A daemon that belongs to no run lives.
     pub(super) unmarked: bool,
     /// It has got SIGTERM.
@@ -174,7 +180,13 @@ pub(super) fn settings() -> Settings {
             stable_after: UNIT,
             ..RestartSettings::default()
         },
-        stop: StopSettings { signal: None, timeout: Some(UNIT * 4), restart_timeout: UNIT * 4, drain_delay: UNIT },
+        stop: StopSettings {
+            signal: None,
+            timeout: Some(UNIT * 4),
+            restart_timeout: UNIT * 4,
+            drain_delay: UNIT,
+            drain_idle: Duration::ZERO,
+        },
         ready: ReadySettings { when: Readiness::Exec, timeout: UNIT },
         watchdog: None,
         lifetime: None,
@@ -223,6 +235,8 @@ impl World {
             end: None,
             killed: false,
             connections: 0,
+            clients: 0,
+            asks_for_clients: false,
             unmarked: false,
             unmarked_told: false,
             quits: false,
@@ -254,6 +268,9 @@ impl World {
         }
         if self.counting {
             return (0..=self.connections).map(Step::Count).collect();
+        }
+        if self.asks_for_clients {
+            return (0..=self.clients).map(Step::Clients).collect();
         }
         // Where the app is listened to there is enough to walk; signals have walks of their own.
         let talks = self.supervisor.settings.ready.when != Readiness::Exec;
@@ -463,6 +480,10 @@ impl World {
                 self.connections = connections;
                 Event::UnsentCounted(unsent(connections))
             }
+            Step::Clients(clients) => {
+                assert!(std::mem::take(&mut self.asks_for_clients), "a count was asked for");
+                Event::ConnectionsCounted(clients)
+            }
             Step::Advance => {
                 let soon = self.now.after(UNIT);
                 let deadline = self.supervisor.next_deadline();
@@ -637,6 +658,13 @@ impl World {
                 Action::Report(_) => {}
                 Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
                 Action::CountUnsent => self.counting = true,
+                Action::CountConnections { .. } if self.clients == 0 => {
+                    answers.push_back(Event::ConnectionsCounted(0));
+                }
+                Action::CountConnections { .. } => {
+                    assert!(!self.mains.is_empty(), "16: guard counts in a drain alone");
+                    self.asks_for_clients = true;
+                }
                 Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
@@ -697,7 +725,7 @@ impl World {
             Event::Listens(_) | Event::CannotHold => None,
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
             Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
-            Event::Diagnosed(_) => None,
+            Event::Diagnosed(_) | Event::ConnectionsCounted(_) => None,
         };
         if let Some(Meaning::Restart | Meaning::Reload) = meaning {
             self.stopped.clear();
@@ -963,6 +991,9 @@ impl Supervisor {
                 }
             }
             Mode::Serving | Mode::Done => {}
+        }
+        if let Some(count) = &mut self.count {
+            each(&mut count.at);
         }
         if let Some(hook) = &mut self.hook {
             each(&mut hook.kill_at);

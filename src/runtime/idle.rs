@@ -1,0 +1,26 @@
+//! GUARD_DRAIN_IDLE: how many connections are open to what the app listens on, or guard for it.
+
+use super::Runtime;
+use crate::sys::clock::Deadline;
+use crate::sys::listeners::ports_of;
+use crate::sys::{Pid, connections, process, procfs};
+use std::time::Duration;
+
+/// How long guard looks; a stop deadline may be near.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
+impl Runtime<'_> {
+    /// The ports are looked for once in a drain.
+    pub(super) fn count_connections(&mut self, first: bool) -> usize {
+        let deadline = Deadline::after(LONGEST_LOOK);
+        if first {
+            let below = procfs::descendants(deadline).map_or_else(Vec::new, |seen| seen.processes);
+            let pids: Vec<Pid> =
+                std::iter::once(process::id() as Pid).chain(below.iter().map(|seen| seen.pid)).collect();
+            let own = self.config.http.map(|address| address.port());
+            self.ending.ports = ports_of(&pids, deadline);
+            self.ending.ports.retain(|port| Some(*port) != own);
+        }
+        connections::established(&self.ending.ports, deadline)
+    }
+}

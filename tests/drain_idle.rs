@@ -1,0 +1,138 @@
+//! GUARD_DRAIN_IDLE: the stop signal waits until the app's clients have gone.
+
+#[path = "common/clock.rs"]
+mod clock;
+mod common;
+#[allow(dead_code, reason = "the apps listen themselves")]
+#[path = "common/port.rs"]
+mod port;
+
+use clock::between;
+use common::{Guard, Setup, child, everywhere, in_path, skipped};
+use port::Port;
+use std::net::TcpStream;
+use std::time::Duration;
+
+fn draining(setup: Setup, port: u16) -> Setup {
+    let setup = setup.env("GUARD_STOP_TIMEOUT", "1m").env("GUARD_READY", "listen");
+    setup.fixture(&format!("listen {port} quit TERM 0 serve"))
+}
+
+/// A connection that the server has in its queue.
+fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).expect("it listens")
+}
+
+fn took(guard: &Guard) -> Duration {
+    let at = |name: &str| guard.events().into_iter().find(|event| event.name() == name).expect("in the log");
+    between(&at("drain"), &at("stop-signal"))
+}
+
+/// A port that is free, most likely.
+fn free_port() -> u16 {
+    Port::reserve().number
+}
+
+#[test]
+fn the_stop_signal_waits_for_the_last_connection() {
+    for setup in everywhere() {
+        let port = free_port();
+        let mut guard = draining(setup.env("GUARD_DRAIN_IDLE", "50s"), port).start();
+        guard.event("ready");
+        let clients = [connect(port), connect(port)];
+        guard.signal(libc::SIGTERM);
+        guard.event("drain");
+        let [first, second] = clients;
+        drop(first);
+        // The app still serves.
+        drop(connect(port));
+        // As many questions as take guard more than a count or two.
+        (0..60).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
+        assert!(!guard.out().contains(&"got TERM"), "{}", guard.transcript());
+        drop(second);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 0);
+        assert!(!guard.events().iter().any(|event| event.name() == "connections-left"), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_connection_that_stays_is_counted_in_the_log() {
+    for setup in everywhere() {
+        let port = free_port();
+        let mut guard = draining(setup.env("GUARD_DRAIN_IDLE", "700ms"), port).start();
+        guard.event("ready");
+        let _clients = [connect(port), connect(port)];
+        guard.signal(libc::SIGTERM);
+        let left = guard.event("connections-left");
+        assert_eq!(left.get("connections"), Some("2"));
+        assert!(left.line.contains("GUARD_DRAIN_IDLE=700ms"), "{}", left.line);
+        assert_eq!(guard.code(), 0);
+        assert!(took(&guard) >= Duration::from_millis(700), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn without_a_client_and_without_a_server_nothing_waits() {
+    let both =
+        everywhere().into_iter().map(|setup| (setup, true)).chain(everywhere().into_iter().map(|setup| (setup, false)));
+    for (setup, listens) in both {
+        let setup = setup.env("GUARD_DRAIN_IDLE", "50s").env("GUARD_STOP_TIMEOUT", "1m");
+        let port = free_port();
+        let words = if listens { format!("listen {port} quit TERM 0 serve") } else { "quit TERM 0 serve".to_owned() };
+        let mut guard = setup.fixture(&words).start();
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+        assert!(took(&guard) < Duration::from_secs(10), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn what_guard_listens_on_for_the_app_counts_too_and_its_own_door_does_not() {
+    for setup in everywhere() {
+        let (port, door) = (free_port(), free_port());
+        let setup =
+            setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")).env("GUARD_HTTP", format!("127.0.0.1:{door}"));
+        let setup = setup.env("GUARD_DRAIN_IDLE", "50s").env("GUARD_STOP_TIMEOUT", "1m");
+        let mut guard = setup.fixture("quit TERM 0 serve").start();
+        guard.line("ready");
+        let (client, _scraper) = (connect(port), connect(door));
+        guard.signal(libc::SIGTERM);
+        guard.event("drain");
+        (0..60).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
+        assert!(!guard.out().contains(&"got TERM"), "{}", guard.transcript());
+        drop(client);
+        guard.line("got TERM");
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn a_node_server_on_ipv6_with_a_client_of_ipv4() {
+    if in_path("node").is_none() {
+        return skipped("there is no node");
+    }
+    let text = "const server = require('net').createServer(() => {}); server.listen(0, () => console.log('port', server.address().port));
+        process.on('SIGTERM', () => process.exit(0))";
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_DRAIN_IDLE", "700ms").env("GUARD_STOP_TIMEOUT", "1m");
+        let mut guard = setup.app(["node", "-e", text]).start();
+        let port = guard.line_after("port ").parse().expect("a port");
+        let _client = connect(port);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.event("connections-left").get("connections"), Some("1"));
+        assert_eq!(guard.code(), 0);
+    }
+}
+
+#[test]
+fn it_leaves_the_app_time_to_stop() {
+    for (delay, idle) in [("0s", "10s"), ("6s", "4s")] {
+        let setup = child().env("GUARD_DRAIN_DELAY", delay).env("GUARD_DRAIN_IDLE", idle);
+        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "10s").fixture("exit 0").start();
+        assert_eq!(guard.code(), 125);
+        let said = guard.err().join("\n");
+        assert!(said.contains(&format!("GUARD_DRAIN_IDLE={idle}")) && said.contains("GUARD_STOP_TIMEOUT"), "{said}");
+    }
+}
