@@ -38,6 +38,7 @@ mod engine;
 mod exec;
 mod hardened;
 mod healthcheck;
+mod hold;
 mod image;
 mod kube;
 mod languages;
@@ -96,6 +97,7 @@ fn topics() -> Vec<Trial> {
         exec::tests(),
         hardened::tests(),
         healthcheck::tests(),
+        hold::tests(),
         limits::tests(),
         namespaces::tests(),
         sdnotify::tests(),
