@@ -82,7 +82,7 @@ impl Platform {
     }
 
     /// Five sixths of the platform's own timeout or 1 s less, whichever is shorter, to a tenth of a second. Of a very short
-    /// one the app has half. Where the platform gives no time at all, there are two seconds for whoever stops guard otherwise.
+    /// one the app has half. Where the platform gives no time at all the app has two seconds, in case somebody else stops guard.
     pub fn stop_timeout(self) -> Duration {
         let own = self.own_timeout.as_millis();
         if own == 0 {

@@ -286,10 +286,12 @@ fn an_app_that_floods_shuts_down_and_dies_harms_no_later_run() {
         let port = free_port();
         let script = format!(
             "
+flooded = threading.Event()
 def flood():
     for number in range(20000, 30000):
         try: socket.socket(socket.AF_INET).bind(('127.0.0.3', number))
         except OSError: pass
+        if number == 20100: flooded.set()
 if run == 1:
     one = server(socket.AF_INET, ('127.0.0.1', {port}), backlog=1)
     for _ in range(8): threading.Thread(target=flood, daemon=True).start()
@@ -297,7 +299,7 @@ if run == 1:
     if child == 0:
         flood()
         os._exit(0)
-    time.sleep(0.5)
+    flooded.wait()
     one.shutdown(socket.SHUT_RDWR)
     os.kill(os.getpid(), signal.SIGKILL)
 one = server(socket.AF_INET, ('127.0.0.1', {port}))

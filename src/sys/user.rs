@@ -12,7 +12,7 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     give_standard_streams(uid);
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    // Whoever is that user already needs no permission for it.
+    // A process that is that user already needs no permission for it.
     let is_unchanged = geteuid() == uid && !uid.is_root();
     match setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)) {
         Err(Errno::EPERM) if is_unchanged && getegid() == gid => {}

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 const MOST_ENTRIES: usize = 4096;
 const MOST_LINKS: usize = 40;
 
-/// Watches on everything that leads to some paths. It says only that something may have changed: whoever hears of it makes a new one,
+/// Watches on everything that leads to some paths. A watch says only that something may have changed. Its owner then makes a new one,
 /// since the paths may lead elsewhere by then.
 pub struct Watch(Inotify);
 
