@@ -331,6 +331,7 @@ fn an_address_that_cannot_be_had_is_one_error() {
     taken.listen();
     let mut guard = child().env("GUARD_HTTP", format!("127.0.0.1:{}", taken.number)).fixture("serve").start();
     assert_eq!(guard.code(), 125);
-    let expected = format!("guard: GUARD_HTTP=127.0.0.1:{}: Address already in use (os error 98)", taken.number);
+    let expected =
+        format!("guard: GUARD_HTTP: cannot listen on 127.0.0.1:{}: another process has this port", taken.number);
     assert_eq!(guard.err().last(), Some(&expected.as_str()));
 }

@@ -1,5 +1,6 @@
 //! GUARD_LIMIT_*: resource limits of the app (`setrlimit(2)`).
 
+use super::settings::Config;
 use super::size;
 use crate::signal::number;
 
@@ -41,7 +42,16 @@ impl Resource {
         }
     }
 
-    fn is_in_bytes(self) -> bool {
+    /// The values that its variable takes.
+    pub(super) const fn takes(self) -> &'static str {
+        if self.is_in_bytes() {
+            "a size such as 512K, 64M or 1.5G or unlimited, alone or as SOFT:HARD"
+        } else {
+            "a number or unlimited, alone or as SOFT:HARD"
+        }
+    }
+
+    const fn is_in_bytes(self) -> bool {
         match self {
             Resource::NoFile | Resource::NProc => false,
             Resource::Core | Resource::MemLock | Resource::Stack => true,
@@ -60,7 +70,7 @@ impl Resource {
 
 impl Limit {
     /// `soft` or `soft:hard`.
-    pub(super) fn parse(resource: Resource, text: &str) -> Result<Limit, String> {
+    fn parse(resource: Resource, text: &str) -> Result<Limit, String> {
         let (soft, hard) = text.split_once(':').map_or((text, None), |(soft, hard)| (soft, Some(hard)));
         let limit =
             Limit { soft: resource.parse_one(soft)?, hard: hard.map(|hard| resource.parse_one(hard)).transpose()? };
@@ -71,7 +81,7 @@ impl Limit {
         }
     }
 
-    pub(super) fn show(self, resource: Resource) -> String {
+    fn show(self, resource: Resource) -> String {
         let one = |limit: Option<u64>| match limit {
             None => "unlimited".to_owned(),
             Some(value) if resource.is_in_bytes() => size::show(value),
@@ -80,6 +90,16 @@ impl Limit {
         let soft = one(self.soft);
         self.hard.map_or_else(|| soft.clone(), |hard| format!("{soft}:{}", one(hard)))
     }
+}
+
+pub(super) fn set(config: &mut Config, resource: Resource, text: &str) -> Result<(), String> {
+    config.limits.push((resource, Limit::parse(resource, text)?));
+    Ok(())
+}
+
+pub(super) fn show(config: &Config, resource: Resource) -> String {
+    let limit = config.limits.iter().find(|(known, _)| *known == resource);
+    limit.map_or("inherited".to_owned(), |(_, limit)| limit.show(resource))
 }
 
 #[cfg(test)]

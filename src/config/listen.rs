@@ -1,6 +1,7 @@
 //! GUARD_LISTEN: the sockets that guard opens for the app.
 
 use super::list::each;
+use crate::signal::number;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,10 +17,25 @@ pub struct Listen {
 /// Where a socket listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// Every address of IPv4, and of IPv6 where there is any.
+    Tcp(TcpAddress),
+    Unix(PathBuf),
+}
+
+/// Where a TCP socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpAddress {
+    /// This port of every address of IPv4, and of IPv6 where there is any.
     Port(u16),
     Ip(SocketAddr),
-    Unix(PathBuf),
+}
+
+impl TcpAddress {
+    pub fn port(self) -> u16 {
+        match self {
+            TcpAddress::Port(port) => port,
+            TcpAddress::Ip(address) => address.port(),
+        }
+    }
 }
 
 /// Reads a list of sockets, no address twice.
@@ -51,18 +67,30 @@ fn parse_one(entry: &str) -> Result<Listen, String> {
             return Err(format!("{path:?} is not an absolute path"));
         }
         ListenAddress::Unix(PathBuf::from(path))
-    } else if let Ok(address) = rest.parse::<SocketAddr>() {
-        ListenAddress::Ip(address)
     } else {
-        let is_number = rest.bytes().all(|byte| byte.is_ascii_digit());
-        let port = rest.parse().ok().filter(|_| is_number);
-        ListenAddress::Port(port.ok_or_else(|| format!("{rest:?} is not a port or an IP address with a port"))?)
+        ListenAddress::Tcp(parse_tcp(rest)?)
     };
-    match address {
-        ListenAddress::Port(0) => Err("0 is not a port".to_owned()),
-        ListenAddress::Ip(address) if address.port() == 0 => Err("0 is not a port".to_owned()),
-        ListenAddress::Port(_) | ListenAddress::Ip(_) | ListenAddress::Unix(_) => {
-            Ok(Listen { name: name.map(str::to_owned), address })
+    Ok(Listen { name: name.map(str::to_owned), address })
+}
+
+/// A port, or an IP address with one.
+pub(super) fn parse_tcp(text: &str) -> Result<TcpAddress, String> {
+    let address = match text.parse::<SocketAddr>() {
+        Ok(address) => TcpAddress::Ip(address),
+        Err(_) => {
+            let port = Some(text).filter(|text| !text.is_empty()).and_then(number);
+            TcpAddress::Port(port.ok_or_else(|| format!("{text:?} is not a port or an IP address with a port"))?)
+        }
+    };
+    if address.port() == 0 { Err("0 is not a port".to_owned()) } else { Ok(address) }
+}
+
+/// In the form that the variables take.
+impl fmt::Display for TcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TcpAddress::Port(port) => port.fmt(f),
+            TcpAddress::Ip(address) => address.fmt(f),
         }
     }
 }
@@ -71,8 +99,7 @@ fn parse_one(entry: &str) -> Result<Listen, String> {
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ListenAddress::Port(port) => port.fmt(f),
-            ListenAddress::Ip(address) => address.fmt(f),
+            ListenAddress::Tcp(address) => address.fmt(f),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod codes;
+mod defaults;
 mod doubts;
 pub mod duration;
 pub mod entry;
@@ -25,7 +26,7 @@ pub mod variables;
 use crate::platform::Platform;
 pub use instances::Scale;
 use layers::Layers;
-pub use listen::{Listen, ListenAddress};
+pub use listen::{Listen, ListenAddress, TcpAddress};
 pub use problems::ConfigErrors;
 pub use settings::{
     Config, Diagnose, HealthCheck, HealthSettings, Hold, Instances, LogFormat, MOST_INSTANCES, MaxMemory, Meaning,

@@ -3,14 +3,13 @@
 use super::codes::CodeSet;
 use super::entry::Entry;
 use super::limits::Limits;
-use super::listen::Listen;
+use super::listen::{Listen, TcpAddress};
 use super::target::Target;
 use super::user::User;
 use crate::platform::Platform;
 use crate::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,7 +66,7 @@ pub struct Config {
     /// Where the app, hooks and health checks are started; `None` is guard's own working directory.
     pub directory: Option<PathBuf>,
     /// Where the HTTP door listens.
-    pub http: Option<HttpAddress>,
+    pub http: Option<TcpAddress>,
     pub termination_log: Option<PathBuf>,
     /// A filter in env_logger's form.
     pub log_filter: String,
@@ -228,32 +227,6 @@ pub enum Meaning {
 /// GUARD_SIGNAL_MAP, in the order given; each signal occurs once.
 pub type SignalMap = Vec<(Signal, Meaning)>;
 
-/// GUARD_HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpAddress {
-    /// This port of all addresses.
-    Any(u16),
-    One(SocketAddr),
-}
-
-impl HttpAddress {
-    pub fn port(self) -> u16 {
-        match self {
-            HttpAddress::Any(port) => port,
-            HttpAddress::One(address) => address.port(),
-        }
-    }
-
-    /// The addresses to listen on, of which the first one that works is meant: `::` takes IPv4 as well, and is not there
-    /// where the kernel has no IPv6.
-    pub fn candidates(self) -> Vec<SocketAddr> {
-        match self {
-            HttpAddress::Any(port) => vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()],
-            HttpAddress::One(address) => vec![address],
-        }
-    }
-}
-
 /// GUARD_LOG_FORMAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -302,57 +275,6 @@ impl fmt::Display for Warning {
 }
 
 impl Config {
-    /// The defaults on this platform, without a command and an environment.
-    pub(super) fn of_platform(platform: Platform) -> Config {
-        let termination_log = PathBuf::from("/dev/termination-log");
-        Config {
-            command: Vec::new(),
-            environment: Vec::new(),
-            notify_socket: None,
-            restart: RestartSettings::default(),
-            stop: StopSettings {
-                signal: platform.interrupts.then_some(Signal::TERM),
-                timeout: Some(platform.stop_timeout()),
-                restart_timeout: platform.stop_timeout(),
-                drain_delay: Duration::ZERO,
-                drain_idle: Duration::ZERO,
-            },
-            ready: ReadySettings { when: Readiness::Exec, timeout: Duration::from_secs(60) },
-            notify: false,
-            watchdog: None,
-            diagnose: None,
-            diagnose_timeout: Duration::from_secs(5),
-            max_memory: None,
-            max_lifetime: None,
-            health: HealthSettings::default(),
-            health_check: None,
-            health_host: None,
-            listen: Vec::new(),
-            hold: Hold::Off,
-            hold_timeout: Duration::from_secs(10),
-            node_ipc: false,
-            instances: Instances::Number(1),
-            signal_map: Vec::new(),
-            signal_scope: Scope::Process,
-            on_change: Vec::new(),
-            pre_stop: Vec::new(),
-            drain_file: None,
-            chdir: None,
-            env_files: Vec::new(),
-            user: None,
-            limits: Limits::new(),
-            directory: None,
-            http: None,
-            termination_log: Some(termination_log).filter(|path| path.exists()),
-            log_filter: "info".to_owned(),
-            log_format: LogFormat::Text,
-            platform,
-            stdin: None,
-            origins: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-
     /// Where the value of the variable called `name` comes from.
     pub fn origin(&self, name: &str) -> Origin {
         let set = self.origins.iter().find(|(variable, _)| *variable == name);
@@ -398,31 +320,5 @@ impl Config {
     /// The value of a variable that the app gets.
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
-    }
-}
-
-impl Default for HealthSettings {
-    fn default() -> HealthSettings {
-        HealthSettings {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(2),
-            retries: 3,
-            start_period: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Default for RestartSettings {
-    fn default() -> RestartSettings {
-        RestartSettings {
-            policy: RestartPolicy::OnFailure,
-            max: Some(10),
-            window: Duration::from_secs(300),
-            backoff_initial: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(10),
-            stable_after: Duration::from_secs(10),
-            success_codes: CodeSet::default(),
-            no_restart_codes: CodeSet::default(),
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::duration;
 use super::list::each;
 use super::settings::{
-    Diagnose, HealthCheck, Hold, HttpAddress, LogFormat, MaxMemory, Meaning, Readiness, RestartPolicy, Scope, SignalMap,
+    Diagnose, HealthCheck, Hold, LogFormat, MaxMemory, Meaning, Readiness, RestartPolicy, Scope, SignalMap,
 };
 use super::size;
 use super::target::Target;
@@ -144,25 +144,6 @@ impl fmt::Display for Diagnose {
         match self {
             Diagnose::Signal(signal) => signal.fmt(f),
             Diagnose::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
-        }
-    }
-}
-
-/// A port, or an address with one.
-pub(super) fn http_address(text: &str) -> Result<HttpAddress, String> {
-    let address = match number(text) {
-        Some(port) => HttpAddress::Any(port),
-        None => HttpAddress::One(text.parse().map_err(|_| "no port, and no address with a port")?),
-    };
-    if address.port() == 0 { Err("port 0 is no port that others could know".to_owned()) } else { Ok(address) }
-}
-
-/// In the form that the variable takes.
-impl fmt::Display for HttpAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HttpAddress::Any(port) => port.fmt(f),
-            HttpAddress::One(address) => address.fmt(f),
         }
     }
 }

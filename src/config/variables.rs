@@ -3,16 +3,15 @@
 use super::codes::CodeSet;
 use super::duration;
 use super::instances::instances;
-use super::limits::{Limit, Resource};
+use super::limits::{self, Resource};
 use super::listen;
-
 use super::settings::Config;
 use super::target::parse_host;
 use super::user;
 use super::values::{
     FORMATS, POLICIES, READINESS, SCOPES, SWITCH, changes, choose, chosen, command, diagnose, directory, health_check,
-    hold, http_address, log_filter, max_memory, optional, path, positive, show_changes, show_hold, show_max_memory,
-    show_path, show_signal_map, signal_map, variable_names,
+    hold, log_filter, max_memory, optional, path, positive, show_changes, show_hold, show_max_memory, show_path,
+    show_signal_map, signal_map, variable_names,
 };
 use crate::signal::{Signal, number};
 
@@ -44,18 +43,18 @@ impl Variable {
     }
 }
 
-const LIMIT_COUNT: &str = "a number or unlimited, alone or as SOFT:HARD";
-const LIMIT_BYTES: &str = "a size such as 512K, 64M or 1.5G or unlimited, alone or as SOFT:HARD";
-
-fn set_limit(config: &mut Config, resource: Resource, text: &str) -> Result<(), String> {
-    let limit = Limit::parse(resource, text)?;
-    config.limits.push((resource, limit));
-    Ok(())
-}
-
-fn show_limit(config: &Config, resource: Resource) -> String {
-    let limit = config.limits.iter().find(|(known, _)| *known == resource);
-    limit.map_or("inherited".to_owned(), |(_, limit)| limit.show(resource))
+/// A resource limit.
+macro_rules! limit {
+    ($name:literal, $resource:expr, $help:literal) => {
+        Variable {
+            name: $name,
+            default: "inherited",
+            takes: $resource.takes(),
+            help: $help,
+            set: |config, text| limits::set(config, $resource, text),
+            show: |config| limits::show(config, $resource),
+        }
+    };
 }
 
 const DURATION: &str = "a duration such as 500ms, 10s, 1m30s or a number of seconds";
@@ -374,46 +373,11 @@ pub const VARIABLES: &[Variable] = &[
         set: |config, text| user::parse(text).map(|user| config.user = Some(user)),
         show: |config| config.user.as_ref().map_or("inherited".to_owned(), ToString::to_string),
     },
-    Variable {
-        name: "GUARD_LIMIT_NOFILE",
-        default: "inherited",
-        takes: LIMIT_COUNT,
-        help: "open descriptors of the app, soft or soft:hard",
-        set: |config, text| set_limit(config, Resource::NoFile, text),
-        show: |config| show_limit(config, Resource::NoFile),
-    },
-    Variable {
-        name: "GUARD_LIMIT_CORE",
-        default: "inherited",
-        takes: LIMIT_BYTES,
-        help: "bytes of a core file of the app, soft or soft:hard",
-        set: |config, text| set_limit(config, Resource::Core, text),
-        show: |config| show_limit(config, Resource::Core),
-    },
-    Variable {
-        name: "GUARD_LIMIT_NPROC",
-        default: "inherited",
-        takes: LIMIT_COUNT,
-        help: "processes of the app's user, soft or soft:hard",
-        set: |config, text| set_limit(config, Resource::NProc, text),
-        show: |config| show_limit(config, Resource::NProc),
-    },
-    Variable {
-        name: "GUARD_LIMIT_MEMLOCK",
-        default: "inherited",
-        takes: LIMIT_BYTES,
-        help: "bytes of memory that the app may lock, soft or soft:hard",
-        set: |config, text| set_limit(config, Resource::MemLock, text),
-        show: |config| show_limit(config, Resource::MemLock),
-    },
-    Variable {
-        name: "GUARD_LIMIT_STACK",
-        default: "inherited",
-        takes: LIMIT_BYTES,
-        help: "bytes of the app's stack, soft or soft:hard",
-        set: |config, text| set_limit(config, Resource::Stack, text),
-        show: |config| show_limit(config, Resource::Stack),
-    },
+    limit!("GUARD_LIMIT_NOFILE", Resource::NoFile, "open descriptors of the app, soft or soft:hard"),
+    limit!("GUARD_LIMIT_CORE", Resource::Core, "bytes of a core file of the app, soft or soft:hard"),
+    limit!("GUARD_LIMIT_NPROC", Resource::NProc, "processes of the app's user, soft or soft:hard"),
+    limit!("GUARD_LIMIT_MEMLOCK", Resource::MemLock, "bytes of memory that the app may lock, soft or soft:hard"),
+    limit!("GUARD_LIMIT_STACK", Resource::Stack, "bytes of the app's stack, soft or soft:hard"),
     Variable {
         name: "GUARD_LISTEN",
         default: "none",
@@ -451,7 +415,7 @@ pub const VARIABLES: &[Variable] = &[
         default: "none",
         takes: "a port (all addresses), ADDRESS:PORT such as 127.0.0.1:9901 or [::1]:9901, or none",
         help: "serves /livez, /readyz, /metrics and /status, read-only",
-        set: |config, text| optional(text, http_address).map(|address| config.http = address),
+        set: |config, text| optional(text, listen::parse_tcp).map(|address| config.http = address),
         show: |config| config.http.map_or("none".to_owned(), |address| address.to_string()),
     },
     Variable {

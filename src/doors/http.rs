@@ -15,7 +15,7 @@ use crate::sys::poll::{Poll, Token};
 use crate::sys::ticker::Ticker;
 use request::{Parsed, Refusal, parse};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -84,10 +84,9 @@ enum State {
 }
 
 impl Http {
-    /// Listens. Errors are those of `bind(2)` and `listen(2)`, for the last address that was tried.
-    pub fn open(addresses: &[SocketAddr]) -> io::Result<Http> {
-        let listener = TcpListener::bind(addresses)?;
-        listener.set_nonblocking(true)?;
+    /// Waits for clients of a socket that listens and never waits. Errors are those of `epoll_ctl(2)` and
+    /// `timerfd_create(2)`.
+    pub fn open(listener: TcpListener) -> Result<Http, Errno> {
         let poll = Poll::new()?;
         let ticker = Ticker::new(TICK)?;
         poll.add(listener.as_fd(), LISTENER)?;

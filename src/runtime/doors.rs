@@ -1,14 +1,16 @@
 //! The doors that guard polls, and those that rest while a copy of guard receives a message with descriptors.
 
 use super::Runtime;
-use super::children::RunProcess;
+use super::children::{Children, RunProcess};
+use super::operator::Operator;
 use crate::doors::Door;
+use crate::doors::http::Http;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Errno;
 use crate::sys::poll::Token;
 use crate::sys::rights::has_received;
 use crate::sys::socket::is_readable;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Copies of guard that may live at a time to receive descriptors. One that hangs waits for a descriptor to close.
@@ -145,37 +147,8 @@ impl Runtime<'_> {
         }
     }
 
-    /// A door that is a socket, if it is open.
     fn door(&mut self, id: DoorId) -> Option<&mut dyn Door> {
-        match id {
-            DoorId::Notify(id) => self.children.get_mut(id)?.notify.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Channel(id) => self.children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Control => self.operator.control.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Http => self.http.as_mut().map(|door| door as &mut dyn Door),
-            DoorId::Check(_)
-            | DoorId::Hold(_)
-            | DoorId::HoldMemory(_)
-            | DoorId::Bound
-            | DoorId::Outer
-            | DoorId::Resting
-            | DoorId::Changes => None,
-        }
-    }
-
-    fn descriptor(&self, id: DoorId) -> Option<BorrowedFd<'_>> {
-        match id {
-            DoorId::Notify(id) => self.children.get(id)?.notify.as_ref().map(Door::descriptor),
-            DoorId::Channel(id) => self.children.get(id)?.channel.as_ref().map(Door::descriptor),
-            DoorId::Control => self.operator.control.as_ref().map(Door::descriptor),
-            DoorId::Http => self.http.as_ref().map(Door::descriptor),
-            DoorId::Check(_)
-            | DoorId::Hold(_)
-            | DoorId::HoldMemory(_)
-            | DoorId::Bound
-            | DoorId::Outer
-            | DoorId::Resting
-            | DoorId::Changes => None,
-        }
+        open_door(&mut self.children, &mut self.operator, &mut self.http, id)
     }
 
     fn close_door(&mut self, id: DoorId) {
@@ -257,14 +230,37 @@ impl Runtime<'_> {
         }
     }
 
-    fn unpoll(&self, id: DoorId) {
-        if let Some(descriptor) = self.descriptor(id) {
-            self.poll.remove(descriptor);
+    fn unpoll(&mut self, id: DoorId) {
+        if let Some(door) = open_door(&mut self.children, &mut self.operator, &mut self.http, id) {
+            self.poll.remove(door.descriptor());
         }
     }
 
-    fn poll_again(&self, id: DoorId) -> Result<(), Errno> {
-        self.descriptor(id).map_or(Ok(()), |descriptor| self.poll.add(descriptor, id.token()))
+    fn poll_again(&mut self, id: DoorId) -> Result<(), Errno> {
+        let door = open_door(&mut self.children, &mut self.operator, &mut self.http, id);
+        door.map_or(Ok(()), |door| self.poll.add(door.descriptor(), id.token()))
+    }
+}
+
+/// A door that is a socket, if it is open. It stands beside the poll that knows it.
+fn open_door<'a>(
+    children: &'a mut Children,
+    operator: &'a mut Operator,
+    http: &'a mut Option<Http>,
+    id: DoorId,
+) -> Option<&'a mut dyn Door> {
+    match id {
+        DoorId::Notify(id) => children.get_mut(id)?.notify.as_mut().map(|door| door as &mut dyn Door),
+        DoorId::Channel(id) => children.get_mut(id)?.channel.as_mut().map(|door| door as &mut dyn Door),
+        DoorId::Control => operator.control.as_mut().map(|door| door as &mut dyn Door),
+        DoorId::Http => http.as_mut().map(|door| door as &mut dyn Door),
+        DoorId::Check(_)
+        | DoorId::Hold(_)
+        | DoorId::HoldMemory(_)
+        | DoorId::Bound
+        | DoorId::Outer
+        | DoorId::Resting
+        | DoorId::Changes => None,
     }
 }
 

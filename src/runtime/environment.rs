@@ -1,6 +1,6 @@
 //! The environment that the app, its health checks and the hooks get.
 
-use super::journal::name_of;
+use super::failed_starts::name_of;
 use crate::config::{Config, duration};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};

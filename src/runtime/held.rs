@@ -12,7 +12,7 @@
 
 use super::Runtime;
 use super::environment::Environment;
-use crate::config::{Config, Listen, ListenAddress};
+use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::listen::{self, FIRST};
@@ -201,7 +201,7 @@ impl Passed {
                 let _ = std::fs::remove_file(path);
                 self.descriptor = listen::move_above(open(address)?, above)?;
             }
-            Some(ListenAddress::Port(_) | ListenAddress::Ip(_)) | None => listen::listen(self.descriptor.as_fd())?,
+            Some(ListenAddress::Tcp(_)) | None => listen::listen(self.descriptor.as_fd())?,
         }
         self.refusing = false;
         Ok(())
@@ -211,16 +211,7 @@ impl Passed {
 /// A socket that listens at this address.
 fn open(address: &ListenAddress) -> Result<OwnedFd, Errno> {
     let socket = match address {
-        ListenAddress::Port(port) => {
-            let all = |ip| SocketAddr::new(ip, *port);
-            match listen::bind(all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), false) {
-                Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => {
-                    listen::bind(all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), false)
-                }
-                result => result,
-            }
-        }
-        ListenAddress::Ip(address) => listen::bind(*address, true),
+        ListenAddress::Tcp(address) => bind_tcp(*address),
         ListenAddress::Unix(path) => listen::bind_path(path),
     }?;
     listen::listen(socket.as_fd())?;
@@ -229,11 +220,32 @@ fn open(address: &ListenAddress) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+fn bind_tcp(address: TcpAddress) -> Result<OwnedFd, Errno> {
+    match address {
+        TcpAddress::Port(port) => {
+            let all = |ip| SocketAddr::new(ip, port);
+            match listen::bind(all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), false) {
+                Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => {
+                    listen::bind(all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), false)
+                }
+                result => result,
+            }
+        }
+        TcpAddress::Ip(address) => listen::bind(address, true),
+    }
+}
+
+/// A TCP socket that listens and never waits, for guard itself.
+pub(super) fn listen_tcp(address: TcpAddress) -> anyhow::Result<OwnedFd> {
+    let socket = bind_tcp(address).and_then(|socket| listen::listen(socket.as_fd()).map(|()| socket));
+    socket.map_err(|error| explain(error, &ListenAddress::Tcp(address)))
+}
+
 fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
     match (error, address) {
-        (Errno::EADDRINUSE, ListenAddress::Port(_) | ListenAddress::Ip(_)) => anyhow!("another process has this port"),
+        (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => anyhow!("another process has this port"),
         (Errno::EADDRINUSE, ListenAddress::Unix(_)) => anyhow!("somebody listens there, or it is not a socket"),
-        (Errno::EACCES | Errno::EPERM, ListenAddress::Port(_) | ListenAddress::Ip(_)) => {
+        (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
             anyhow!("not permitted; such a port takes CAP_NET_BIND_SERVICE")
         }
         _ => anyhow!("{}", error.desc()),

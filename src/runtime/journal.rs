@@ -1,21 +1,17 @@
 //! Facts and decisions as lines of the log, and the last of them as the termination log's word.
 
-use super::environment::UnreadVariable;
 use super::leftovers;
+use crate::config::Config;
 use crate::config::duration::show;
-use crate::config::{Config, Origin, Warning, WarningKind};
 use crate::report::{self, LastWord};
-use crate::shell::is_shell;
 use crate::signal::Signal;
-use crate::supervisor::{CANNOT_EXECUTE, Ending, KillReason, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
-use crate::sys::process::{self, Status, Usage};
-use crate::sys::procfs::{self, Process};
+use crate::supervisor::{Ending, KillReason, RunId};
+use crate::sys::process::{Status, Usage};
+use crate::sys::procfs::Process;
 use crate::sys::signal_set::SignalSet;
-use crate::sys::spawn::SpawnFailure;
 use crate::sys::{Errno, Pid};
 use log::Level;
 use log::kv::Value;
-use std::path::Path;
 use std::time::Duration;
 
 pub(super) struct Journal<'a> {
@@ -43,13 +39,13 @@ pub(super) struct Journal<'a> {
 
 /// What the journal remembers of an instance.
 #[derive(Default)]
-struct InstanceRecord {
+pub(super) struct InstanceRecord {
     /// How the last run ended; empty while none has since the last start.
-    last: String,
+    pub(super) last: String,
     /// How the last run ended that had begun.
     last_run: String,
     /// Why the last health check failed.
-    check: String,
+    pub(super) check: String,
 }
 
 impl<'a> Journal<'a> {
@@ -74,37 +70,6 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// The first line, and the warnings that belong to it.
-    pub(super) fn start(&self) {
-        let config = self.config;
-        log::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            pid = process::id(),
-            app:% = config.command_line(),
-            stop_timeout = self.stop_timeout(),
-            msg:% = format!(
-                "stop timeout: {}{}{}",
-                self.stop_timeout_source(),
-                self.stop_signal_source(),
-                self.restart_source()
-            );
-            "start"
-        );
-        for Warning { kind, variable, text } in config.warnings.iter().chain(&report::surroundings::doubts(config)) {
-            match kind {
-                WarningKind::UnknownVariable => log::warn!(variable:%, msg:% = text; "unknown-variable"),
-                WarningKind::Doubt => log::warn!(variable:%, msg:% = text; "setting"),
-                WarningKind::Note => log::info!(variable:%, msg:% = text; "setting"),
-            }
-        }
-        let parent = Some(process::parent()).filter(|&parent| parent == 1).and_then(procfs::name);
-        if let Some(name) = parent.filter(|name| is_shell(name)) {
-            let msg =
-                format!("the parent is {name} as PID 1, where signals end: start guard by exec, or as the entrypoint");
-            log::warn!(msg:%; "shell-above");
-        }
-    }
-
     /// A run's instance, as log lines have it: only where there are several.
     pub(super) fn instance(&self, run: RunId) -> Value<'static> {
         if self.instances > 1 { Value::from(run.instance) } else { Value::null() }
@@ -116,7 +81,7 @@ impl<'a> Journal<'a> {
         self.of_instances.retain(|(number, _)| numbers.binary_search(number).is_ok());
     }
 
-    fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {
+    pub(super) fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {
         let known = self.of_instances.iter().position(|(number, _)| *number == run.instance);
         let index = known.unwrap_or_else(|| {
             self.of_instances.push((run.instance, InstanceRecord::default()));
@@ -144,34 +109,6 @@ impl<'a> Journal<'a> {
     /// The stop timeout as a value of the log, which says nothing where there is none.
     pub(super) fn stop_timeout(&self) -> Value<'static> {
         self.config.stop.timeout.map_or_else(Value::null, report::time)
-    }
-
-    fn stop_timeout_source(&self) -> String {
-        let platform = self.config.platform;
-        match self.config.origin("GUARD_STOP_TIMEOUT") {
-            Origin::Flag => "set by --stop-timeout".to_owned(),
-            Origin::Environment => "set by GUARD_STOP_TIMEOUT".to_owned(),
-            Origin::Default => {
-                let seen_by = if platform.seen_by.is_empty() { "" } else { ", seen by " };
-                let own = show(platform.own_timeout);
-                format!("the default for {}{seen_by}{}, whose own is {own}", platform.name, platform.seen_by)
-            }
-        }
-    }
-
-    /// Which stop signal a platform has chosen that asks with another one; empty elsewhere.
-    fn stop_signal_source(&self) -> String {
-        let platform = self.config.platform;
-        let by_platform = platform.interrupts && self.config.origin("GUARD_STOP_SIGNAL") == Origin::Default;
-        match self.config.stop.signal.filter(|_| by_platform) {
-            Some(signal) => format!("; stop signal: {signal}, since {} asks with SIGINT", platform.name),
-            None => String::new(),
-        }
-    }
-
-    /// Why GUARD_RESTART is what nobody would expect.
-    fn restart_source(&self) -> String {
-        self.config.why_never().map_or_else(String::new, |why| format!("; GUARD_RESTART is never by default, {why}"))
     }
 
     /// The main process of a run has begun.
@@ -251,61 +188,6 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// There is no process; returns what that means to the core.
-    pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) -> SpawnError {
-        let (errno, code, problem) = self.explain(failure, found);
-        let transient =
-            [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
-                .contains(&errno);
-        let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
-        self.note_spawn_failure(run, format!("{command}: {problem}"));
-        SpawnError { code, transient, name: name_of(errno) }
-    }
-
-    /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
-    pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
-        let (variable, path) = (error.variable, error.path.display());
-        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, error:% = error.problem; "variable-file");
-        self.note_spawn_failure(run, format!("{variable}: {path}: {}", error.problem));
-        SpawnError { code: OWN_ERROR, transient: false, name: error.name }
-    }
-
-    fn note_spawn_failure(&mut self, run: RunId, what: String) {
-        self.of_instance(run).last = what;
-        self.write_down(&self.reason());
-    }
-
-    fn explain(&self, failure: SpawnFailure, found: Option<&Path>) -> (Errno, u8, String) {
-        match failure {
-            SpawnFailure::Clone(errno) => (
-                errno,
-                CANNOT_EXECUTE,
-                format!("no new process ({}): is a limit of processes or memory reached?", errno.desc()),
-            ),
-            SpawnFailure::Directory(errno) => {
-                (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), errno.desc()))
-            }
-            SpawnFailure::Limit(errno) => {
-                (errno, OWN_ERROR, format!("a limit of GUARD_LIMIT_* cannot be set: {}", errno.desc()))
-            }
-            SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
-            SpawnFailure::Shell(errno) => {
-                let problem = format!("neither a binary nor a script with #!, and /bin/sh: {}", errno.desc());
-                (errno, CANNOT_EXECUTE, problem)
-            }
-            SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => match found {
-                Some(path) => {
-                    let problem =
-                        format!("{} is there, but not the interpreter or loader that it names", path.display());
-                    (errno, NOT_FOUND, problem)
-                }
-                None => (errno, NOT_FOUND, "no such file".to_owned()),
-            },
-            SpawnFailure::Execute(errno) => (errno, CANNOT_EXECUTE, errno.desc().to_owned()),
-        }
-    }
-
     /// A signal was sent to a run or to a leftover of one. That it is gone already (ESRCH) is normal.
     pub(super) fn signalled(&self, run: RunId, signal: Signal, result: Result<(), Errno>) {
         match result {
@@ -354,32 +236,12 @@ impl<'a> Journal<'a> {
         }
     }
 
-    pub(super) fn hook_failed(&self, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
-        let command = self.config.pre_stop.join(" ");
-        log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
-    }
-
     pub(super) fn diagnosis_ended(&self, run: RunId, status: Status) {
         let how = match status {
             Status::Exited(code) => format!("exited with code {code}"),
             Status::Signaled(signal) => format!("died of {signal}"),
         };
         log::info!(instance = self.instance(run), run = run.number, msg:% = how; "diagnose-ended");
-    }
-
-    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
-        log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
-    }
-
-    /// The stop timeout, and whether anybody chose it.
-    pub(super) fn limit(&self) -> String {
-        let by = match self.config.origin("GUARD_STOP_TIMEOUT") {
-            Origin::Environment => "as set".to_owned(),
-            Origin::Flag | Origin::Default => self.stop_timeout_source(),
-        };
-        format!("GUARD_STOP_TIMEOUT={} ({by})", self.config.stop.timeout.map_or("none".to_owned(), show))
     }
 
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.
@@ -397,24 +259,13 @@ impl<'a> Journal<'a> {
         self.of_instance(run).check = check;
     }
 
-    /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
-    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
-        let problem = format!("cannot be started: {problem}");
-        if self.check(run) != problem {
-            let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);
-            log::warn!(instance = self.instance(run), run = run.number, command:%, error:% = problem; "check-not-started");
-            self.of_instance(run).check = problem;
-        }
-    }
-
     /// The last word, which is there before guard waits for connections: the orchestrator may not.
     pub(super) fn over(&mut self, code: u8) {
         self.write_down(&format!("exit code {code}: {}", self.reason()));
     }
 
     /// Says this in the termination log. That it cannot be written is told once; the next word may find room again.
-    fn write_down(&mut self, text: &str) {
+    pub(super) fn write_down(&mut self, text: &str) {
         if let Err(error) = self.last_word.say(text)
             && !std::mem::replace(&mut self.unwritten, true)
         {
@@ -456,33 +307,6 @@ impl<'a> Journal<'a> {
     }
 }
 
-/// The name of an errno (`errno(3)`), of those that a failed start has.
-pub(super) fn name_of(errno: Errno) -> &'static str {
-    const NAMES: [(Errno, &str); 20] = [
-        (Errno::E2BIG, "E2BIG"),
-        (Errno::EACCES, "EACCES"),
-        (Errno::EAGAIN, "EAGAIN"),
-        (Errno::EINVAL, "EINVAL"),
-        (Errno::EIO, "EIO"),
-        (Errno::EISDIR, "EISDIR"),
-        (Errno::ELIBBAD, "ELIBBAD"),
-        (Errno::ELOOP, "ELOOP"),
-        (Errno::EMFILE, "EMFILE"),
-        (Errno::ENAMETOOLONG, "ENAMETOOLONG"),
-        (Errno::ENFILE, "ENFILE"),
-        (Errno::ENOENT, "ENOENT"),
-        (Errno::ENOEXEC, "ENOEXEC"),
-        (Errno::ENOMEM, "ENOMEM"),
-        (Errno::ENOSPC, "ENOSPC"),
-        (Errno::ENOSYS, "ENOSYS"),
-        (Errno::ENOTDIR, "ENOTDIR"),
-        (Errno::EPERM, "EPERM"),
-        (Errno::ESTALE, "ESTALE"),
-        (Errno::ETXTBSY, "ETXTBSY"),
-    ];
-    NAMES.iter().find(|(known, _)| *known == errno).map_or("not-started", |(_, name)| name)
-}
-
 /// What follows a colon, if there is something.
 fn quoted(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
@@ -504,6 +328,7 @@ fn told(ending: Ending) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::spawn::SpawnFailure;
 
     fn config() -> Config {
         Config::of_line("-- app")

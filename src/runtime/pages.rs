@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::doors::DoorId;
+use super::held::listen_tcp;
 use crate::config::{Config, Readiness};
 use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};
@@ -14,8 +15,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 impl Runtime<'_> {
     /// Opens the door where GUARD_HTTP names an address. It stays open until guard exits.
     pub(super) fn open_http(&mut self) -> anyhow::Result<()> {
-        let Some(address) = &self.config.http else { return Ok(()) };
-        let door = Http::open(&address.candidates()).with_context(|| format!("GUARD_HTTP={address}"))?;
+        let Some(address) = self.config.http else { return Ok(()) };
+        let door = listen_tcp(address).and_then(|listener| Ok(Http::open(listener.into())?));
+        let door = door.with_context(|| format!("GUARD_HTTP: cannot listen on {address}"))?;
         self.http = self.register(DoorId::Http, door);
         log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");
         Ok(())

@@ -1,62 +1,18 @@
-//! How leftovers, and in the end everything, are signalled, and how guard finds out that they are gone.
+//! How leftovers are signalled, and how guard finds out that they are gone.
 //!
-//! SIGKILL goes to groups before it goes to single processes, and before any look at /proc: the kernel signals a whole
-//! group at one moment at which none of its members can fork (`kill(2)`), so not even a fork bomb escapes. Looks are
-//! bounded in time (`leftovers.rs`) and kept apart by a [`Pace`], so that processes which come and go without an end
-//! cannot keep guard busy.
+//! SIGKILL comes before any look at /proc (`kill.rs`), so not even a fork bomb escapes. Looks are bounded in time
+//! (`leftovers.rs`) and kept apart by a [`Pace`], so that processes which come and go without an end cannot keep guard busy.
 
 use super::Runtime;
-use super::leftovers::{LONGEST_WALK, Leftovers, Receivers, whole_groups};
+use super::kill::kill_processes;
+use super::leftovers::{LONGEST_WALK, Leftovers, Receivers};
+use super::pace::Pace;
 use crate::config::Scope;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::procfs::{self, Process, State};
-use crate::sys::{Pid, process, signals};
+use crate::sys::{Pid, signals};
 use std::collections::HashSet;
-use std::time::Duration;
-
-/// The pause before the third look at a run's leftovers. Each pause is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-
-/// Keeps looks apart. The first one that is asked for comes at once, since most leftovers end at once.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    due: Option<Timestamp>,
-    /// No look before this.
-    earliest: Timestamp,
-    pause: Duration,
-}
-
-impl Pace {
-    /// Asks for a look as soon as the pace allows.
-    fn ask(&mut self, now: Timestamp) {
-        let at = now.max(self.earliest);
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-
-    /// Asks for a look after the longest pause: the last one has run out of time, so the next would too.
-    fn ask_later(&mut self, now: Timestamp) {
-        self.due.get_or_insert(now.after(LONGEST_PAUSE));
-    }
-
-    /// Asks for one at once, which costs nothing.
-    fn ask_now(&mut self, now: Timestamp) {
-        self.due = Some(now);
-    }
-
-    fn is_due(&self, now: Timestamp) -> bool {
-        self.due.is_some_and(|due| due <= now)
-    }
-
-    /// A look that was asked for has been taken.
-    fn taken(&mut self, now: Timestamp) {
-        self.due = None;
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        self.earliest = now.after(self.pause);
-    }
-}
 
 /// A run's leftovers after they were signalled.
 #[derive(Debug)]
@@ -355,96 +311,5 @@ impl Runtime<'_> {
             let event = self.sweep_unmarked();
             self.dispatch(event);
         }
-    }
-
-    /// SIGKILL to everything that guard can reach. Comes again after children were reaped, for what has come since.
-    pub(super) fn kill_everything(&mut self) {
-        if self.init {
-            signals::kill_all();
-        } else {
-            let killed = self.kill_known();
-            if let Some(mut seen) = self.descendants(LONGEST_WALK) {
-                seen.processes.retain(|process| !killed.contains(&process.group));
-                // A daemon that hops from pid to pid is only seen by its zombies, which are in its group.
-                kill_processes(&seen.processes, &seen.processes);
-            }
-        }
-        let now = self.clock.now();
-        self.ending.last_blow.taken(now);
-        if !self.init {
-            // A process that was missed and does not end wakes nobody.
-            self.ending.last_blow.ask(now);
-        }
-    }
-
-    /// Sends a signal to a hook or a health check and to all below it, as far as a short look shows them: `timeout` and
-    /// others put what they start into groups of their own.
-    pub(super) fn signal_tree(&self, root: Pid, signal: Signal) {
-        if signal == Signal::KILL {
-            // Whoever is stopped starts nothing while guard looks, and leaves no orphans.
-            let _ = signals::send_to_group(root, Signal::STOP);
-        }
-        let below = procfs::descendants_of(root, self.end_of_brief_walk());
-        let _ = signals::send_to_group(root, signal);
-        let mut rest = below.map_or_else(Vec::new, |seen| seen.processes);
-        rest.retain(|process| process.lives() && process.group != root);
-        if signal == Signal::KILL {
-            kill_processes(&rest, &rest);
-        } else {
-            for process in rest {
-                let _ = signals::send(process.pid, signal);
-            }
-        }
-    }
-
-    /// SIGKILL to what is known without /proc: what guard has started, and its groups, which are returned.
-    pub(super) fn kill_known(&self) -> Vec<Pid> {
-        for started in self.children.started() {
-            let _ = signals::send(started, Signal::KILL);
-        }
-        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]).chain(self.children.auxiliaries());
-        groups.filter(|&group| signals::send_to_group(group, Signal::KILL).is_ok()).collect()
-    }
-}
-
-/// SIGKILL to these processes, some of all descendants: to whole groups where nobody else is in them, then to each that is
-/// left.
-fn kill_processes(condemned: &[Process], descendants: &[Process]) {
-    let groups = whole_groups(condemned, descendants, process::group_and_session(), procfs::exists);
-    let groups: HashSet<Pid> = groups.into_iter().collect();
-    for &group in &groups {
-        let _ = signals::send_to_group(group, Signal::KILL);
-    }
-    for process in condemned.iter().filter(|process| !groups.contains(&process.group)) {
-        let _ = signals::send(process.pid, Signal::KILL);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(milliseconds: u64) -> Timestamp {
-        Timestamp(Duration::from_millis(milliseconds))
-    }
-
-    #[test]
-    fn looks_come_at_once_and_then_ever_later() {
-        let mut pace = Pace::default();
-        let mut now = at(1_000);
-        let mut times = Vec::new();
-        // Something has ended at every moment.
-        for millisecond in 1_000..3_000 {
-            now = at(millisecond);
-            pace.ask(now);
-            if pace.is_due(now) {
-                pace.taken(now);
-                times.push(millisecond - 1_000);
-            }
-        }
-        assert_eq!(times[..8], [0, 5, 15, 35, 75, 155, 315, 565]);
-        assert!(times.len() <= 14, "{times:?}");
-        pace.ask_now(now);
-        assert!(pace.is_due(now));
     }
 }

@@ -195,7 +195,7 @@ pub fn inode(socket: BorrowedFd) -> Option<u64> {
     nix::sys::stat::fstat(socket).ok().map(|of| of.st_ino)
 }
 
-/// Whether a TCP socket neither listens nor has, or had, a connection (`tcp(7)`, TCP_INFO).
+/// Whether a TCP socket is unused: it does not listen, and it never had a connection (`tcp(7)`, TCP_INFO).
 pub fn is_unconnected(socket: BorrowedFd) -> bool {
     /// <net/tcp_states.h>
     const TCP_CLOSE: u8 = 7;

@@ -3,7 +3,9 @@ use std::io::{Read, Write};
 
 /// A door, and a client that has sent this.
 fn asked(text: &str) -> (Http, TcpStream) {
-    let door = Http::open(&[SocketAddr::from(([127, 0, 0, 1], 0))]).expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    let door = Http::open(listener).expect("a door");
     let client = connect(&door);
     (&client).write_all(text.as_bytes()).expect("it listens");
     (door, client)

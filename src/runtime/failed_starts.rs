@@ -1,0 +1,114 @@
+//! Programs that could not be started, as lines of the log: the app, hooks, health checks.
+
+use super::environment::UnreadVariable;
+use super::journal::Journal;
+use crate::supervisor::{CANNOT_EXECUTE, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
+use crate::sys::Errno;
+use crate::sys::spawn::SpawnFailure;
+use std::path::Path;
+
+impl Journal<'_> {
+    /// There is no process; returns what that means to the core.
+    pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) -> SpawnError {
+        let (errno, code, problem) = self.explain(failure, found);
+        let transient =
+            [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
+                .contains(&errno);
+        let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+        log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
+        self.note_spawn_failure(run, format!("{command}: {problem}"));
+        SpawnError { code, transient, name: name_of(errno) }
+    }
+
+    /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
+    pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
+        let (variable, path) = (error.variable, error.path.display());
+        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, error:% = error.problem; "variable-file");
+        self.note_spawn_failure(run, format!("{variable}: {path}: {}", error.problem));
+        SpawnError { code: OWN_ERROR, transient: false, name: error.name }
+    }
+
+    fn note_spawn_failure(&mut self, run: RunId, what: String) {
+        self.of_instance(run).last = what;
+        self.write_down(&self.reason());
+    }
+
+    fn explain(&self, failure: SpawnFailure, found: Option<&Path>) -> (Errno, u8, String) {
+        match failure {
+            SpawnFailure::Clone(errno) => (
+                errno,
+                CANNOT_EXECUTE,
+                format!("no new process ({}): is a limit of processes or memory reached?", errno.desc()),
+            ),
+            SpawnFailure::Directory(errno) => {
+                (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), errno.desc()))
+            }
+            SpawnFailure::Limit(errno) => {
+                (errno, OWN_ERROR, format!("a limit of GUARD_LIMIT_* cannot be set: {}", errno.desc()))
+            }
+            SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
+            SpawnFailure::Shell(errno) => {
+                let problem = format!("neither a binary nor a script with #!, and /bin/sh: {}", errno.desc());
+                (errno, CANNOT_EXECUTE, problem)
+            }
+            SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => match found {
+                Some(path) => {
+                    let problem =
+                        format!("{} is there, but not the interpreter or loader that it names", path.display());
+                    (errno, NOT_FOUND, problem)
+                }
+                None => (errno, NOT_FOUND, "no such file".to_owned()),
+            },
+            SpawnFailure::Execute(errno) => (errno, CANNOT_EXECUTE, errno.desc().to_owned()),
+        }
+    }
+
+    pub(super) fn hook_failed(&self, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
+        let command = self.config.pre_stop.join(" ");
+        log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
+    }
+
+    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
+        log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
+    }
+
+    /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
+    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
+        let (_, _, problem) = self.explain(failure, found);
+        let problem = format!("cannot be started: {problem}");
+        if self.check(run) != problem {
+            let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);
+            log::warn!(instance = self.instance(run), run = run.number, command:%, error:% = problem; "check-not-started");
+            self.of_instance(run).check = problem;
+        }
+    }
+}
+
+/// The name of an errno (`errno(3)`), of those that a failed start has.
+pub(super) fn name_of(errno: Errno) -> &'static str {
+    const NAMES: [(Errno, &str); 20] = [
+        (Errno::E2BIG, "E2BIG"),
+        (Errno::EACCES, "EACCES"),
+        (Errno::EAGAIN, "EAGAIN"),
+        (Errno::EINVAL, "EINVAL"),
+        (Errno::EIO, "EIO"),
+        (Errno::EISDIR, "EISDIR"),
+        (Errno::ELIBBAD, "ELIBBAD"),
+        (Errno::ELOOP, "ELOOP"),
+        (Errno::EMFILE, "EMFILE"),
+        (Errno::ENAMETOOLONG, "ENAMETOOLONG"),
+        (Errno::ENFILE, "ENFILE"),
+        (Errno::ENOENT, "ENOENT"),
+        (Errno::ENOEXEC, "ENOEXEC"),
+        (Errno::ENOMEM, "ENOMEM"),
+        (Errno::ENOSPC, "ENOSPC"),
+        (Errno::ENOSYS, "ENOSYS"),
+        (Errno::ENOTDIR, "ENOTDIR"),
+        (Errno::EPERM, "EPERM"),
+        (Errno::ESTALE, "ESTALE"),
+        (Errno::ETXTBSY, "ETXTBSY"),
+    ];
+    NAMES.iter().find(|(known, _)| *known == errno).map_or("not-started", |(_, name)| name)
+}
