@@ -43,7 +43,7 @@ fn ctrl_c_is_a_stop_request_that_reaches_the_app_once() {
             let mut guard = setup.env("GUARD_STOP_TIMEOUT", "none").fixture(words).start();
             guard.line("ready");
             guard.press(CTRL_C);
-            guard.line("got INT");
+            guard.lines(&["got INT", "worker got INT"]);
             assert_eq!(guard.event("drain").get("signal"), Some("SIGINT"));
             eventually("the drain file", || file.exists().then_some(()));
             // A higher number, so that it overtakes no second INT.
@@ -137,8 +137,7 @@ fn with_scope_group_each_process_of_the_run_gets_signals_once() {
         let mut guard = setup.fixture("fork as worker quit TERM 0 serve . quit TERM 0 linger 50 serve").start();
         guard.line("ready");
         guard.signal(libc::SIGUSR1);
-        guard.line("got USR1");
-        guard.line("worker got USR1");
+        guard.lines(&["got USR1", "worker got USR1"]);
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 0);
         for line in ["got USR1", "got TERM", "worker got USR1", "worker got TERM"] {

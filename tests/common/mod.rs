@@ -354,6 +354,15 @@ impl Guard {
         self.find(Stream::Out, want, |line| (line == want).then_some(()));
     }
 
+    /// Waits for all of these lines, in any order: two processes write as the kernel lets them.
+    pub(crate) fn lines(&mut self, wanted: &[&str]) {
+        let mut missing = wanted.to_vec();
+        while !missing.is_empty() {
+            let found = self.find(Stream::Out, &missing.join(", "), |line| missing.iter().position(|want| *want == line));
+            missing.swap_remove(found);
+        }
+    }
+
     /// Waits for a line of the app's that begins so, and gives the rest of it.
     pub(crate) fn line_after(&mut self, prefix: &str) -> String {
         self.find(Stream::Out, prefix, |line| line.strip_prefix(prefix).map(str::to_owned))
