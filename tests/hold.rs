@@ -430,3 +430,20 @@ fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
         assert_eq!(guard.code(), 143);
     }
 }
+
+/// All of them bind at once, and guard makes no more than a few copies of itself at a time.
+#[test]
+fn a_hundred_instances_that_bind_at_once_share_a_port() {
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = holding(setup).env("GUARD_INSTANCES", "100").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture(&format!("listen {port} serve")).start();
+        for _ in 0..100 {
+            guard.line("ready");
+        }
+        guard.signal(libc::SIGTERM);
+        guard.code();
+        let held = guard.events().iter().filter(|event| event.name() == "held").count();
+        assert_eq!(held, 1, "{}", guard.transcript());
+    }
+}

@@ -22,6 +22,8 @@ pub struct Hold {
     run: RunId,
     questions: Questions,
     reading: Option<Reading>,
+    /// A question that waits until guard can have a copy for it.
+    postponed: Option<Question>,
     /// What was set for a socket, by its inode (IPV6_V6ONLY, `ipv6(7)`).
     only_v6: VecDeque<(u64, bool)>,
 }
@@ -57,6 +59,8 @@ pub enum Step {
     Listen(Question, Socket),
     /// A copy of guard reads memory; see [`Hold::report`].
     Reads(Pid),
+    /// There can be no copy now. The owner calls [`Hold::next`] when there can, and polls nothing until then.
+    Postponed,
     /// guard may not look at who asks, and has let the call go on, which was a listen(2) if `listens`.
     Unreadable {
         error: Errno,
@@ -71,7 +75,7 @@ pub enum Step {
 
 impl Hold {
     pub fn new(run: RunId, questions: Questions) -> Hold {
-        Hold { run, questions, reading: None, only_v6: VecDeque::new() }
+        Hold { run, questions, reading: None, postponed: None, only_v6: VecDeque::new() }
     }
 
     pub fn run(&self) -> RunId {
@@ -88,12 +92,18 @@ impl Hold {
         self.reading.as_ref().map(|reading| reading.memory.report.as_fd())
     }
 
-    /// Takes the next question, unless memory is read. With `may_copy` guard may have one more copy.
-    pub fn next(&mut self, may_copy: bool) -> Step {
+    pub fn is_postponed(&self) -> bool {
+        self.postponed.is_some()
+    }
+
+    /// Takes the next question, unless memory is read. With `may_copy` guard may have one more copy; where there can be none a
+    /// question waits for one if `may_wait`, else the call goes on.
+    pub fn next(&mut self, may_copy: bool, may_wait: bool) -> Step {
         if self.reading.is_some() {
             return Step::Nothing;
         }
-        let question = match self.questions.next() {
+        let next = self.postponed.take().map_or_else(|| self.questions.next(), Next::Question);
+        let question = match next {
             Next::Question(question) => question,
             Next::Withdrawn => return Step::Answered,
             Next::Nothing => return Step::Nothing,
@@ -114,16 +124,21 @@ impl Hold {
             (Call::Listen | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => return self.go_on(&question),
         };
         let length = usize::try_from(length).unwrap_or(0).min(caller::LONGEST);
-        if !may_copy || length == 0 {
+        if length == 0 {
             return self.go_on(&question);
         }
-        match caller::read_memory(question.caller, address, length, question.socket) {
-            Ok(memory) => {
+        let read = || caller::read_memory(question.caller, address, length, question.socket).ok();
+        match may_copy.then(read).flatten() {
+            Some(memory) => {
                 let copy = memory.copy;
                 self.reading = Some(Reading { question, socket, memory });
                 Step::Reads(copy)
             }
-            Err(_) => self.go_on(&question),
+            None if may_wait => {
+                self.postponed = Some(question);
+                Step::Postponed
+            }
+            None => self.go_on(&question),
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(super) const MOST_COPIES: usize = 8;
 
 /// When guard asks again for a copy that it could not make.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// One of the things that guard polls beside signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 //! guard's end lets go of all (`Action::Release`); from then on the kernel does what apps ask for.
 
 use super::Runtime;
-use super::doors::{DoorId, MOST_COPIES};
+use super::doors::{DoorId, MOST_COPIES, RETRY};
 use crate::config::{Hold as Ports, Readiness};
 use crate::doors::hold::{Bind, Hold, Step};
 use crate::report::status::HeldStatus;
@@ -31,6 +31,9 @@ const MOST_SOCKETS: usize = 1024;
 
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
 const MOST_DOORS: usize = 64;
+
+/// So long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Questions that are answered in a turn.
 const QUESTIONS: usize = 16;
@@ -74,6 +77,8 @@ pub(super) struct Holding {
     /// Each for the run of its number, some of which are over.
     doors: Vec<Hold>,
     sockets: Vec<Caught>,
+    /// Since then questions wait for a copy of guard.
+    starved_since: Option<Timestamp>,
     /// The filter cannot be had, and the core does not know yet.
     failed: bool,
     /// The log says that guard may not look at an app's sockets.
@@ -82,7 +87,15 @@ pub(super) struct Holding {
 
 impl Holding {
     pub(super) fn new(ports: Ports, timeout: Duration) -> Holding {
-        Holding { ports, timeout, doors: Vec::new(), sockets: Vec::new(), failed: false, blind: false }
+        Holding {
+            ports,
+            timeout,
+            doors: Vec::new(),
+            sockets: Vec::new(),
+            starved_since: None,
+            failed: false,
+            blind: false,
+        }
     }
 
     /// Whether a run is to have the filter.
@@ -304,8 +317,12 @@ impl Runtime<'_> {
             log::error!(error = error.desc(); "not-held");
             return;
         }
-        if self.holding.doors.len() >= MOST_DOORS {
-            let oldest = self.holding.doors.remove(0);
+        let is_over = |door: &Hold| self.children.main(door.run()).is_none();
+        let over = self.holding.doors.iter().filter(|door| is_over(door)).count();
+        if over >= MOST_DOORS
+            && let Some(oldest) = self.holding.doors.iter().position(is_over)
+        {
+            let oldest = self.holding.doors.remove(oldest);
             self.poll.remove(oldest.descriptor());
         }
         self.holding.doors.push(hold);
@@ -315,10 +332,36 @@ impl Runtime<'_> {
     pub(super) fn handle_hold(&mut self, run: RunId) {
         for _ in 0..QUESTIONS {
             let may_copy = self.children.copies.len() < MOST_COPIES && !self.ending.killing;
-            let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy)) else { return };
+            let waited = self.holding.starved_since.map(|since| self.clock.now().since(since));
+            let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && !self.ending.killing;
+            let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy, may_wait)) else { return };
             if matches!(step, Step::Nothing) || !self.take_step(run, step) {
                 return;
             }
+        }
+    }
+
+    /// There may be room for a copy of guard: takes the questions that wait for one.
+    pub(super) fn resume_hold(&mut self) {
+        if self.holding.starved_since.is_none() {
+            return;
+        }
+        let postponed = self.holding.doors.iter().filter(|door| door.is_postponed()).map(Hold::run);
+        for run in postponed.collect::<Vec<RunId>>() {
+            self.poll_hold(run);
+            self.handle_hold(run);
+            if self.holding.door(run).is_some_and(Hold::is_postponed) {
+                return;
+            }
+        }
+        self.holding.starved_since = None;
+    }
+
+    fn poll_hold(&self, run: RunId) {
+        if let Some(door) = self.holding.door(run)
+            && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
+        {
+            log::error!(error = error.desc(); "not-held");
         }
     }
 
@@ -329,11 +372,7 @@ impl Runtime<'_> {
             self.poll.remove(report);
         }
         let step = door.memory_read();
-        if let Some(door) = self.holding.door(run)
-            && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
-        {
-            log::error!(error = error.desc(); "not-held");
-        }
+        self.poll_hold(run);
         self.take_step(run, step);
     }
 
@@ -357,6 +396,8 @@ impl Runtime<'_> {
                 self.note_listener(run, listens && lives);
             }
             Step::Reads(copy) => {
+                // Others that wait have a new chance.
+                self.holding.starved_since = self.holding.starved_since.map(|_| self.clock.now());
                 self.children.copies.push(copy);
                 self.reaping.childless = false;
                 let Some(door) = self.holding.door(run) else { return false };
@@ -365,6 +406,15 @@ impl Runtime<'_> {
                 if let Some(Err(_)) = report {
                     self.handle_hold_memory(run);
                 }
+                return false;
+            }
+            Step::Postponed => {
+                if let Some(door) = self.holding.door(run) {
+                    self.poll.remove(door.descriptor());
+                }
+                let now = self.clock.now();
+                self.holding.starved_since.get_or_insert(now);
+                self.resting.retry_at = Some(now.after(RETRY));
                 return false;
             }
             Step::Unreadable { error, listens } => {

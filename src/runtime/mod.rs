@@ -291,6 +291,7 @@ impl<'a> Runtime<'a> {
             self.resting.retry_at = None;
             self.wake_doors(true);
         }
+        self.resume_hold();
         if is_due(self.looks.due) {
             self.look_for_sockets();
         }

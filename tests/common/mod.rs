@@ -358,7 +358,8 @@ impl Guard {
     pub(crate) fn lines(&mut self, wanted: &[&str]) {
         let mut missing = wanted.to_vec();
         while !missing.is_empty() {
-            let found = self.find(Stream::Out, &missing.join(", "), |line| missing.iter().position(|want| *want == line));
+            let found =
+                self.find(Stream::Out, &missing.join(", "), |line| missing.iter().position(|want| *want == line));
             missing.swap_remove(found);
         }
     }
