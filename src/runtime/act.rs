@@ -93,6 +93,8 @@ impl Runtime<'_> {
             Action::CountConnections { first } => {
                 return Some(Event::ConnectionsCounted(self.count_connections(first)));
             }
+            // All runs share one queue, which the others serve.
+            Action::CountQueue(id) => return Some(Event::QueueCounted(id, 0)),
             Action::Exit { code } => {
                 self.take_terminal_back();
                 self.restore_terminal();

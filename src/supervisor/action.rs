@@ -68,6 +68,8 @@ pub enum Action {
     CountUnsent,
     /// Count the connections to what the app listens on; `first` in a drain. Answered at once by `ConnectionsCounted`.
     CountConnections { first: bool },
+    /// Count the connections that wait to be accepted by a run. Answered at once by `QueueCounted`.
+    CountQueue(RunId),
     /// guard's work is done; it exits with this code.
     Exit { code: u8 },
 }

@@ -84,6 +84,8 @@ pub enum Event {
     /// So many connections are left to what the app listens on: answers
     /// [`Action::CountConnections`](super::Action::CountConnections).
     ConnectionsCounted(usize),
+    /// So many connections wait to be accepted by this run: answers [`Action::CountQueue`](super::Action::CountQueue).
+    QueueCounted(RunId, usize),
     /// The next deadline may have passed. Always safe to send.
     Timeout,
 }

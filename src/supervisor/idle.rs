@@ -1,9 +1,12 @@
-//! GUARD_DRAIN_IDLE: the stop signal waits until no connection is left, at most this long after the drain delay.
+//! What the stop signal waits for besides time.
 //!
-//! All runs that wait share one count, since a connection is known by its port alone.
+//! GUARD_DRAIN_IDLE: until no connection is left, at most this long after the drain delay. All runs that wait share one count, since
+//! a connection is known by its port alone.
+//!
+//! A run from which new connections are led away, since others are ready, first accepts those that wait for it already.
 
 use super::run_id::RunId;
-use super::state::{Idle, Run, RunState};
+use super::state::{Idle, Instance, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
@@ -13,6 +16,15 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a run that is led past accepts connections at least: clients whose handshake has begun are about to come.
+const LED_AT_LEAST: Duration = Duration::from_millis(200);
+
+/// And at most, where more than a quarter of the stop timeout is left for its stop.
+const LED_AT_MOST: Duration = Duration::from_secs(1);
+
+/// Between two looks at what waits for it.
+const LED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The count of connections, while a run waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +49,54 @@ impl Run {
         (*until <= now).then_some((self.id, *signal, *kill_at))
     }
 
+    /// Begins the end of a run while others are ready: new connections are led to them, and those that wait for this run are
+    /// accepted before its stop signal.
+    pub(super) fn lead_away(&mut self, now: Timestamp, signal: Signal, kill_at: Timestamp) {
+        let longest = LED_AT_MOST.min(kill_at.since(now) / 4);
+        let least = LED_AT_LEAST.min(longest);
+        let begins = self.serves();
+        self.drain(now, signal, [least, Duration::ZERO], Some(kill_at));
+        if let RunState::Draining { idle, .. } = &mut self.state
+            && begins
+        {
+            let counts = (longest - least).as_millis() / LED_PAUSE.as_millis();
+            *idle = Idle::Led(u8::try_from(counts).unwrap_or(u8::MAX));
+        }
+    }
+
+    /// It is time to count what waits for it.
+    fn queue_is_due(&mut self, now: Timestamp) -> bool {
+        let RunState::Draining { until, idle: Idle::Led(counts @ 1..), .. } = &mut self.state else { return false };
+        let is_due = *until <= now;
+        if is_due {
+            (*counts, *until) = (*counts - 1, now.after(LED_PAUSE));
+        }
+        is_due
+    }
+
     fn waits_for_connections(&self) -> bool {
         matches!(self.state, RunState::Draining { idle: Idle::Now, .. })
     }
 }
 
 impl Supervisor {
+    /// Counts what waits for the runs that new connections are led past.
+    pub(super) fn count_queues(&mut self, now: Timestamp) {
+        let Supervisor { instances, actions, .. } = self;
+        let runs = instances.iter_mut().flat_map(Instance::runs_mut);
+        actions.extend(runs.filter_map(|run| run.queue_is_due(now).then_some(Action::CountQueue(run.id))));
+    }
+
+    /// So many connections wait to be accepted by a run.
+    pub(super) fn queue_counted(&mut self, now: Timestamp, id: RunId, waiting: usize) {
+        if let Some(RunState::Draining { until, idle: Idle::Led(counts), .. }) =
+            self.run_mut(id).map(|run| &mut run.state)
+            && waiting == 0
+        {
+            (*counts, *until) = (0, now.min(*until));
+        }
+    }
+
     /// Begins to count when the first run waits, and ends it with the last one.
     pub(super) fn update_count(&mut self) {
         let waits = self.runs().any(Run::waits_for_connections);

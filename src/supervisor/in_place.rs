@@ -12,7 +12,7 @@
 
 use super::action::{InPlace, Outcome};
 use super::run_id::RunId;
-use super::state::{Asker, Cause, Mode, Reload, Slot};
+use super::state::{Asker, Cause, Instance, Mode, Reload, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
@@ -39,6 +39,8 @@ impl Supervisor {
         let signal = stop.signal.unwrap_or(Signal::TERM);
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
+        let stays = |instance: &Instance| !is_meant(instance.number) || instance.serves_while_replaced();
+        let leads = self.settings.holds && self.any_ready(stays);
         for instance in self.instances.iter_mut().filter(|i| !i.leaving && is_meant(i.number)) {
             if instance.serves_while_replaced() {
                 notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
@@ -47,7 +49,11 @@ impl Supervisor {
             match &mut instance.slot {
                 Slot::Live(run) if run.serves() => {
                     run.end_for(Cause::Restart(asker));
-                    run.drain(now, signal, delays, Some(now.after(timeout)));
+                    if leads {
+                        run.lead_away(now, signal, now.after(timeout));
+                    } else {
+                        run.drain(now, signal, delays, Some(now.after(timeout)));
+                    }
                     notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Waiting { spawn_at: Some(at) } => {
@@ -146,9 +152,9 @@ impl Supervisor {
     }
 
     /// A run is ready. If it is the new one of a reload, the old one beside it is stopped: without a drain delay, since
-    /// the new one serves.
+    /// the new one serves. Where sockets are held new connections are led to the new one first.
     pub(super) fn new_run_ready(&mut self, now: Timestamp, id: RunId) {
-        let stop = &self.settings.stop;
+        let (stop, holds) = (&self.settings.stop, self.settings.holds);
         let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout);
         let asker = self.reload.map_or(Asker::Operator, |reload| reload.asker);
         let Some(instance) = self.instance_mut(id.instance) else { return };
@@ -157,7 +163,11 @@ impl Supervisor {
         }
         if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
             old.end_for(Cause::Reload(asker));
-            old.drain(now, signal, [Duration::ZERO; 2], Some(now.after(timeout)));
+            if holds {
+                old.lead_away(now, signal, now.after(timeout));
+            } else {
+                old.drain(now, signal, [Duration::ZERO; 2], Some(now.after(timeout)));
+            }
             let old = old.id;
             self.report(Notice::Reloading { old, new: id, asker });
         }

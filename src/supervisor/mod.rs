@@ -44,6 +44,8 @@ pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERRO
 pub use run_id::RunId;
 pub use settings::Settings;
 pub use state::Asker;
+#[allow(unused_imports, reason = "the runtime has no socket for each run yet")]
+pub use status::Fitness;
 pub use timestamp::Timestamp;
 
 use crate::config::Readiness;
@@ -182,6 +184,7 @@ impl Supervisor {
             Event::UnsentCounted(unsent) => self.unsent_counted(now, unsent),
             Event::MemoryExceeded(id) => self.memory_exceeded(now, id),
             Event::ConnectionsCounted(left) => self.connections_counted(now, left),
+            Event::QueueCounted(id, waiting) => self.queue_counted(now, id, waiting),
             Event::Timeout => self.timers_elapsed(now),
         }
     }
@@ -343,6 +346,13 @@ impl Supervisor {
 
     fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
         self.instances.iter_mut().flat_map(Instance::runs_mut)
+    }
+
+    /// Whether an instance of this kind that nobody wants to leave has a run that is ready.
+    fn any_ready(&self, is_meant: impl Fn(&Instance) -> bool) -> bool {
+        self.instances
+            .iter()
+            .any(|instance| !instance.leaving && is_meant(instance) && instance.runs().any(Run::is_ready))
     }
 
     /// The runs whose main process lives.

@@ -107,7 +107,8 @@ impl Supervisor {
         let signal = stop.signal.unwrap_or(Signal::TERM);
         // Where sockets are held nobody is refused.
         let delay = if self.settings.holds { Duration::ZERO } else { stop.drain_delay };
-        let kill_at = Some(now.after(stop.restart_timeout));
+        let kill_at = now.after(stop.restart_timeout);
+        let leads = self.settings.holds && self.any_ready(|instance| !numbers.contains(&instance.number));
         let was_restarting = self.instances.iter().any(|instance| instance.restarting);
         for instance in self.instances.iter_mut().filter(|instance| numbers.contains(&instance.number)) {
             (instance.leaving, instance.awaited, instance.restarting) = (true, false, false);
@@ -116,8 +117,12 @@ impl Supervisor {
             }
             for run in instance.runs_mut() {
                 run.end_for(Cause::Scale);
-                // Its connections are not known from those of the instances that stay.
-                run.drain(now, signal, [delay, Duration::ZERO], kill_at);
+                if leads {
+                    run.lead_away(now, signal, kill_at);
+                } else {
+                    // Its connections are not known from those of the instances that stay.
+                    run.drain(now, signal, [delay, Duration::ZERO], Some(kill_at));
+                }
             }
         }
         // Others may be all that a restart or a reload has waited for.

@@ -232,6 +232,9 @@ pub(super) enum Idle {
     After(Duration),
     /// The delay is over, and the time of the state is the end of this wait.
     Now,
+    /// New connections are led to other runs. The time of the state is when guard counts those that this run has not accepted
+    /// yet; without any it has waited long enough, and after so many counts in any case.
+    Led(u8),
 }
 
 /// A pre-stop hook that runs.

@@ -28,7 +28,32 @@ pub struct InstanceStatus {
     pub last: Option<Ending>,
 }
 
+/// How well a run can take new connections, the best first. Where sockets are held they go to the best that there are.
+#[allow(dead_code, reason = "as above")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fitness {
+    Ready,
+    /// It serves until its drain is over.
+    Draining,
+    Starting,
+    /// It stops, has failed or has ended.
+    Ending,
+}
+
 impl Supervisor {
+    /// How well a run can take new connections.
+    #[allow(dead_code, reason = "as above")]
+    pub fn fitness(&self, id: RunId) -> Fitness {
+        let Some(run) = self.runs().find(|run| run.id == id) else { return Fitness::Ending };
+        match run.state {
+            RunState::Ready { .. } => Fitness::Ready,
+            RunState::Draining { .. } => Fitness::Draining,
+            RunState::Spawning | RunState::Starting { .. } => Fitness::Starting,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } | RunState::Aborting { .. } => Fitness::Ending,
+            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => Fitness::Ending,
+        }
+    }
+
     /// Why the app cannot take work; `Ok` if it can: an instance has a run that is ready, and guard does not end.
     pub fn readiness(&self) -> Result<(), &'static str> {
         match self.mode {

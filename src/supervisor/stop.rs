@@ -38,6 +38,7 @@ impl Run {
                 let (latest, idle) = match own_idle {
                     Idle::After(own) => (delay, Idle::After(own.min(idle))),
                     Idle::Now => (delay.saturating_add(idle), Idle::Now),
+                    Idle::Led(_) => (delay.saturating_add(idle), Idle::Led(0)),
                 };
                 let until = until.min(now.after(latest));
                 RunState::Draining { signal, until, idle, kill_at }
@@ -146,6 +147,7 @@ impl Supervisor {
         if self.hook.is_some() {
             return;
         }
+        self.count_queues(now);
         let due: Vec<_> = self.runs_mut().filter_map(|run| run.delay_over(now)).collect();
         if !due.is_empty() {
             self.report_connections();

@@ -61,9 +61,11 @@ fn a_held_run_that_says_when_it_is_ready_is_replaced_by_a_reload() {
         assert!(spawns(&actions, 2) && !stops(&actions, 1), "the new one comes first: {actions:?}");
         world.step(Step::Spawn(Ok(())));
         let actions = world.step(Step::Says(run(2), Words::Ready));
-        assert!(stops(&actions, 1), "{actions:?}");
+        assert!(!stops(&actions, 1), "new connections are led to the new one first: {actions:?}");
         let asker = if memory { Asker::Memory } else { Asker::Lifetime };
         assert!(actions.contains(&Action::Report(Notice::Reloading { old: run(1), new: run(2), asker })));
+        let actions = world.wait();
+        assert!(stops(&actions, 1), "{actions:?}");
         let actions = world.step(exit(1, 0));
         assert!(actions.contains(&Action::Conclude { request: InPlace::Reload, outcome: Ok(run(2)) }));
     }

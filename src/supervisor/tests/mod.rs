@@ -4,6 +4,7 @@ mod diagnosis;
 mod idle;
 mod in_place;
 mod instances;
+mod leading;
 mod limits;
 mod lingering;
 mod listening;

@@ -220,11 +220,18 @@ fn every_state_of_the_limits_in_place() {
 fn every_sequence_with_limits_and_reloads() {
     let mut settings = limited();
     settings.holds = true;
+    settings.signal_map.push((signal("USR2"), Meaning::Reload));
+    walk("limits by reload", settings, 8);
+}
+
+#[test]
+fn every_sequence_with_limits_and_a_diagnosis() {
+    let mut settings = limited();
     // A third of the stop timeout, so that the times stay on the grid.
     settings.diagnose = Some(UNIT);
     (settings.stop.timeout, settings.stop.restart_timeout) = (Some(UNIT * 3), UNIT * 3);
     settings.signal_map.push((signal("USR2"), Meaning::Reload));
-    walk("limits by reload", settings, 9);
+    walk("limits with a diagnosis", settings, 9);
 }
 
 #[test]
@@ -274,6 +281,18 @@ fn every_sequence_with_a_scale_and_reloads_that_wait_for_readiness() {
     let mut settings = scaled();
     settings.ready.when = Readiness::Notify;
     walk("scale with readiness", settings, 8);
+}
+
+#[test]
+fn every_sequence_with_connections_that_are_led_away() {
+    let mut first = World::new(Settings { holds: true, ..scaled() });
+    first.queues = true;
+    walk_from("led away", first, 7);
+    let mut settings = Settings { holds: true, ..scaled() };
+    settings.ready.when = Readiness::Notify;
+    let mut first = World::new(settings);
+    first.queues = true;
+    walk_from("led away with readiness", first, 7);
 }
 
 #[test]

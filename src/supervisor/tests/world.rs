@@ -62,6 +62,8 @@ pub(super) enum Step {
     Count(usize),
     /// So many connections are left to what the app listens on.
     Clients(usize),
+    /// So many connections wait for a run.
+    Queue(RunId, usize),
     /// Time goes on by one unit, or to the next deadline if that is sooner.
     Advance,
 }
@@ -139,6 +141,10 @@ pub(super) struct World {
     pub(super) clients: usize,
     /// guard wants to know how many are.
     asks_for_clients: bool,
+    /// Connections may wait for a run that new ones are led past.
+    pub(super) queues: bool,
+    /// The runs whose queue guard wants to know.
+    asks_for_queue: Vec<RunId>,
     /// A daemon that belongs to no run lives.
     pub(super) unmarked: bool,
     /// It has got SIGTERM.
@@ -237,6 +243,8 @@ impl World {
             connections: 0,
             clients: 0,
             asks_for_clients: false,
+            queues: false,
+            asks_for_queue: Vec::new(),
             unmarked: false,
             unmarked_told: false,
             quits: false,
@@ -271,6 +279,9 @@ impl World {
         }
         if self.asks_for_clients {
             return (0..=self.clients).map(Step::Clients).collect();
+        }
+        if let Some(&run) = self.asks_for_queue.first() {
+            return vec![Step::Queue(run, 0), Step::Queue(run, 1)];
         }
         // Where the app is listened to there is enough to walk; signals have walks of their own.
         let talks = self.supervisor.settings.ready.when != Readiness::Exec;
@@ -484,6 +495,10 @@ impl World {
                 assert!(std::mem::take(&mut self.asks_for_clients), "a count was asked for");
                 Event::ConnectionsCounted(clients)
             }
+            Step::Queue(run, waiting) => {
+                assert_eq!(self.asks_for_queue.remove(0), run, "a count was asked for");
+                Event::QueueCounted(run, waiting)
+            }
             Step::Advance => {
                 let soon = self.now.after(UNIT);
                 let deadline = self.supervisor.next_deadline();
@@ -665,6 +680,8 @@ impl World {
                     assert!(!self.mains.is_empty(), "16: guard counts in a drain alone");
                     self.asks_for_clients = true;
                 }
+                Action::CountQueue(run) if self.queues => self.asks_for_queue.push(run),
+                Action::CountQueue(run) => answers.push_back(Event::QueueCounted(run, 0)),
                 Action::Exit { code } => {
                     assert!(self.killed, "the last blow comes before the exit");
                     assert!(!self.drain_file, "the drain file is gone at the exit");
@@ -725,7 +742,7 @@ impl World {
             Event::Listens(_) | Event::CannotHold => None,
             Event::WatchdogPing(_) | Event::WatchdogTriggered(_) | Event::WatchdogPeriod(..) => None,
             Event::ShutdownUndelivered(_) | Event::Checked(..) | Event::NothingLeft | Event::UnsentCounted(_) => None,
-            Event::Diagnosed(_) | Event::ConnectionsCounted(_) => None,
+            Event::Diagnosed(_) | Event::ConnectionsCounted(_) | Event::QueueCounted(..) => None,
         };
         if let Some(Meaning::Restart | Meaning::Reload) = meaning {
             self.stopped.clear();
@@ -778,6 +795,20 @@ impl World {
             {
                 assert!(run.instance == instance || was_due(*run), "14: no instance's end touches another: {action:?}");
             }
+        }
+        for action in actions {
+            let (Action::Stop(run, _) | Action::SayShutdown(run)) = action else { continue };
+            let is_other = |other: &&Run| other.id != *run && other.is_ready() && other.cause.is_none();
+            let is_led_to = before.runs().any(|known| known.id == *run && known.is_ready())
+                && self.supervisor.runs().any(|other| is_other(&other));
+            let is_asked = self.supervisor.runs().any(|known| {
+                known.id == *run && matches!(known.cause, Some(Cause::Reload(_) | Cause::Restart(_) | Cause::Scale))
+            });
+            let holds = self.supervisor.settings.holds && !self.supervisor.is_ending();
+            assert!(
+                !(holds && is_led_to && is_asked),
+                "17: new connections are led to the others before the stop signal"
+            );
         }
         for instance in &self.supervisor.instances {
             let Some(old) = instance.retiring.as_ref().filter(|old| matches!(old.cause, Some(Cause::Reload(_)))) else {
@@ -912,6 +943,7 @@ impl World {
         self.mains = self.mains.into_iter().filter_map(renumber).collect();
         self.mains.sort_unstable();
         for runs in [
+            &mut self.asks_for_queue,
             &mut self.asked,
             &mut self.commands,
             &mut self.told,
