@@ -546,18 +546,24 @@ fn check_names_what_is_in_doubt_and_the_way_out() {
         ("GUARD_PRE_STOP", "true && true", "&& needs a shell", "sh -c", true),
         ("GUARD_PRE_STOP", "echo http://localhost:$PORT/", "$PORT needs a shell", "sh -c", true),
         ("GUARD_HEALTH_CHECK", "exec:true | true", "| needs a shell", "exec:sh -c", true),
-        ("GUARD_PRE_STOP", "no-such-program", "GUARD_PRE_STOP: no-such-program is not in PATH", "whole path", true),
-        ("GUARD_HEALTH_CHECK", "exec:/no/such/program", "/no/such/program is not there", "right path", true),
+        (
+            "GUARD_PRE_STOP",
+            "no-such-program",
+            "GUARD_PRE_STOP: no-such-program: no such file in PATH",
+            "whole path",
+            true,
+        ),
+        ("GUARD_HEALTH_CHECK", "exec:/no/such/program", "/no/such/program: no such file", "right path", true),
         ("GUARD_DIAGNOSE", "exec:true | true", "| needs a shell", "exec:sh -c", true),
         (
             "GUARD_DIAGNOSE",
             "exec:no-such-program",
-            "GUARD_DIAGNOSE: no-such-program is not in PATH",
+            "GUARD_DIAGNOSE: no-such-program: no such file in PATH",
             "whole path",
             true,
         ),
         ("GUARD_HEALTH_INTERVAL", "5s", "GUARD_HEALTH_INTERVAL=5s: does nothing", "GUARD_HEALTH_CHECK", true),
-        ("HOME", "/", "the command: no-such-app is not in PATH", "whole path", false),
+        ("HOME", "/", "the command: no-such-app: no such file in PATH", "whole path", false),
     ] {
         let app = if at_start { "true" } else { "no-such-app" };
         let guard = end(child().env(name, value).options(["check"]).app([app]), 0);

@@ -8,3 +8,4 @@ pub mod itself;
 #[cfg(test)]
 mod man;
 pub mod probe;
+mod timeout;

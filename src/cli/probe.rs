@@ -1,6 +1,6 @@
 //! `guard probe URL`: asks a server whether it is alive, for images without curl.
 
-use super::help::usage;
+use super::{help::usage, timeout};
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::target::{FORMS, Server, Target, parse_host};
@@ -94,7 +94,7 @@ fn parse(words: &[OsString]) -> Result<Question, String> {
         match argument {
             Argument::Option(name, inline) if name == "--timeout" => {
                 let value = arguments.text(&name, inline)?;
-                let parsed = duration::parse(&value).ok().filter(|timeout| !timeout.is_zero());
+                let parsed = timeout::parse(&value).ok().filter(|timeout| !timeout.is_zero());
                 timeout = parsed
                     .ok_or_else(|| format!("--timeout {value}: it takes a duration above zero such as 500ms or 2s"))?;
             }

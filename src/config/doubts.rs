@@ -2,7 +2,7 @@
 
 use super::duration::show;
 use super::layers::Layers;
-use super::settings::{Config, Diagnose, HealthCheck, Meaning, Origin, Warning, WarningKind};
+use super::settings::{Config, Diagnose, HealthCheck, MaxMemory, Meaning, Origin, Warning, WarningKind};
 use super::values::show_signal_map;
 use super::variables::VARIABLES;
 use crate::shell::is_shell;
@@ -72,6 +72,11 @@ impl Config {
                 let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");
                 add(WarningKind::Doubt, name, text);
             }
+        }
+        let memory = layers.given("GUARD_MAX_MEMORY").unwrap_or_default();
+        if matches!(self.max_memory, Some(MaxMemory::Bytes(bytes)) if bytes < 1 << 20 && memory == bytes.to_string()) {
+            let text = format!("GUARD_MAX_MEMORY={memory}: {memory} bytes; did you mean {memory}M?");
+            add(WarningKind::Doubt, "GUARD_MAX_MEMORY", text);
         }
         for (name, is_set) in
             [("GUARD_MAX_MEMORY", self.max_memory.is_some()), ("GUARD_MAX_LIFETIME", self.max_lifetime.is_some())]

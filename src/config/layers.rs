@@ -3,7 +3,7 @@
 use super::arguments::{Argument, Arguments};
 use super::entry::Entry;
 use super::settings::{Origin, Warning, WarningKind};
-use super::suggest::nearest;
+use super::suggest::{nearest, slip};
 use super::variables::{VARIABLES, Variable};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -36,20 +36,21 @@ pub enum ClientCommand {
     Scale,
 }
 
+const SUBCOMMANDS: [(&str, Invocation); 9] = [
+    ("check", Invocation::Check),
+    ("probe", Invocation::Probe),
+    ("ready", Invocation::Ask(ClientCommand::Ready)),
+    ("health", Invocation::Ask(ClientCommand::Health)),
+    ("status", Invocation::Ask(ClientCommand::Status)),
+    ("stop", Invocation::Ask(ClientCommand::Stop)),
+    ("restart", Invocation::Ask(ClientCommand::Restart)),
+    ("reload", Invocation::Ask(ClientCommand::Reload)),
+    ("scale", Invocation::Ask(ClientCommand::Scale)),
+];
+
 impl Invocation {
     /// The subcommand of this name, and the name.
     fn of_subcommand(name: &str) -> Option<(Invocation, &'static str)> {
-        const SUBCOMMANDS: [(&str, Invocation); 9] = [
-            ("check", Invocation::Check),
-            ("probe", Invocation::Probe),
-            ("ready", Invocation::Ask(ClientCommand::Ready)),
-            ("health", Invocation::Ask(ClientCommand::Health)),
-            ("status", Invocation::Ask(ClientCommand::Status)),
-            ("stop", Invocation::Ask(ClientCommand::Stop)),
-            ("restart", Invocation::Ask(ClientCommand::Restart)),
-            ("reload", Invocation::Ask(ClientCommand::Reload)),
-            ("scale", Invocation::Ask(ClientCommand::Scale)),
-        ];
         SUBCOMMANDS.into_iter().find(|(known, _)| *known == name).map(|(name, invocation)| (invocation, name))
     }
 }
@@ -88,6 +89,9 @@ pub struct Layers {
 
 /// How the command line is written; part of the errors about it.
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
+
+/// Of [`HANDED_DOWN`] the first ones, which all but hooks get.
+const HANDED_TO_RUNS: usize = 6;
 
 /// Variables that an outer guard hands to its app, which may be guard again.
 pub const HANDED_DOWN: [&str; 8] = [
@@ -138,12 +142,16 @@ impl Layers {
                     let rest = arguments.rest();
                     let words = [&word].into_iter().chain(&rest).map(|word| word.to_string_lossy());
                     let line = words.collect::<Vec<_>>().join(" ");
-                    layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}"));
+                    let known = SUBCOMMANDS.iter().map(|(name, _)| *name).chain(["--help", "--version"]);
+                    let meant = slip(&word.to_string_lossy(), known);
+                    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean guard {meant}?"));
+                    layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}{meant}"));
                     return (invocation, layers);
                 }
             }
         }
-        let is_missing = layers.command.is_empty() && (invocation == Invocation::Run || separated);
+        let is_missing =
+            layers.command.first().is_none_or(|word| word.is_empty()) && (invocation == Invocation::Run || separated);
         if is_missing && layers.errors.is_empty() {
             let problem = if separated { "no command after --" } else { "no command" };
             layers.errors.push(format!("{problem}; {USAGE}"));
@@ -200,12 +208,21 @@ impl Layers {
         self.value(variable).map(|(_, text)| text.to_string_lossy().into_owned())
     }
 
+    /// Whether another guard has handed its variables to this one.
+    pub fn is_below_a_guard(&self) -> bool {
+        self.environment("GUARD_ID").is_some()
+    }
+
     /// Variables that look like guard's, and are not.
     pub fn unknown(&self) -> impl Iterator<Item = Warning> {
         // Kubernetes injects these for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
         let of_kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
         let names = self.own.iter().map(|entry| entry.name().to_string_lossy());
-        names.filter(move |name| !is_known(OsStr::new(name.as_ref())) && !of_kubernetes(name)).map(|name| {
+        let is_below_a_guard = self.is_below_a_guard();
+        // Without a guard above, GUARD_INSTANCE is a slip of the finger. A hook has no GUARD_ID.
+        let is_slip = move |name: &str| !is_below_a_guard && HANDED_DOWN[..HANDED_TO_RUNS].contains(&name);
+        let is_meant = move |name: &str| is_known(OsStr::new(name)) && !is_slip(name) || of_kubernetes(name);
+        names.filter(move |name| !is_meant(name)).map(|name| {
             let nearest = nearest(&name, VARIABLES.iter().map(|variable| variable.name));
             let text = format!("{name} is no variable of guard's; the nearest is {nearest}");
             Warning { kind: WarningKind::UnknownVariable, variable: name.into_owned(), text }

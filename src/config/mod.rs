@@ -53,7 +53,15 @@ impl Config {
                 let (name, value) = (variable.name, value.to_string_lossy());
                 errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
                 misread.push(variable.name);
-            } else if let Some(doubt) = value.to_str().filter(|_| variable.is_duration()).and_then(duration::doubt) {
+            } else if let Some(doubt) = value
+                .to_str()
+                .filter(|_| {
+                    // Another guard hands its stop timeout down in seconds.
+                    let is_handed_down = variable.name == "GUARD_STOP_TIMEOUT" && origin == Origin::Environment;
+                    variable.is_duration() && !(is_handed_down && layers.is_below_a_guard())
+                })
+                .and_then(duration::doubt)
+            {
                 let text = format!("{}={}{by_flag}: {doubt}", variable.name, value.to_string_lossy());
                 doubts.push(Warning { kind: WarningKind::Doubt, variable: variable.name.to_owned(), text });
             }

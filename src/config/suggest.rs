@@ -5,6 +5,11 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &
     known.min_by_key(|candidate| distance(name, candidate)).unwrap_or_default()
 }
 
+/// The known name that `name` becomes by two edits at most.
+pub(super) fn slip<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    Some(nearest(name, known)).filter(|found| distance(name, found) <= 2)
+}
+
 /// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein's distance).
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -5,6 +5,9 @@ use crate::config::{Config, Diagnose, HealthCheck, Warning, WarningKind};
 use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What is missing, without the app itself, which the first spawn finds missing in a moment.
@@ -51,13 +54,41 @@ pub fn doubt_of_command(config: &Config) -> Option<Warning> {
 }
 
 fn missing(config: &Config, words: &[OsString]) -> Option<String> {
-    let name = words.first()?.to_string_lossy();
     let program = Program::new(words, config.variable_of_the_app("PATH"));
-    if program.found(config.directory.as_deref()).is_some() {
+    let problem = problem(&program, config.directory.as_deref())?;
+    Some(format!("{}: {problem}", words.first()?.to_string_lossy()))
+}
+
+/// Why a program cannot be started from this directory, as far as its file tells, and the way out.
+pub fn problem(program: &Program, directory: Option<&Path>) -> Option<String> {
+    const OF_A_SHELL: [&str; 8] = [".", "cd", "eval", "exec", "export", "set", "source", "ulimit"];
+    let Some(path) = program.found(directory) else {
+        let name = program.name();
+        let way_out = match () {
+            () if OF_A_SHELL.contains(&name.as_ref()) => "; it is a shell's own: use sh -c",
+            () if name.contains(char::is_whitespace) => "; these are several words: write each by itself, or use sh -c",
+            () if name.contains('/') => "; install it, or write its right path",
+            () => " in PATH; install it, or write its whole path",
+        };
+        return Some(format!("no such file{way_out}"));
+    };
+    let (metadata, shown) = (path.metadata().ok()?, path.display());
+    if metadata.is_dir() {
+        return Some(format!("{shown} is a directory"));
+    }
+    if metadata.mode() & 0o111 == 0 {
+        return Some(format!("{shown} may not be executed; chmod +x it"));
+    }
+    // The kernel reads so much of a script (`execve(2)`). A pipe would make guard wait.
+    let mut head = [0; 256];
+    let length = metadata.is_file().then(|| File::open(&path).ok())??.read(&mut head).ok()?;
+    let line = head[..length].strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let interpreter = line.trim_matches([' ', '\t']).split([' ', '\t']).next()?;
+    if directory.unwrap_or(Path::new("")).join(interpreter).exists() {
         return None;
     }
-    let way_out =
-        if name.contains('/') { "install it, or write its right path" } else { "install it, or write its whole path" };
-    let place = if name.contains('/') { "there" } else { "in PATH" };
-    Some(format!("{name} is not {place}; {way_out}"))
+    let way_out = if line.ends_with('\r') { "; its lines end in CRLF: turn them into LF" } else { "" };
+    let interpreter = interpreter.trim_end();
+    Some(format!("{shown} is there, but not the interpreter {interpreter} that it names{way_out}"))
 }

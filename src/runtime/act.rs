@@ -7,6 +7,7 @@ use super::{Runtime, hooks};
 use crate::config::{Readiness, Scope};
 use crate::doors::node_ipc::{AppMessage, NodeIpc};
 use crate::doors::notify::Notify;
+use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
@@ -159,8 +160,8 @@ impl Runtime<'_> {
             }
             Err(failure) => {
                 self.held.run_started(refuse_at);
-                let found = self.launch.program.found(self.config.directory.as_deref());
-                Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, found.as_deref()))
+                let problem = problem(&self.launch.program, self.config.directory.as_deref());
+                Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, problem))
             }
         }
     }
@@ -245,8 +246,8 @@ impl Runtime<'_> {
                 debug_assert_eq!(self.children.owner(pid), Owner::Hook);
                 None
             }
-            Err((failure, found)) => {
-                self.journal.hook_failed(failure, found.as_deref());
+            Err((failure, problem)) => {
+                self.journal.hook_failed(failure, problem);
                 Some(Event::HookEnded)
             }
         }

@@ -5,6 +5,7 @@ use super::doors::DoorId;
 use super::{Runtime, hooks};
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
+use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
 use crate::sys::Pid;
@@ -40,8 +41,8 @@ impl Runtime<'_> {
                 None
             }
             Err(failure) => {
-                let found = program.found(config.directory.as_deref());
-                self.journal.check_not_started(id, failure, found.as_deref());
+                let problem = problem(&program, config.directory.as_deref());
+                self.journal.check_not_started(id, failure, problem);
                 Some(Event::Checked(id, false))
             }
         }

@@ -2,6 +2,7 @@
 
 use super::{Runtime, hooks};
 use crate::config::Diagnose;
+use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
 use crate::sys::Pid;
@@ -36,7 +37,7 @@ impl Runtime<'_> {
                 None
             }
             Err(failure) => {
-                self.journal.diagnosis_failed(id, failure, program.found(config.directory.as_deref()).as_deref());
+                self.journal.diagnosis_failed(id, failure, problem(&program, config.directory.as_deref()));
                 Some(Event::Diagnosed(id))
             }
         }

@@ -5,12 +5,11 @@ use super::journal::Journal;
 use crate::supervisor::{CANNOT_EXECUTE, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::Errno;
 use crate::sys::spawn::SpawnFailure;
-use std::path::Path;
 
 impl Journal<'_> {
     /// There is no process; returns what that means to the core.
-    pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) -> SpawnError {
-        let (errno, code, problem) = self.explain(failure, found);
+    pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, problem: Option<String>) -> SpawnError {
+        let (errno, code, problem) = self.explain(failure, problem);
         let transient =
             [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
                 .contains(&errno);
@@ -33,7 +32,7 @@ impl Journal<'_> {
         self.write_down(&self.reason());
     }
 
-    fn explain(&self, failure: SpawnFailure, found: Option<&Path>) -> (Errno, u8, String) {
+    fn explain(&self, failure: SpawnFailure, problem: Option<String>) -> (Errno, u8, String) {
         match failure {
             SpawnFailure::Clone(errno) => (
                 errno,
@@ -51,32 +50,31 @@ impl Journal<'_> {
                 let problem = format!("neither a binary nor a script with #!, and /bin/sh: {}", errno.desc());
                 (errno, CANNOT_EXECUTE, problem)
             }
-            SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => match found {
-                Some(path) => {
-                    let problem =
-                        format!("{} is there, but not the interpreter or loader that it names", path.display());
-                    (errno, NOT_FOUND, problem)
-                }
-                None => (errno, NOT_FOUND, "no such file".to_owned()),
-            },
-            SpawnFailure::Execute(errno) => (errno, CANNOT_EXECUTE, errno.desc().to_owned()),
+            SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => {
+                let problem = problem.unwrap_or("it is there, but not the loader that it names".to_owned());
+                (errno, NOT_FOUND, problem)
+            }
+            SpawnFailure::Execute(errno) => {
+                let problem = problem.filter(|_| errno == Errno::EACCES);
+                (errno, CANNOT_EXECUTE, problem.unwrap_or(errno.desc().to_owned()))
+            }
         }
     }
 
-    pub(super) fn hook_failed(&self, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
+    pub(super) fn hook_failed(&self, failure: SpawnFailure, problem: Option<String>) {
+        let (_, _, problem) = self.explain(failure, problem);
         let command = self.config.pre_stop.join(" ");
         log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
 
-    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
+    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, problem: Option<String>) {
+        let (_, _, problem) = self.explain(failure, problem);
         log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
     }
 
     /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
-    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, found: Option<&Path>) {
-        let (_, _, problem) = self.explain(failure, found);
+    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, problem: Option<String>) {
+        let (_, _, problem) = self.explain(failure, problem);
         let problem = format!("cannot be started: {problem}");
         if self.check(run) != problem {
             let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);

@@ -246,7 +246,7 @@ fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
         (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => anyhow!("another process has this port"),
         (Errno::EADDRINUSE, ListenAddress::Unix(_)) => anyhow!("somebody listens there, or it is not a socket"),
         (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
-            anyhow!("not permitted; such a port takes CAP_NET_BIND_SERVICE")
+            anyhow!("not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not")
         }
         _ => anyhow!("{}", error.desc()),
     }

@@ -81,6 +81,8 @@ pub(super) struct Holding {
     starved_since: Option<Timestamp>,
     /// The filter cannot be had, and the core does not know yet.
     failed: bool,
+    /// The log says that the app binds what GUARD_HOLD does not name.
+    told: bool,
     /// The log says that guard may not look at an app's sockets.
     blind: bool,
 }
@@ -94,6 +96,7 @@ impl Holding {
             sockets: Vec::new(),
             starved_since: None,
             failed: false,
+            told: false,
             blind: false,
         }
     }
@@ -191,6 +194,10 @@ impl Holding {
     fn socket_for(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
         let key = Key { address: bind.address, only_v6: bind.only_v6 };
         if !self.wants(key.address.port()) {
+            let is_named = self.sockets.is_empty() && key.address.port() != 0 && matches!(self.ports, Ports::These(_));
+            if is_named && !std::mem::replace(&mut self.told, true) {
+                log::info!(address:% = key.address, msg = "GUARD_HOLD names other ports"; "not-held");
+            }
             return Err(Answer::GoOn);
         }
         if let Some(caught) = self.sockets.iter().find(|caught| caught.inode == bind.socket.inode) {

@@ -2,12 +2,13 @@
 
 use super::environment::Environment;
 use crate::config::Config;
+use crate::report::surroundings::problem;
 use crate::sys::Pid;
 use crate::sys::spawn::{Output, Program, SpawnFailure, Start};
 use std::ffi::{CStr, OsString};
 use std::fs::{OpenOptions, remove_file, symlink_metadata};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Makes the drain file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
@@ -49,16 +50,16 @@ pub(super) fn program(config: &Config, words: &[String]) -> Program {
 }
 
 /// Starts the pre-stop hook in a group of its own, and without the app's stdin: at a terminal the kernel would stop it for a read
-/// (`SIGTTIN`, `termios(3)`). A failure comes with the file that could not be executed, if it is there.
+/// (`SIGTTIN`, `termios(3)`). A failure comes with what its file tells of the cause.
 pub(super) fn start_pre_stop(
     config: &Config,
     environment: &Environment,
     directory: Option<&CStr>,
-) -> Result<Pid, (SpawnFailure, Option<PathBuf>)> {
+) -> Result<Pid, (SpawnFailure, Option<String>)> {
     let entries = environment.entries();
     let start = Start { output: Output::WithoutStdin, ..Start::new(&entries, directory) };
     let program = program(config, &config.pre_stop);
-    let pid = program.spawn(&start).map_err(|failure| (failure, program.found(config.directory.as_deref())))?;
+    let pid = program.spawn(&start).map_err(|failure| (failure, problem(&program, config.directory.as_deref())))?;
     log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
     Ok(pid)
 }

@@ -9,6 +9,7 @@ use super::limits::ChildLimit;
 use super::seccomp::Channel;
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid};
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -117,6 +118,11 @@ impl Program {
     pub fn of_guard(arguments: &[&str]) -> Program {
         let words = ["guard"].iter().chain(arguments).map(|word| CString::new(*word).unwrap_or_default());
         Program { arguments: words.collect(), candidates: vec![c"/proc/self/exe".to_owned()] }
+    }
+
+    /// Its name, as it was given.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.arguments.first().map_or(Cow::Borrowed(""), |name| name.to_string_lossy())
     }
 
     /// A candidate that is there, whether or not it can be executed.

@@ -97,7 +97,8 @@ fn a_command_that_is_not_there_is_127() {
     for command in ["/no/such/app", "no-such-app"] {
         let mut container = scratch(Engine::Docker).command([command]).start();
         assert_eq!(container.code(), 127);
-        assert_eq!(container.event("spawn-failed").get("error"), Some("no such file"));
+        let failed = container.event("spawn-failed");
+        assert!(failed.get("error").is_some_and(|error| error.starts_with("no such file")), "{}", failed.line);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The options of a subcommand that asks the running guard.
 
 use crate::cli::help::usage;
+use crate::cli::timeout;
 use crate::config::Scale;
 use crate::config::arguments::{Argument, Arguments};
-use crate::config::duration;
 use crate::config::layers::ClientCommand;
 use crate::doors::wire::Request;
 use crate::sys::Pid;
@@ -48,7 +48,7 @@ impl Options {
                     None => self.settings = true,
                     Some(_) => return Err(format!("{name}: it takes no value")),
                 },
-                "--timeout" => self.timeout = Some(duration::parse(&rest.text(&name, inline)?)?),
+                "--timeout" => self.timeout = Some(timeout::parse(&rest.text(&name, inline)?)?),
                 "--pid" => {
                     let text = rest.text(&name, inline)?;
                     let pid = text.parse().ok().filter(|pid| *pid > 0);
