@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::{Event, Guard, Setup, child, children, eventually, everywhere, pid1, send, skipped, status_field};
+use common::{
+    Answer, Event, Guard, Setup, begin, child, children, eventually, everywhere, pid1, send, skipped, status_field,
+};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::process::Command;
 
 /// Job control is its own topic below, TERM and INT are stop requests.
 const TERMINAL_STOPS: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
@@ -79,6 +82,32 @@ fn a_child_that_ends_is_no_signal_for_the_app() {
         guard.signal(libc::SIGTERM);
         guard.line("got TERM");
         assert!(!guard.out().contains(&"got CHLD"), "{}", guard.transcript());
+    }
+}
+
+/// The kernel has no room for another real-time signal, and keeps one of each other all the same.
+#[test]
+fn a_stop_request_that_comes_when_the_queue_is_full_is_heard() {
+    if common::in_path("prlimit").is_none() {
+        return skipped("there is no prlimit");
+    }
+    for (signal, name) in [(libc::SIGINT, "INT"), (libc::SIGTERM, "TERM")] {
+        let setup = child().env("GUARD_SIGNAL_MAP", "40=ignore").env("GUARD_LOG", "debug");
+        let (mut guard, _) = serving(setup, "quit INT 7 quit TERM 7 serve");
+        let pid = guard.pid();
+        let mut prlimit = Command::new("prlimit");
+        let limited = begin(prlimit.args(["--sigpending=64", "--pid", &pid.to_string()]));
+        assert_eq!(Answer::of(limited).code, 0);
+        guard.signal(libc::SIGSTOP);
+        wait_for_state(pid, "T");
+        for _ in 0..2_000 {
+            guard.signal(40);
+        }
+        guard.signal(signal);
+        guard.signal(libc::SIGCONT);
+        guard.line(&format!("got {name}"));
+        assert_eq!(guard.code(), 7);
+        assert!(guard.events().iter().any(|event| event.name() == "drain"), "{}", guard.transcript());
     }
 }
 
