@@ -4,9 +4,10 @@ use super::journal::Journal;
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::report;
-use crate::supervisor::{Failure, InPlace, Notice, RunId, TimeLimit, UnsentData};
+use crate::supervisor::{Failure, InPlace, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
 use log::Level;
 use log::kv::Value;
+use std::time::Duration;
 
 impl Journal<'_> {
     /// A decision of the core's.
@@ -55,17 +56,7 @@ impl Journal<'_> {
             Notice::Reloading { old, new, asker } => {
                 log::info!(instance = self.instance(new), old = old.number, new = new.number, cause = asker.word(); "reload");
             }
-            Notice::Draining { signal, pressed, delay } => {
-                let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
-                match signal {
-                    Some(signal) => {
-                        self.cause = Some(format!("stopped by {signal}"));
-                        let msg = pressed.then_some("the app has it from the terminal; a second Ctrl-C kills it");
-                        log::info!(signal:%, delay, stop_timeout, msg; "drain");
-                    }
-                    None => log::info!(delay, stop_timeout; "drain"),
-                }
-            }
+            Notice::Draining { cause, delay } => self.draining(cause, delay),
             Notice::ShutdownUndelivered { run, signal } => {
                 log::info!(instance = self.instance(run), run = run.number, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
             }
@@ -154,6 +145,22 @@ impl Journal<'_> {
                 log::info!(instance = self.instance(run), run = run.number, last:% = ending, why; "not-restarted");
             }
         }
+    }
+
+    /// guard's end begins.
+    fn draining(&mut self, cause: ShutdownCause, delay: Duration) {
+        let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
+        let (signal, msg) = match cause {
+            ShutdownCause::Signal(signal) => (signal, None),
+            ShutdownCause::Pressed(signal) => {
+                (signal, Some("the app has it from the terminal; a second Ctrl-C kills it"))
+            }
+            ShutdownCause::Request | ShutdownCause::AppLeft | ShutdownCause::Finished { .. } => {
+                return log::info!(delay, stop_timeout; "drain");
+            }
+        };
+        self.cause = Some(format!("stopped by {signal}"));
+        log::info!(signal:%, delay, stop_timeout, msg; "drain");
     }
 
     /// Why guard ends a run, and what set the limit.

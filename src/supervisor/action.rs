@@ -2,10 +2,11 @@
 //!
 //! Nothing that the program does depends on a [`Notice`]: notices are for people.
 
+use super::cause::Asker;
 use super::event::UnsentData;
 use super::exit_code::{Ending, Failure};
 use super::run_id::RunId;
-use super::state::Asker;
+use super::shutdown::ShutdownCause;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -138,9 +139,8 @@ pub enum Notice {
     ReloadQueued,
     /// The new run is ready; the old one is about to be stopped.
     Reloading { old: RunId, new: RunId, asker: Asker },
-    /// guard's end begins: a stop request, which the terminal may have sent to the app too, or the end of an instance that
-    /// takes the others along.
-    Draining { signal: Option<Signal>, pressed: bool, delay: Duration },
+    /// guard's end begins, and the runs are drained for so long.
+    Draining { cause: ShutdownCause, delay: Duration },
     /// The app has got its stop signal.
     StopSignal { run: RunId, signal: Signal },
     /// The app cannot be told over Node's channel, and has got its stop signal.

@@ -2,7 +2,7 @@
 //!
 //! docs/exit-codes.md tells users the same.
 
-use super::state::Asker;
+use super::cause::Asker;
 use crate::config::RestartSettings;
 use crate::config::codes::CodeSet;
 use crate::signal::Signal;

@@ -2,11 +2,22 @@
 //!
 //! There is one hook at a time. A drain that begins while a hook runs shares it.
 
-use super::state::{Cause, Hook, Mode, Run, RunState};
+use super::cause::Cause;
+use super::state::{Mode, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
 use std::time::Duration;
+
+/// A pre-stop hook that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Hook {
+    pub(super) kill_at: Option<Timestamp>,
+    /// No run waits for it any more, and it has got SIGTERM.
+    pub(super) released: bool,
+    /// Another one starts when it has ended.
+    pub(super) again: bool,
+}
 
 impl Supervisor {
     /// Starts the hook if a run is draining.

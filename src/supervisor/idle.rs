@@ -6,7 +6,8 @@
 //! A run from which new connections are led away, since others are ready, first accepts those that wait for it already.
 
 use super::run_id::RunId;
-use super::state::{Idle, Instance, Run, RunState};
+use super::state::{Instance, Run, RunState};
+use super::stop::Drain;
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, Notice, Supervisor};
 use crate::signal::Signal;
@@ -36,6 +37,18 @@ pub(super) struct Count {
     left: usize,
 }
 
+/// How a drain waits for connections to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Idle {
+    /// After the drain delay, for this time at most.
+    After(Duration),
+    /// The delay is over, and the time of the state is the end of this wait.
+    Now,
+    /// New connections are led to other runs. The time of the state is when guard counts those that this run has not accepted
+    /// yet; without any it has waited long enough, and after so many counts in any case.
+    Led(u8),
+}
+
 impl Run {
     /// The drain delay is over: what the stop signal needs, or `None` while the run waits for its connections.
     pub(super) fn delay_over(&mut self, now: Timestamp) -> Option<(RunId, Signal, Option<Timestamp>)> {
@@ -51,11 +64,11 @@ impl Run {
 
     /// Begins the end of a run while others are ready: new connections are led to them, and those that wait for this run are
     /// accepted before its stop signal.
-    pub(super) fn lead_away(&mut self, now: Timestamp, signal: Signal, kill_at: Timestamp) {
-        let longest = LED_AT_MOST.min(kill_at.since(now) / 4);
+    pub(super) fn lead_away(&mut self, now: Timestamp, drain: Drain) {
+        let longest = drain.kill_at.map_or(LED_AT_MOST, |at| LED_AT_MOST.min(at.since(now) / 4));
         let least = LED_AT_LEAST.min(longest);
         let begins = self.serves();
-        self.drain(now, signal, [least, Duration::ZERO], Some(kill_at));
+        self.drain(now, Drain { delay: least, idle: Duration::ZERO, ..drain });
         if let RunState::Draining { idle, .. } = &mut self.state
             && begins
         {

@@ -11,16 +11,35 @@
 //! Every request ends in one [`Action::Conclude`]; requests that are served together share it.
 
 use super::action::{InPlace, Outcome};
+use super::cause::{Asker, Cause};
 use super::run_id::RunId;
-use super::state::{Asker, Cause, Instance, Mode, Reload, Slot};
+use super::state::{Instance, Mode, Slot};
+use super::stop::Drain;
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
-use crate::signal::Signal;
-use std::time::Duration;
 
 const STOPPING: Outcome = Err("guard is stopping");
 
 const NO_RUN: &str = "there is no run, and none will follow";
+
+/// A reload that is under way. It replaces the runs of one instance after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Reload {
+    pub(super) asker: Asker,
+    /// The instance whose turn it is.
+    pub(super) instance: u32,
+    /// The new run of that instance, once it is ready.
+    pub(super) replaced_by: Option<RunId>,
+    /// The new run of the instance before.
+    pub(super) newest: Option<RunId>,
+}
+
+impl Reload {
+    /// One that begins with this instance.
+    pub(super) fn of(instance: u32, asker: Asker) -> Reload {
+        Reload { asker, instance, replaced_by: None, newest: None }
+    }
+}
 
 impl Supervisor {
     /// A restart in place, of all instances or of the one with this number: each run is drained and stopped within a stop
@@ -33,10 +52,9 @@ impl Supervisor {
             }
         }
         let stop = &self.settings.stop;
-        // Where sockets are held nobody is refused meanwhile, and connections wait there for the next run.
-        let delays = if self.settings.holds { [Duration::ZERO; 2] } else { [stop.drain_delay, stop.drain_idle] };
         let timeout = stop.restart_timeout;
-        let signal = stop.signal.unwrap_or(Signal::TERM);
+        // Where sockets are held, connections wait there for the next run.
+        let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
         let stays = |instance: &Instance| !is_meant(instance.number) || instance.serves_while_replaced();
@@ -50,9 +68,9 @@ impl Supervisor {
                 Slot::Live(run) if run.serves() => {
                     run.end_for(Cause::Restart(asker));
                     if leads {
-                        run.lead_away(now, signal, now.after(timeout));
+                        run.lead_away(now, drain);
                     } else {
-                        run.drain(now, signal, delays, Some(now.after(timeout)));
+                        run.drain(now, drain);
                     }
                     notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
@@ -154,8 +172,7 @@ impl Supervisor {
     /// A run is ready. If it is the new one of a reload, the old one beside it is stopped: without a drain delay, since
     /// the new one serves. Where sockets are held new connections are led to the new one first.
     pub(super) fn new_run_ready(&mut self, now: Timestamp, id: RunId) {
-        let (stop, holds) = (&self.settings.stop, self.settings.holds);
-        let (signal, timeout) = (stop.signal.unwrap_or(Signal::TERM), stop.restart_timeout);
+        let (drain, holds) = (Drain::at_once(now, &self.settings.stop), self.settings.holds);
         let asker = self.reload.map_or(Asker::Operator, |reload| reload.asker);
         let Some(instance) = self.instance_mut(id.instance) else { return };
         if instance.current().is_none_or(|run| run.id != id) {
@@ -164,9 +181,9 @@ impl Supervisor {
         if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
             old.end_for(Cause::Reload(asker));
             if holds {
-                old.lead_away(now, signal, now.after(timeout));
+                old.lead_away(now, drain);
             } else {
-                old.drain(now, signal, [Duration::ZERO; 2], Some(now.after(timeout)));
+                old.drain(now, drain);
             }
             let old = old.id;
             self.report(Notice::Reloading { old, new: id, asker });

@@ -5,9 +5,11 @@
 //! restart policy decides what follows, so that a limit which trips at once again and again ends in giving up.
 
 use super::Supervisor;
+use super::cause::Asker;
 use super::exit_code::Failure;
+use super::in_place::Reload;
 use super::run_id::RunId;
-use super::state::{Asker, Mode, Reload, RunState};
+use super::state::{Mode, RunState};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! it stops when guard exits.
 
 use super::event::UnsentData;
-use super::state::{Linger, Mode};
+use super::state::Mode;
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use std::time::Duration;
@@ -17,6 +17,21 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// Waiting for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Linger {
+    pub(super) code: u8,
+    /// guard waits no longer in any case.
+    pub(super) until: Timestamp,
+    /// guard waits no longer if the other sides take nothing until then.
+    pub(super) give_up_at: Timestamp,
+    pub(super) count_at: Timestamp,
+    /// Before the count after the next.
+    pub(super) pause: Duration,
+    /// At the last count.
+    pub(super) left: Option<UnsentData>,
+}
 
 impl Supervisor {
     /// How long connections may take after an end that comes in time.

@@ -17,6 +17,7 @@
 //! A spawn is always the last action of a call, and its answer is the next event, so nothing can come between.
 
 mod action;
+mod cause;
 mod diagnose;
 mod event;
 mod exit_code;
@@ -26,6 +27,7 @@ mod idle;
 mod in_place;
 mod limits;
 mod linger;
+mod next_run;
 mod policy;
 mod readiness;
 mod run_id;
@@ -36,14 +38,17 @@ mod signals;
 mod state;
 mod status;
 mod stop;
+mod sweep;
+mod timers;
 mod timestamp;
 
 pub use action::{Action, InPlace, KillReason, Notice, Outcome, TimeLimit};
+pub use cause::Asker;
 pub use event::{Event, UnsentData};
 pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERROR, SpawnError};
 pub use run_id::RunId;
 pub use settings::Settings;
-pub use state::Asker;
+pub use shutdown::ShutdownCause;
 #[allow(unused_imports, reason = "the runtime has no socket for each run yet")]
 pub use status::Fitness;
 pub use timestamp::Timestamp;
@@ -51,11 +56,14 @@ pub use timestamp::Timestamp;
 use crate::config::Readiness;
 use crate::signal::Signal;
 use health::Checks;
+use hook::Hook;
 use idle::Count;
+use in_place::Reload;
 use policy::Jitter;
-use state::{Hook, Instance, Mode, Reload, Run, RunState, Slot, Unmarked};
+use shutdown::Unmarked;
+use state::{Instance, Mode, Run, RunState, Slot};
 use std::time::Duration;
-use timestamp::{earlier, is_due};
+use timestamp::is_due;
 
 /// How long leftovers have between SIGTERM and SIGKILL, where no stop deadline is nearer.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -154,15 +162,15 @@ impl Supervisor {
             Event::Start => self.start(now),
             Event::Spawned(id) => self.spawned(now, id),
             Event::SpawnFailed(id, error) => self.spawn_failed(now, id, error),
-            Event::Exited(id, ending) => self.main_exited(now, id, ending, false),
-            Event::Left(id, ending) => self.main_exited(now, id, ending, true),
+            Event::Exited(id, ending) => self.main_exited(now, id, ending),
+            Event::Left(id, ending) => self.main_left(now, id, ending),
             Event::Leftovers(id, count) => self.leftovers_counted(now, id, count),
             Event::Suspended(id) => self.main_suspended(id),
             Event::HookEnded => self.hook_ended(now),
-            Event::Signal(signal) => self.signal_received(now, signal, false),
-            Event::Pressed(signal) => self.signal_received(now, signal, true),
+            Event::Signal(signal) => self.signal_received(now, signal),
+            Event::Pressed(signal) => self.signal_pressed(now, signal),
             Event::FileChanged(meaning) => self.file_changed(now, meaning),
-            Event::StopRequested => self.stop_requested(now, None, false),
+            Event::StopRequested => self.stop_requested(now, ShutdownCause::Request),
             Event::RestartRequested => self.restart(now, Asker::Operator, None),
             Event::ReloadRequested => self.reload_requested(now, Asker::Operator),
             Event::ScaleRequested(scale) => self.scale_requested(now, scale),
@@ -189,26 +197,6 @@ impl Supervisor {
         }
     }
 
-    /// When [`Event::Timeout`] is due; `None` while only an event can change anything.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        let own = match self.mode {
-            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.kill_at,
-            Mode::Killing { give_up_at, .. } => return Some(give_up_at),
-            Mode::Lingering(linger) => return Some(linger.count_at),
-            Mode::Done => return None,
-            Mode::Serving => None,
-        };
-        let own = earlier(own, self.unmarked.kill_at());
-        let own = earlier(own, self.count.and_then(|count| count.at));
-        let hook = self.hook.and_then(|hook| hook.kill_at);
-        let spawns = self.instances.iter().filter_map(|instance| match instance.slot {
-            Slot::Waiting { spawn_at } => spawn_at,
-            Slot::Live(_) | Slot::Finished => None,
-        });
-        let runs = self.runs().filter_map(|run| run.deadline(self.hook.is_some()));
-        earlier(earlier(own, hook), spawns.chain(runs).min())
-    }
-
     fn start(&mut self, now: Timestamp) {
         match self.mode {
             Mode::Serving => {
@@ -232,69 +220,6 @@ impl Supervisor {
         run.checks = health.map(|health| Checks::begin(now, health));
         if at_once {
             self.run_ready(now, id);
-        }
-    }
-
-    fn spawn_failed(&mut self, now: Timestamp, id: RunId, error: SpawnError) {
-        let ending = Ending::NotSpawned(error);
-        if self.restore_old_run(now, id) {
-            return;
-        }
-        if !self.has_spawned && !error.transient {
-            self.finish(now, id, ending, error.code);
-        } else {
-            self.apply_policy(now, id, ending);
-        }
-    }
-
-    /// Each deadline that has passed has its own function.
-    fn timers_elapsed(&mut self, now: Timestamp) {
-        match self.mode {
-            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) if is_due(shutdown.kill_at, now) => {
-                return self.kill_everything(now, KillReason::StopTimeout);
-            }
-            Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => {}
-            Mode::Killing { give_up_at, .. } if give_up_at <= now => return self.everything_reaped(now),
-            Mode::Lingering(linger) if linger.count_at <= now => return self.actions.push(Action::CountUnsent),
-            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
-        }
-        if is_due(self.hook.and_then(|hook| hook.kill_at), now) {
-            self.hook_timeout_elapsed();
-        }
-        if is_due(self.unmarked.kill_at(), now) {
-            self.unmarked_timeout_elapsed();
-        }
-        if is_due(self.count.and_then(|count| count.at), now) {
-            self.count_timer_elapsed();
-        }
-        let due = self.runs().filter(|run| is_due(run.deadline(true), now)).map(|run| run.id);
-        let due: Vec<RunId> = due.collect();
-        for id in due {
-            self.run_timer_elapsed(now, id);
-        }
-    }
-
-    /// A deadline of a run has passed, other than its drain delay: [`Supervisor::drain_delay_elapsed`].
-    fn run_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
-        let Some(run) = self.run_mut(id) else { return };
-        match run.state {
-            RunState::Starting { ready_by } if is_due(ready_by, now) => self.run_failed(now, id, Failure::NotReady),
-            RunState::Ready { ping_by } if is_due(ping_by, now) => self.run_failed(now, id, Failure::Watchdog),
-            RunState::Starting { .. } | RunState::Ready { .. } if is_due(run.replace_at, now) => {
-                self.lifetime_elapsed(now, id);
-            }
-            RunState::Starting { .. } | RunState::Ready { .. } => self.check_timer_elapsed(now, id),
-            RunState::Diagnosing { .. } => self.diagnosis_timer_elapsed(now, id),
-            RunState::Stopping { kill_at, .. } if !is_due(kill_at, now) && is_due(run.diagnosis_at(), now) => {
-                self.diagnosis_timer_elapsed(now, id);
-            }
-            RunState::Stopping { kill_at, fallback: Some(_) } if !is_due(kill_at, now) => self.shutdown_ignored(id),
-            RunState::Draining { .. } | RunState::Stopping { .. } => self.stop_timeout_elapsed(now, id, false),
-            RunState::Aborting { .. } => self.stop_timeout_elapsed(now, id, true),
-            RunState::Killing { .. } => self.kill_timeout_elapsed(now, id),
-            RunState::Sweeping { ending, .. } => self.sweep_timeout_elapsed(now, id, ending),
-            RunState::Clearing { ending, left, .. } => self.clear_timeout_elapsed(now, id, ending, left),
-            RunState::Spawning => {}
         }
     }
 

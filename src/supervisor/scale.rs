@@ -8,12 +8,12 @@
 //! An instance that is finished counts no longer: the number is of those that run, or will. Requests that come together share
 //! one [`Action::ConcludeScale`], when the new instances are ready and those that leave are gone.
 
-use super::state::{Cause, Instance, Mode, Run, RunState, Slot};
+use super::cause::Cause;
+use super::state::{Instance, Mode, Run, RunState, Slot};
+use super::stop::Drain;
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
-use crate::config::Scale;
-use crate::config::{Instances, MOST_INSTANCES};
-use crate::signal::Signal;
+use crate::config::{Instances, MOST_INSTANCES, Scale};
 use std::time::Duration;
 
 const OUT_OF_RANGE: &str = "there can be 1 to 1024 instances";
@@ -104,10 +104,9 @@ impl Supervisor {
     /// Drains these instances for good.
     fn dismiss(&mut self, now: Timestamp, numbers: &[u32]) {
         let stop = &self.settings.stop;
-        let signal = stop.signal.unwrap_or(Signal::TERM);
-        // Where sockets are held nobody is refused.
-        let delay = if self.settings.holds { Duration::ZERO } else { stop.drain_delay };
-        let kill_at = now.after(stop.restart_timeout);
+        let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
+        // The connections of these runs are not known from those of the instances that stay.
+        let drain = Drain { idle: Duration::ZERO, ..drain };
         let leads = self.settings.holds && self.any_ready(|instance| !numbers.contains(&instance.number));
         let was_restarting = self.instances.iter().any(|instance| instance.restarting);
         for instance in self.instances.iter_mut().filter(|instance| numbers.contains(&instance.number)) {
@@ -118,10 +117,9 @@ impl Supervisor {
             for run in instance.runs_mut() {
                 run.end_for(Cause::Scale);
                 if leads {
-                    run.lead_away(now, signal, kill_at);
+                    run.lead_away(now, drain);
                 } else {
-                    // Its connections are not known from those of the instances that stay.
-                    run.drain(now, signal, [delay, Duration::ZERO], Some(kill_at));
+                    run.drain(now, drain);
                 }
             }
         }

@@ -3,79 +3,101 @@
 //! Each run ends as stop.rs has it, within one deadline for all. linger.rs has what follows the last SIGKILL.
 
 use super::action::KillReason;
-use super::exit_code::{Ending, KILLED, contribution, of_signal};
+use super::cause::Cause;
+use super::exit_code::{KILLED, contribution, of_signal};
+use super::linger::Linger;
 use super::run_id::RunId;
-use super::state::{Cause, Instance, Linger, Mode, Run, RunState, Shutdown, Slot, Unmarked};
+use super::state::{Instance, Mode, Run, RunState, Shutdown, Slot};
+use super::stop::Drain;
 use super::timestamp::Timestamp;
 use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
 use crate::signal::Signal;
 
+/// Children of PID 1 that belong to no run: daemons that have cleared their environment. They have their time at guard's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Unmarked {
+    Unasked,
+    /// They have got SIGTERM.
+    Asked {
+        kill_at: Option<Timestamp>,
+    },
+    /// There is none, or none is waited for any more.
+    Gone,
+}
+
+impl Unmarked {
+    pub(super) fn kill_at(self) -> Option<Timestamp> {
+        match self {
+            Unmarked::Asked { kill_at } => kill_at,
+            Unmarked::Unasked | Unmarked::Gone => None,
+        }
+    }
+}
+
+/// Why guard ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShutdownCause {
+    /// A signal that means a stop, which guard alone has got.
+    Signal(Signal),
+    /// A signal that the terminal has sent to guard and its runs at once: the runs have begun to stop already.
+    Pressed(Signal),
+    /// An operator's command, or a changed file.
+    Request,
+    /// A person at the terminal has ended the app.
+    AppLeft,
+    /// An instance is finished and takes guard along, which exits with this code.
+    Finished { code: u8 },
+}
+
+impl ShutdownCause {
+    fn signal(self) -> Option<Signal> {
+        match self {
+            ShutdownCause::Signal(signal) | ShutdownCause::Pressed(signal) => Some(signal),
+            ShutdownCause::Request | ShutdownCause::AppLeft | ShutdownCause::Finished { .. } => None,
+        }
+    }
+
+    fn code(self) -> Option<u8> {
+        match self {
+            ShutdownCause::Finished { code } => Some(code),
+            ShutdownCause::Signal(_) | ShutdownCause::Pressed(_) => None,
+            ShutdownCause::Request | ShutdownCause::AppLeft => None,
+        }
+    }
+}
+
 impl Supervisor {
-    /// `pressed` where the terminal has sent the signal to the runs too.
-    pub(super) fn stop_requested(&mut self, now: Timestamp, signal: Option<Signal>, pressed: bool) {
+    /// Somebody asks guard to end. Only a person at a terminal hastens an end that has begun.
+    pub(super) fn stop_requested(&mut self, now: Timestamp, cause: ShutdownCause) {
+        let interrupts = cause.signal() == Some(Signal::INT);
         let again = self.interrupted;
-        self.interrupted |= signal == Some(Signal::INT);
+        self.interrupted |= interrupts;
         match self.mode {
-            Mode::Serving => self.begin_shutdown(now, signal, pressed, None),
+            Mode::Serving => self.begin_shutdown(now, cause),
             // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.
             Mode::Draining(_) | Mode::Sweeping(_) => {
-                if signal == Some(Signal::INT) && again && self.settings.terminal {
+                if interrupts && again && self.settings.terminal {
                     self.kill_everything(now, KillReason::Interrupted);
                 }
             }
             // The app has ended, and a person who still presses Ctrl-C wants the terminal back.
-            Mode::Lingering(_) if signal == Some(Signal::INT) && self.settings.terminal => self.leave(),
+            Mode::Lingering(_) if interrupts && self.settings.terminal => self.leave(),
             Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
         }
     }
 
-    /// An instance is done for good and takes guard along: the other instances are drained first.
-    pub(super) fn finish(&mut self, now: Timestamp, id: RunId, ending: Ending, code: u8) {
-        self.finish_instance(id, ending, Some(code));
-        self.begin_shutdown(now, None, false, Some(code));
-    }
-
     /// guard's end begins: every run is drained within one stop timeout, and none follows.
-    ///
-    /// Where the terminal has sent the signal (`pressed`), the runs have begun to stop already.
-    pub(super) fn begin_shutdown(&mut self, now: Timestamp, signal: Option<Signal>, pressed: bool, code: Option<u8>) {
-        let stop = &self.settings.stop;
-        let (timeout, delay, idle) = (stop.timeout, stop.drain_delay, stop.drain_idle);
-        let stop_signal = stop.signal.or(signal).unwrap_or(Signal::TERM);
+    pub(super) fn begin_shutdown(&mut self, now: Timestamp, cause: ShutdownCause) {
+        let (timeout, delay) = (self.settings.stop.timeout, self.settings.stop.drain_delay);
         let kill_at = timeout.map(|timeout| now.after(timeout));
-        let linger_until = kill_at.unwrap_or(now.after(stop.restart_timeout));
+        let linger_until = kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout));
+        let (signal, code) = (cause.signal(), cause.code());
         self.mode = Mode::Draining(Shutdown { kill_at, linger_until, signal, code });
         self.abandon_in_place();
-        let mut codes = Vec::new();
-        let mut reached = Vec::new();
-        for instance in &mut self.instances {
-            // The new run of a reload was not yet started: the old one is the last.
-            if let Slot::Waiting { .. } = instance.slot
-                && let Some(run) = instance.retiring.take_if(|run| run.serves())
-            {
-                instance.slot = Slot::Live(run);
-            }
-            if let Slot::Waiting { .. } = instance.slot {
-                codes.push(match instance.last {
-                    Some(ending) => contribution(ending, &self.settings.restart),
-                    None if self.has_spawned => 0,
-                    // Nothing was ever started: the end of guard is all there is to tell.
-                    None => signal.map_or(1, of_signal),
-                });
-                instance.slot = Slot::Finished;
-            }
-            for run in instance.runs_mut() {
-                run.end_for(Cause::Stop);
-                if pressed && run.stop_without_signal(kill_at) {
-                    reached.push(run.id);
-                } else {
-                    run.drain(now, stop_signal, [delay, idle], kill_at);
-                }
-            }
-        }
-        codes.into_iter().for_each(|code| self.note_failure(code));
+        self.finish_waiting_instances(signal);
+        let reached = self.drain_all(now, cause, kill_at);
         if code.is_none() || self.living().next().is_some() {
-            self.report(Notice::Draining { signal, pressed, delay });
+            self.report(Notice::Draining { cause, delay });
         }
         let any_reached = !reached.is_empty();
         for id in reached {
@@ -88,6 +110,47 @@ impl Supervisor {
         } else {
             self.start_hook_for_drain(now, timeout);
         }
+    }
+
+    /// No run starts any more. An instance that waits for one is finished, with the code of its last run.
+    fn finish_waiting_instances(&mut self, signal: Option<Signal>) {
+        let mut codes = Vec::new();
+        for instance in &mut self.instances {
+            // The new run of a reload was not yet started: the old one is the last.
+            if let Slot::Waiting { .. } = instance.slot
+                && let Some(run) = instance.retiring.take_if(|run| run.serves())
+            {
+                instance.slot = Slot::Live(run);
+            }
+            if let Slot::Waiting { .. } = instance.slot {
+                codes.push(match instance.last {
+                    Some(ending) => contribution(ending, &self.settings.restart),
+                    None if self.has_spawned => 0,
+                    // No run has ever started, so guard's own end is the app's.
+                    None => signal.map_or(1, of_signal),
+                });
+                instance.slot = Slot::Finished;
+            }
+        }
+        codes.into_iter().for_each(|code| self.note_failure(code));
+    }
+
+    /// Drains every run. Returns those that stop already, since the terminal has sent them the signal too.
+    fn drain_all(&mut self, now: Timestamp, cause: ShutdownCause, kill_at: Option<Timestamp>) -> Vec<RunId> {
+        let stop = &self.settings.stop;
+        let signal = stop.signal.or(cause.signal()).unwrap_or(Signal::TERM);
+        let drain = Drain { signal, delay: stop.drain_delay, idle: stop.drain_idle, kill_at };
+        let pressed = matches!(cause, ShutdownCause::Pressed(_));
+        let mut reached = Vec::new();
+        for run in self.runs_mut() {
+            run.end_for(Cause::Stop);
+            if pressed && run.stop_without_signal(kill_at) {
+                reached.push(run.id);
+            } else {
+                run.drain(now, drain);
+            }
+        }
+        reached
     }
 
     /// Lets go of the sockets that outlive a run.

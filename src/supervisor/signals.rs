@@ -1,14 +1,16 @@
 //! What a signal that guard receives means, and job control.
 
+use super::cause::Asker;
 use super::run_id::RunId;
-use super::state::{Asker, Instance, RunState, Slot};
+use super::shutdown::ShutdownCause;
+use super::state::{Instance, RunState, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
-use crate::config::Scale;
-use crate::config::{Meaning, Scope};
+use crate::config::{Meaning, Scale, Scope};
 use crate::signal::Signal;
 
 impl Supervisor {
+    /// The terminal has stopped a main process.
     pub(super) fn main_suspended(&mut self, id: RunId) {
         // Without a shell above nobody could ever continue it.
         if self.settings.job_control {
@@ -17,32 +19,13 @@ impl Supervisor {
         self.actions.push(Action::Thaw(id));
     }
 
-    /// `pressed` where the terminal has sent the signal to the runs too.
-    pub(super) fn signal_received(&mut self, now: Timestamp, signal: Signal, pressed: bool) {
-        let mapped = self.settings.signal_map.iter().find(|(from, _)| *from == signal);
-        let meaning = mapped.map(|(_, meaning)| *meaning);
-        let suspends = suspends(signal);
-        match meaning {
-            Some(Meaning::Ignore) => {}
-            Some(Meaning::Stop) => self.stop_requested(now, Some(signal), pressed),
-            None if self.is_stop_request(signal) => self.stop_requested(now, Some(signal), pressed),
-            None if pressed && ends_by_terminal(signal) => self.stop_requested(now, Some(signal), pressed),
-            None if pressed && suspends => self.suspend_with_runs(),
-            None if pressed => {}
-            Some(_) | None if !self.begun() => self.early.push(signal),
-            Some(Meaning::Restart) => self.restart(now, Asker::Operator, None),
-            Some(Meaning::Reload) => self.reload_requested(now, Asker::Operator),
-            Some(Meaning::ScaleUp) => self.scale_requested(now, Scale::More(1)),
-            Some(Meaning::ScaleDown) => self.scale_requested(now, Scale::Fewer(1)),
-            // The runs have got it from the terminal.
-            Some(Meaning::Forward(other)) if pressed && other == signal => {}
-            Some(Meaning::Forward(other)) => {
-                self.forward(other);
-                if suspends && !self.settings.init {
-                    self.actions.push(Action::Suspend);
-                }
-            }
-            None if suspends => self.suspend(signal),
+    /// guard has got a signal, and its runs have not.
+    pub(super) fn signal_received(&mut self, now: Timestamp, signal: Signal) {
+        match self.mapped_to(signal) {
+            Some(meaning) => self.mapped_signal_received(now, signal, meaning, ShutdownCause::Signal(signal)),
+            None if self.is_stop_request(signal) => self.stop_requested(now, ShutdownCause::Signal(signal)),
+            None if !self.begun() => self.early.push(signal),
+            None if suspends(signal) => self.suspend(signal),
             None => {
                 self.forward(signal);
                 if signal == Signal::QUIT {
@@ -52,17 +35,57 @@ impl Supervisor {
         }
     }
 
-    /// A change means what a mapped signal would. What nobody can take is no loss: the next run finds the files as they are.
+    /// The terminal has sent a signal to guard and its runs at once.
+    pub(super) fn signal_pressed(&mut self, now: Timestamp, signal: Signal) {
+        let means_stop = self.is_stop_request(signal) || ends_by_terminal(signal);
+        match self.mapped_to(signal) {
+            // The runs have got it from the terminal.
+            Some(Meaning::Forward(other)) if other == signal && self.begun() => {}
+            Some(meaning) => self.mapped_signal_received(now, signal, meaning, ShutdownCause::Pressed(signal)),
+            None if means_stop => self.stop_requested(now, ShutdownCause::Pressed(signal)),
+            None if suspends(signal) => self.suspend_with_runs(),
+            None => {}
+        }
+    }
+
+    /// A signal of GUARD_SIGNAL_MAP. Before the first run it waits, unless it is ignored or means a stop.
+    fn mapped_signal_received(&mut self, now: Timestamp, signal: Signal, meaning: Meaning, cause: ShutdownCause) {
+        let waits = match meaning {
+            Meaning::Ignore | Meaning::Stop => false,
+            Meaning::Restart | Meaning::Reload | Meaning::ScaleUp | Meaning::ScaleDown => !self.begun(),
+            Meaning::Forward(_) => !self.begun(),
+        };
+        if waits {
+            return self.early.push(signal);
+        }
+        self.carry_out(now, meaning, Asker::Operator, cause);
+        if matches!(meaning, Meaning::Forward(_)) && suspends(signal) && !self.settings.init {
+            self.actions.push(Action::Suspend);
+        }
+    }
+
+    /// A file of GUARD_ON_CHANGE has changed. A signal that no run can take is no loss: the next run finds the files as they
+    /// are.
     pub(super) fn file_changed(&mut self, now: Timestamp, meaning: Meaning) {
+        self.carry_out(now, meaning, Asker::File, ShutdownCause::Request);
+    }
+
+    /// Does what a mapped signal or a changed file means.
+    fn carry_out(&mut self, now: Timestamp, meaning: Meaning, asker: Asker, cause: ShutdownCause) {
         match meaning {
             Meaning::Ignore => {}
-            Meaning::Stop => self.stop_requested(now, None, false),
-            Meaning::Restart => self.restart(now, Asker::File, None),
-            Meaning::Reload => self.reload_requested(now, Asker::File),
+            Meaning::Stop => self.stop_requested(now, cause),
+            Meaning::Restart => self.restart(now, asker, None),
+            Meaning::Reload => self.reload_requested(now, asker),
             Meaning::ScaleUp => self.scale_requested(now, Scale::More(1)),
             Meaning::ScaleDown => self.scale_requested(now, Scale::Fewer(1)),
             Meaning::Forward(signal) => self.forward(signal),
         }
+    }
+
+    /// What GUARD_SIGNAL_MAP says of a signal.
+    fn mapped_to(&self, signal: Signal) -> Option<Meaning> {
+        self.settings.signal_map.iter().find(|(from, _)| *from == signal).map(|(_, meaning)| *meaning)
     }
 
     /// Every instance has had a run.
@@ -78,16 +101,14 @@ impl Supervisor {
     pub(super) fn deliver_early_signals(&mut self, now: Timestamp) {
         if self.begun() && self.living().next().is_some() {
             for signal in std::mem::take(&mut self.early) {
-                self.signal_received(now, signal, false);
+                self.signal_received(now, signal);
             }
         }
     }
 
     /// Whether a signal is for guard itself, and not only for the app.
     pub fn takes(&self, signal: Signal) -> bool {
-        self.is_stop_request(signal)
-            || suspends(signal)
-            || self.settings.signal_map.iter().any(|(from, _)| *from == signal)
+        self.is_stop_request(signal) || suspends(signal) || self.mapped_to(signal).is_some()
     }
 
     fn is_stop_request(&self, signal: Signal) -> bool {

@@ -1,16 +1,18 @@
 //! The state of the supervisor: guard's own mode, its instances, and their runs.
 //!
-//! A run goes forward through its states, from Spawning to Clearing, and may skip some of them. One step goes back: a
-//! run that survives SIGKILL in a restart in place is Ready again. A deadline lives in the state that it belongs to, so leaving the state drops it. A deadline that ends in SIGKILL
-//! never moves later.
+//! A run goes forward through its states, from Spawning to Clearing, and may skip some of them. One step goes back: a run that
+//! survives SIGKILL in a restart in place is Ready again. A deadline lives in the state that it belongs to, so leaving the
+//! state drops it. A deadline that ends in SIGKILL never moves later.
 
+use super::cause::Cause;
 use super::diagnose::Diagnosis;
-use super::event::UnsentData;
-use super::exit_code::{Ending, Failure, MEMORY_LIMIT};
+use super::exit_code::{Ending, Failure};
 use super::health::Checks;
+use super::idle::Idle;
+use super::linger::Linger;
 use super::policy::History;
 use super::run_id::RunId;
-use super::timestamp::{Timestamp, earlier};
+use super::timestamp::Timestamp;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -47,42 +49,6 @@ pub(super) struct Shutdown {
     pub(super) signal: Option<Signal>,
     /// What guard exits with where that was settled when the end began.
     pub(super) code: Option<u8>,
-}
-
-/// Children of PID 1 that belong to no run: daemons that have cleared their environment. They have their time at guard's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Unmarked {
-    Unasked,
-    /// They have got SIGTERM.
-    Asked {
-        kill_at: Option<Timestamp>,
-    },
-    /// There is none, or none is waited for any more.
-    Gone,
-}
-
-impl Unmarked {
-    pub(super) fn kill_at(self) -> Option<Timestamp> {
-        match self {
-            Unmarked::Asked { kill_at } => kill_at,
-            Unmarked::Unasked | Unmarked::Gone => None,
-        }
-    }
-}
-
-/// Waiting for connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Linger {
-    pub(super) code: u8,
-    /// guard waits no longer in any case.
-    pub(super) until: Timestamp,
-    /// guard waits no longer if the other sides take nothing until then.
-    pub(super) give_up_at: Timestamp,
-    pub(super) count_at: Timestamp,
-    /// Before the count after the next.
-    pub(super) pause: Duration,
-    /// At the last count.
-    pub(super) left: Option<UnsentData>,
 }
 
 /// A slot that holds one running copy of the app. During a reload it also holds the run that is about to be replaced.
@@ -144,62 +110,6 @@ pub(super) struct Run {
     pub(super) was_kept: bool,
 }
 
-/// Why a run ends.
-///
-/// Where a second cause comes, the greater one in this order is what counts. What somebody asks for wins over what the run
-/// does by itself: a run that fails its health checks, and is restarted by an operator while it stops, is followed at once
-/// by the next, and that restart does not count against the limit. guard's own end wins over everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Cause {
-    /// The app says that it stops (STOPPING=1). The restart policy decides what follows, as after a crash.
-    Itself,
-    /// guard ends it as a failure. The restart policy decides what follows.
-    Failed(Failure),
-    /// A forwarded QUIT has stopped it. No run follows in its instance.
-    Quit,
-    /// The new run of a reload takes its place.
-    Reload(Asker),
-    /// A restart in place. The next run follows at once.
-    Restart(Asker),
-    /// There are to be fewer instances. No run follows in this one.
-    Scale,
-    /// guard ends. No run follows.
-    Stop,
-}
-
-/// Who or what wants a run to be replaced by another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Asker {
-    /// It has reached GUARD_MAX_MEMORY.
-    Memory,
-    /// It has reached GUARD_MAX_LIFETIME.
-    Lifetime,
-    /// A file has changed (GUARD_ON_CHANGE).
-    File,
-    /// An operator, by a command or a signal.
-    Operator,
-}
-
-impl Asker {
-    /// It asks for one instance alone.
-    pub(super) fn is_limit(self) -> bool {
-        match self {
-            Asker::Memory | Asker::Lifetime => true,
-            Asker::File | Asker::Operator => false,
-        }
-    }
-
-    /// As GUARD_LAST_EXIT says it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Asker::Memory => MEMORY_LIMIT,
-            Asker::Lifetime => "lifetime",
-            Asker::File => "changed-file",
-            Asker::Operator => "operator",
-        }
-    }
-}
-
 /// Where a run is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RunState {
@@ -223,47 +133,6 @@ pub(super) enum RunState {
     Sweeping { ending: Ending, kill_at: Option<Timestamp>, counted: bool },
     /// The leftovers have got SIGKILL.
     Clearing { ending: Ending, give_up_at: Timestamp, left: usize },
-}
-
-/// How a drain waits for connections to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Idle {
-    /// After the drain delay, for this time at most.
-    After(Duration),
-    /// The delay is over, and the time of the state is the end of this wait.
-    Now,
-    /// New connections are led to other runs. The time of the state is when guard counts those that this run has not accepted
-    /// yet; without any it has waited long enough, and after so many counts in any case.
-    Led(u8),
-}
-
-/// A pre-stop hook that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Hook {
-    pub(super) kill_at: Option<Timestamp>,
-    /// No run waits for it any more, and it has got SIGTERM.
-    pub(super) released: bool,
-    /// Another one starts when it has ended.
-    pub(super) again: bool,
-}
-
-/// A reload that is under way. It replaces the runs of one instance after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Reload {
-    pub(super) asker: Asker,
-    /// The instance whose turn it is.
-    pub(super) instance: u32,
-    /// The new run of that instance, once it is ready.
-    pub(super) replaced_by: Option<RunId>,
-    /// The new run of the instance before.
-    pub(super) newest: Option<RunId>,
-}
-
-impl Reload {
-    /// One that begins with this instance.
-    pub(super) fn of(instance: u32, asker: Asker) -> Reload {
-        Reload { asker, instance, replaced_by: None, newest: None }
-    }
 }
 
 impl Run {
@@ -323,25 +192,6 @@ impl Run {
     /// Whether the stop signal waits for the drain delay and the hook.
     pub(super) fn is_draining(&self) -> bool {
         matches!(self.state, RunState::Draining { .. })
-    }
-
-    /// When this run needs attention though nothing happens to it.
-    pub(super) fn deadline(&self, hook_runs: bool) -> Option<Timestamp> {
-        match self.state {
-            RunState::Spawning => None,
-            RunState::Starting { ready_by: at } | RunState::Ready { ping_by: at } => {
-                earlier(earlier(at, self.replace_at), self.checks.as_ref().and_then(Checks::deadline))
-            }
-            RunState::Draining { until, kill_at, .. } => earlier((!hook_runs).then_some(until), kill_at),
-            RunState::Stopping { kill_at, fallback } => {
-                earlier(earlier(fallback.map(|(at, _)| at), kill_at), self.diagnosis_at())
-            }
-            RunState::Diagnosing { until, .. } => Some(until),
-            RunState::Aborting { kill_at } => Some(kill_at),
-            RunState::Sweeping { kill_at, .. } => kill_at,
-            RunState::Killing { give_up_at } => give_up_at,
-            RunState::Clearing { give_up_at, .. } => Some(give_up_at),
-        }
     }
 }
 

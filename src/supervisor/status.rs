@@ -1,9 +1,10 @@
 //! What can be told of guard at any time. Nothing here changes the state.
 
 use super::Supervisor;
-use super::exit_code::{Ending, Failure};
+use super::cause::Cause;
+use super::exit_code::Ending;
 use super::run_id::RunId;
-use super::state::{Asker, Cause, Instance, Mode, Run, RunState, Slot};
+use super::state::{Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 
@@ -145,25 +146,6 @@ impl Supervisor {
                 last,
             }
         })
-    }
-}
-
-impl Cause {
-    fn word(self) -> &'static str {
-        match self {
-            Cause::Itself => "STOPPING=1",
-            Cause::Failed(Failure::NotReady) => "not ready in time",
-            Cause::Failed(Failure::Watchdog) => "watchdog",
-            Cause::Failed(Failure::Health) => "unhealthy",
-            Cause::Failed(Failure::Memory) => "memory limit",
-            Cause::Quit => "SIGQUIT",
-            Cause::Reload(Asker::File | Asker::Operator) => "reload",
-            Cause::Restart(Asker::File | Asker::Operator) => "restart",
-            Cause::Reload(Asker::Memory) | Cause::Restart(Asker::Memory) => "memory limit",
-            Cause::Reload(Asker::Lifetime) | Cause::Restart(Asker::Lifetime) => "lifetime",
-            Cause::Scale => "scale",
-            Cause::Stop => "guard stops",
-        }
     }
 }
 

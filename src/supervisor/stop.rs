@@ -1,14 +1,16 @@
-//! The end of one run: how it is asked to stop, how its main process ends, how its leftovers are swept, and what follows.
+//! The stop of one run: drain, stop signal, SIGKILL to the main process.
 //!
-//! The steps are: drain, stop signal, SIGKILL to the main process; then SIGTERM and SIGKILL to leftovers. An app that ends
-//! earlier skips what is left of them. Where the run ends because guard ends, shutdown.rs has the deadline instead.
+//! An app that ends earlier skips the steps that are left. What comes after its main process is in sweep.rs. Where guard itself
+//! ends, shutdown.rs has the deadline.
 
-use super::exit_code::{Ending, Failure, contribution};
-use super::policy::Verdict;
+use super::cause::Cause;
+use super::exit_code::Failure;
+use super::idle::Idle;
 use super::run_id::RunId;
-use super::state::{Cause, Idle, Mode, Run, RunState, Slot};
+use super::state::{Mode, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
-use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor, TimeLimit};
+use super::{Action, LAST_DEADLINE, Notice, Supervisor, TimeLimit};
+use crate::config::StopSettings;
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -18,17 +20,40 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a run has that is not ready in time or unhealthy, where the stop timeout is not shorter: it serves nobody.
 const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How a run is drained and stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// The stop signal.
+    pub(super) signal: Signal,
+    /// From now to the stop signal.
+    pub(super) delay: Duration,
+    /// How much longer the stop signal waits for connections to end, at most.
+    pub(super) idle: Duration,
+    /// When the main process gets SIGKILL.
+    pub(super) kill_at: Option<Timestamp>,
+}
+
+impl Drain {
+    /// The drain of a run that ends while guard goes on: it has a stop timeout of its own.
+    pub(super) fn in_place(now: Timestamp, stop: &StopSettings) -> Drain {
+        Drain {
+            signal: stop.signal.unwrap_or(Signal::TERM),
+            delay: stop.drain_delay,
+            idle: stop.drain_idle,
+            kill_at: Some(now.after(stop.restart_timeout)),
+        }
+    }
+
+    /// The same, where nobody is refused meanwhile: the stop signal comes at once.
+    pub(super) fn at_once(now: Timestamp, stop: &StopSettings) -> Drain {
+        Drain { delay: Duration::ZERO, idle: Duration::ZERO, ..Drain::in_place(now, stop) }
+    }
+}
+
 impl Run {
     /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
-    ///
-    /// After `delay` the run has as long as `idle` for its connections.
-    pub(super) fn drain(
-        &mut self,
-        now: Timestamp,
-        signal: Signal,
-        [delay, idle]: [Duration; 2],
-        kill_at: Option<Timestamp>,
-    ) {
+    pub(super) fn drain(&mut self, now: Timestamp, drain: Drain) {
+        let Drain { signal, delay, idle, kill_at } = drain;
         self.state = match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => {
                 RunState::Draining { signal, until: now.after(delay), idle: Idle::After(idle), kill_at }
@@ -64,9 +89,7 @@ impl Run {
             state @ (RunState::Spawning | RunState::Killing { .. } | RunState::Clearing { .. }) => state,
         };
     }
-}
 
-impl Run {
     /// The app was told to stop, and not by guard; `false` where its end has gone further than that.
     pub(super) fn stop_without_signal(&mut self, kill_at: Option<Timestamp>) -> bool {
         let own = match self.state {
@@ -200,16 +223,20 @@ impl Supervisor {
         self.actions.extend([Action::Stop(id, signal), Action::Signal(id, Signal::CONT)]);
     }
 
-    /// The main process is still there when its time is over.
-    pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId, aborted: bool) {
+    /// The main process still lives when its time is over.
+    pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
         let failed = matches!(self.run_mut(id).and_then(|run| run.cause), Some(Cause::Failed(_)));
-        let limit = match aborted {
-            true => TimeLimit::Abort(ABORT_TIMEOUT),
-            false if failed && self.settings.stop.restart_timeout > FAILURE_TIMEOUT => {
-                TimeLimit::Failure(FAILURE_TIMEOUT)
-            }
-            false => TimeLimit::StopTimeout,
-        };
+        let is_shorter = failed && self.settings.stop.restart_timeout > FAILURE_TIMEOUT;
+        let limit = if is_shorter { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
+        self.kill_main(now, id, limit);
+    }
+
+    /// The main process still lives when its time to write a core file is over.
+    pub(super) fn abort_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
+        self.kill_main(now, id, TimeLimit::Abort(ABORT_TIMEOUT));
+    }
+
+    fn kill_main(&mut self, now: Timestamp, id: RunId, limit: TimeLimit) {
         self.set_state(id, RunState::Killing { give_up_at: Some(now.after(LAST_DEADLINE)) });
         self.actions.push(Action::Signal(id, Signal::KILL));
         self.report(Notice::KillRun { run: id, limit });
@@ -231,182 +258,6 @@ impl Supervisor {
         }
         self.report(Notice::Unkillable { run: id });
         self.in_place_failed(id.instance, "SIGKILL does not end the old run");
-    }
-
-    /// `left` where somebody at the terminal has told the app to exit.
-    pub(super) fn main_exited(&mut self, now: Timestamp, id: RunId, ending: Ending, left: bool) {
-        let (mode, terminal) = (self.mode, self.settings.terminal);
-        let stable_after = self.settings.restart.stable_after;
-        let Some(instance) = self.instance_mut(id.instance) else { return };
-        let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
-        let failure = match run.cause {
-            Some(Cause::Failed(failure)) => Some(failure),
-            Some(Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop) | None => None,
-            Some(Cause::Reload(_) | Cause::Restart(_)) => None,
-        };
-        let kill_at = match run.state {
-            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
-            RunState::Draining { kill_at, .. } | RunState::Stopping { kill_at, .. } => kill_at,
-            RunState::Diagnosing { kill_at, .. } => kill_at,
-            // The time for a core file is no stop deadline.
-            RunState::Aborting { .. } => None,
-            RunState::Killing { .. } if failure == Some(Failure::Watchdog) => None,
-            RunState::Killing { .. } => Some(now),
-            RunState::Sweeping { .. } | RunState::Clearing { .. } => return,
-        };
-        let is_killed = matches!(run.state, RunState::Killing { .. });
-        let ending = match run.cause {
-            Some(Cause::Failed(failure)) => Ending::Failed(failure, ending.code()),
-            Some(Cause::Reload(_) | Cause::Restart(_)) if is_killed => Ending::Killed,
-            Some(Cause::Reload(asker) | Cause::Restart(asker)) => Ending::Replaced(asker, ending.code()),
-            Some(Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop) | None => ending,
-        };
-        let typed = left || terminal && ending.by_terminal();
-        let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
-        let stopped_at_terminal = mode == Mode::Serving && typed && by_itself;
-        // What guard or an operator ends is followed as ever.
-        let stopped_by_quit = run.quit_until.take().filter(|&until| now < until && by_itself && !stopped_at_terminal);
-        if mode == Mode::Serving && stopped_by_quit.is_some() {
-            run.end_for(Cause::Quit);
-        }
-        let kill_at = match mode {
-            // guard's own end begins, and leaves more time.
-            Mode::Serving if stopped_at_terminal => kill_at,
-            Mode::Serving if stopped_by_quit.is_some() => earlier(kill_at, stopped_by_quit),
-            Mode::Serving => earlier(kill_at, Some(now.after(LEFTOVER_TIMEOUT))),
-            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => earlier(kill_at, shutdown.kill_at),
-            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => kill_at,
-        };
-        let is_stable = run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
-        run.state = RunState::Sweeping { ending, kill_at, counted: false };
-        if is_stable {
-            instance.history.stable();
-        }
-        if stopped_at_terminal {
-            self.report(Notice::StoppedAtTerminal { run: id, ending });
-            self.begin_shutdown(now, None, false, None);
-        }
-        match mode {
-            Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => self.actions.push(Action::Sweep(id, Signal::TERM)),
-            // Everything has got SIGKILL.
-            Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
-        }
-    }
-
-    pub(super) fn leftovers_counted(&mut self, now: Timestamp, id: RunId, count: usize) {
-        let serving = self.mode == Mode::Serving;
-        let Some(run) = self.run_mut(id) else { return };
-        let cause = run.cause;
-        match &mut run.state {
-            RunState::Sweeping { ending, .. } | RunState::Clearing { ending, .. } if count == 0 => {
-                let ending = *ending;
-                self.run_over(now, id, ending);
-            }
-            RunState::Sweeping { ending, counted, .. } => {
-                let is_background = *ending == Ending::Exited(0) && serving && cause.is_none();
-                if !std::mem::replace(counted, true) && is_background {
-                    self.report(Notice::Background { run: id });
-                }
-            }
-            RunState::Clearing { left, .. } => *left = count,
-            RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
-            RunState::Draining { .. } | RunState::Stopping { .. } | RunState::Diagnosing { .. } => {}
-            RunState::Aborting { .. } | RunState::Killing { .. } => {}
-        }
-    }
-
-    /// Leftovers are still there when their time is over.
-    pub(super) fn sweep_timeout_elapsed(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        self.set_state(id, RunState::Clearing { ending, give_up_at: now.after(LAST_DEADLINE), left: 0 });
-        self.actions.push(Action::Sweep(id, Signal::KILL));
-        self.report(Notice::KillLeftovers { run: id });
-    }
-
-    /// Not even SIGKILL ends the leftovers: guard goes on without them.
-    pub(super) fn clear_timeout_elapsed(&mut self, now: Timestamp, id: RunId, ending: Ending, left: usize) {
-        self.report(Notice::Abandoned { run: id, count: left });
-        self.run_over(now, id, ending);
-    }
-
-    /// Nothing is left of a run: decides what follows.
-    fn run_over(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        self.actions.push(Action::Forget(id));
-        let mode = self.mode;
-        let Some(instance) = self.instance_mut(id.instance) else { return };
-        if instance.retiring.take_if(|run| run.id == id).is_some() {
-            return self.advance_reload(now);
-        }
-        if instance.leaving {
-            instance.slot = Slot::Finished;
-            return;
-        }
-        let cause = instance.current().and_then(|run| run.cause);
-        match (mode, cause) {
-            (Mode::Serving, _) if self.restore_old_run(now, id) => {}
-            (Mode::Serving, Some(Cause::Reload(_) | Cause::Restart(_))) => {
-                if let Some(instance) = self.instance_mut(id.instance) {
-                    instance.last = Some(ending);
-                    instance.slot = Slot::Waiting { spawn_at: Some(now) };
-                }
-            }
-            (Mode::Serving, Some(Cause::Quit)) => {
-                self.new_run_failed(id.instance);
-                self.finish_instance(id, ending, None);
-                self.report(Notice::StoppedByQuit { run: id, ending });
-            }
-            (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Scale | Cause::Stop) | None) => {
-                self.apply_policy(now, id, ending);
-            }
-            (Mode::Draining(_) | Mode::Sweeping(_), _) => self.finish_instance(id, ending, None),
-            (Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done, _) => self.finish_instance(id, ending, None),
-        }
-    }
-
-    /// What follows a run whose end nobody asked for.
-    pub(super) fn apply_policy(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        self.new_run_failed(id.instance);
-        let Supervisor { instances, settings, jitter, .. } = self;
-        let Some(instance) = instances.iter_mut().find(|instance| instance.number == id.instance) else { return };
-        let (limit, window) = (settings.restart.max, settings.restart.window);
-        match instance.history.decide(now, ending, &settings.restart, jitter) {
-            Verdict::Restart { count, delay } => {
-                instance.last = Some(ending);
-                instance.slot = Slot::Waiting { spawn_at: Some(now.after(delay)) };
-                self.report(Notice::Restarting { run: id, ending, count, limit, delay });
-                self.recount_cpus();
-            }
-            Verdict::GiveUp { limit } => {
-                self.gave_up = true;
-                let code = contribution(ending, &self.settings.restart).max(1);
-                self.report(Notice::GiveUp { run: id, ending, limit, window });
-                self.finish(now, id, ending, code);
-            }
-            Verdict::Finish { code, why } => {
-                self.finish_instance(id, ending, Some(code));
-                self.report(Notice::NotRestarted { run: id, ending, why });
-            }
-            Verdict::Abort { code, why } => {
-                self.report(Notice::NotRestarted { run: id, ending, why });
-                self.finish(now, id, ending, code);
-            }
-        }
-    }
-
-    /// No run follows in this instance. `code` is what it contributes to guard's own, where that is not the run's.
-    pub(super) fn finish_instance(&mut self, id: RunId, ending: Ending, code: Option<u8>) {
-        let code = code.unwrap_or_else(|| contribution(ending, &self.settings.restart));
-        if let Some(instance) = self.instance_mut(id.instance) {
-            instance.last = Some(ending);
-            instance.slot = Slot::Finished;
-            self.note_failure(code);
-        }
-    }
-
-    /// An instance has finished with this code; the first failure is what guard exits with in the end.
-    pub(super) fn note_failure(&mut self, code: u8) {
-        if code != 0 {
-            self.failed.get_or_insert(code);
-        }
     }
 
     pub(super) fn set_state(&mut self, id: RunId, state: RunState) {

@@ -2,9 +2,11 @@
 //! hold always; docs/design.md lists the same invariants by number. It takes its facts from events and actions, never from
 //! notices, which are for people.
 
+use super::super::cause::Cause;
 use super::super::diagnose::Diagnosis;
 use super::super::policy::Jitter;
-use super::super::state::{Cause, Instance, Mode, Run, RunState, Slot, Unmarked};
+use super::super::shutdown::Unmarked;
+use super::super::state::{Instance, Mode, Run, RunState, Slot};
 use super::super::{
     Action, Ending, Event, InPlace, LAST_DEADLINE, RunId, Settings, SpawnError, Supervisor, Timestamp, UnsentData,
 };

@@ -1,0 +1,112 @@
+//! After a run: the next one follows, its instance is finished, or guard ends.
+
+use super::cause::Cause;
+use super::exit_code::{Ending, SpawnError, contribution};
+use super::policy::Verdict;
+use super::run_id::RunId;
+use super::shutdown::ShutdownCause;
+use super::state::{Mode, Slot};
+use super::timestamp::Timestamp;
+use super::{Action, Notice, Supervisor};
+
+impl Supervisor {
+    /// The run has no process. Where guard has never had one, and the error would stay, guard ends.
+    pub(super) fn spawn_failed(&mut self, now: Timestamp, id: RunId, error: SpawnError) {
+        let ending = Ending::NotSpawned(error);
+        if self.restore_old_run(now, id) {
+            return;
+        }
+        if !self.has_spawned && !error.transient {
+            self.finish(now, id, ending, error.code);
+        } else {
+            self.apply_policy(now, id, ending);
+        }
+    }
+
+    /// Nothing is left of a run: its cause or the restart policy decides what follows.
+    pub(super) fn run_over(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        self.actions.push(Action::Forget(id));
+        let mode = self.mode;
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        if instance.retiring.take_if(|run| run.id == id).is_some() {
+            return self.advance_reload(now);
+        }
+        if instance.leaving {
+            instance.slot = Slot::Finished;
+            return;
+        }
+        let cause = instance.current().and_then(|run| run.cause);
+        match (mode, cause) {
+            (Mode::Serving, _) if self.restore_old_run(now, id) => {}
+            (Mode::Serving, Some(Cause::Reload(_) | Cause::Restart(_))) => {
+                if let Some(instance) = self.instance_mut(id.instance) {
+                    instance.last = Some(ending);
+                    instance.slot = Slot::Waiting { spawn_at: Some(now) };
+                }
+            }
+            (Mode::Serving, Some(Cause::Quit)) => {
+                self.new_run_failed(id.instance);
+                self.finish_instance(id, ending, None);
+                self.report(Notice::StoppedByQuit { run: id, ending });
+            }
+            (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Scale | Cause::Stop) | None) => {
+                self.apply_policy(now, id, ending);
+            }
+            (Mode::Draining(_) | Mode::Sweeping(_), _) => self.finish_instance(id, ending, None),
+            (Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done, _) => self.finish_instance(id, ending, None),
+        }
+    }
+
+    /// The restart policy decides what follows a run that has ended by itself or as a failure.
+    fn apply_policy(&mut self, now: Timestamp, id: RunId, ending: Ending) {
+        self.new_run_failed(id.instance);
+        let Supervisor { instances, settings, jitter, .. } = self;
+        let Some(instance) = instances.iter_mut().find(|instance| instance.number == id.instance) else { return };
+        let (limit, window) = (settings.restart.max, settings.restart.window);
+        match instance.history.decide(now, ending, &settings.restart, jitter) {
+            Verdict::Restart { count, delay } => {
+                instance.last = Some(ending);
+                instance.slot = Slot::Waiting { spawn_at: Some(now.after(delay)) };
+                self.report(Notice::Restarting { run: id, ending, count, limit, delay });
+                self.recount_cpus();
+            }
+            Verdict::GiveUp { limit } => {
+                self.gave_up = true;
+                let code = contribution(ending, &self.settings.restart).max(1);
+                self.report(Notice::GiveUp { run: id, ending, limit, window });
+                self.finish(now, id, ending, code);
+            }
+            Verdict::Finish { code, why } => {
+                self.finish_instance(id, ending, Some(code));
+                self.report(Notice::NotRestarted { run: id, ending, why });
+            }
+            Verdict::Abort { code, why } => {
+                self.report(Notice::NotRestarted { run: id, ending, why });
+                self.finish(now, id, ending, code);
+            }
+        }
+    }
+
+    /// No run follows in this instance. `code` is what it contributes to guard's exit code; `None` is what its last run does.
+    fn finish_instance(&mut self, id: RunId, ending: Ending, code: Option<u8>) {
+        let code = code.unwrap_or_else(|| contribution(ending, &self.settings.restart));
+        if let Some(instance) = self.instance_mut(id.instance) {
+            instance.last = Some(ending);
+            instance.slot = Slot::Finished;
+            self.note_failure(code);
+        }
+    }
+
+    /// An instance has finished with this code. guard exits with the first one that is not 0.
+    pub(super) fn note_failure(&mut self, code: u8) {
+        if code != 0 {
+            self.failed.get_or_insert(code);
+        }
+    }
+
+    /// No run follows in this instance, and guard ends with this code: the other instances are drained first.
+    fn finish(&mut self, now: Timestamp, id: RunId, ending: Ending, code: u8) {
+        self.finish_instance(id, ending, Some(code));
+        self.begin_shutdown(now, ShutdownCause::Finished { code });
+    }
+}
