@@ -18,7 +18,8 @@ mod sys;
 mod text;
 
 use config::Config;
-use config::layers::{ClientCommand, Invocation, Layers};
+use config::layers::Layers;
+use config::subcommands::{ClientCommand, Invocation};
 use std::ffi::OsString;
 use std::io::Write;
 

@@ -5,7 +5,7 @@ mod choice;
 mod conversation;
 mod options;
 
-use crate::config::layers::ClientCommand;
+use crate::config::subcommands::ClientCommand;
 use crate::doors::wire::{self, Reply, Request};
 use crate::sys::clock::Deadline;
 use crate::sys::process;

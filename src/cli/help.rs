@@ -1,40 +1,8 @@
 //! `guard --help`, the pages of its subcommands, and `guard --version`.
 
+use crate::config::subcommands::SUBCOMMANDS;
 use crate::config::variables::VARIABLES;
 use std::fmt::Write;
-
-/// The subcommands: name, arguments, and what each does.
-pub(super) const SUBCOMMANDS: [(&str, &str, &str); 9] = [
-    ("check", "[OPTIONS] [-- COMMAND [ARG]...]", CHECK),
-    ("ready", ASK, "Exits with 0 if the app can take work: ready, healthy, not draining, not between two runs."),
-    ("health", ASK, "Exits with 0 if the running guard answers and has not given up, in a backoff and a drain too."),
-    ("status", "[--json | --settings] [--timeout DURATION] [--pid N]", STATUS),
-    ("stop", ASK, "Asks the running guard to stop the app and end, and waits until the last run has ended."),
-    ("restart", ASK, "Stops the run and starts the next one, and waits until that is ready."),
-    ("reload", ASK, "Starts the next run beside the old one, which then ends, and waits until the old run is over."),
-    ("scale", "N|auto|+N|-N [--timeout DURATION] [--pid N]", SCALE),
-    ("probe", "URL [--timeout DURATION] [--host NAME]", PROBE),
-];
-
-const ASK: &str = "[--timeout DURATION] [--pid N]";
-
-const STATUS: &str =
-    "Prints what the running guard knows: instances, runs, restarts, memory, CPU, and why a run is being ended.
---json prints it for programs, --settings the settings in force and where each comes from.";
-
-const CHECK: &str =
-    "Prints the configuration in force and where each value comes from, or every error, and what is in doubt.
-The options are those of guard itself: see guard --help.";
-
-const SCALE: &str =
-    "Says how many instances there are from now on, 1 to 1024, auto for the container's CPU quota, or so many more or
-fewer; waits until the new ones are ready, or the others are gone.";
-
-const PROBE: &str = "Exits with 0 if a server answers within the timeout (1s by default). URL is one of
-  http://HOST[:PORT][/PATH]       answers with a status from 200 to 399
-  http+unix:///SOCKET[:/PATH]     the same, on a unix socket
-  tcp://HOST:PORT                 accepts the connection
---host NAME is the Host that a request names, for servers that insist on theirs.";
 
 const OF_ASK: &str = "
   --timeout DURATION   how long the answer may take; by default 2s, or as long as guard itself may need
@@ -43,22 +11,16 @@ const OF_ASK: &str = "
 exit codes: 0 for yes, 1 for no, 124 without an answer in time, 125 if guard could not be asked.
 ";
 
-/// How a subcommand is written; part of the errors about it.
-pub fn usage(subcommand: &str) -> String {
-    let arguments = SUBCOMMANDS.iter().find(|(name, ..)| *name == subcommand).map_or("", |(_, arguments, _)| arguments);
-    format!("usage: guard {subcommand} {arguments}")
-}
-
-/// The page of a subcommand, or the whole help text.
+/// The page of the subcommand of this name, or the whole help text.
 pub fn page(subcommand: Option<&str>) -> String {
-    let Some((name, arguments, about)) = SUBCOMMANDS.iter().find(|(name, ..)| Some(*name) == subcommand) else {
+    let Some(subcommand) = SUBCOMMANDS.iter().find(|known| Some(known.name) == subcommand) else {
         return text();
     };
-    let options = if arguments.contains("--pid") { OF_ASK } else { "" };
-    format!("{}\n\n{about}\n{options}", usage(name))
+    let options = if subcommand.arguments.contains("--pid") { OF_ASK } else { "" };
+    format!("{}\n\n{}\n{options}", subcommand.usage(), subcommand.about)
 }
 
-pub(super) fn text() -> String {
+fn text() -> String {
     let mut text = String::from(
         "guard: the init process for containers. Runs COMMAND, reaps, restarts it in place, drains on SIGTERM.
 

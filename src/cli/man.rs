@@ -2,8 +2,9 @@
 //!
 //! `release/man FILE` writes it.
 
-use super::help::SUBCOMMANDS;
+use super::help;
 use crate::config::layers::HANDED_DOWN;
+use crate::config::subcommands::{SUBCOMMANDS, Subcommand};
 use crate::config::variables::VARIABLES;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -119,11 +120,11 @@ fn text(date: &str) -> String {
     let mut page = format!(".TH GUARD 1 \"{}\" \"guard {version}\" \"User Commands\"\n", date);
     page.push_str(".SH NAME\nguard \\- the init process for containers\n.SH SYNOPSIS\n");
     page.push_str(".B guard\n[OPTIONS] \\-\\- COMMAND [ARG]...\n");
-    for (name, arguments, _) in SUBCOMMANDS {
+    for Subcommand { name, arguments, .. } in SUBCOMMANDS {
         let _ = write!(page, ".br\n.B guard {name}\n{}\n", roff(arguments));
     }
     let _ = write!(page, ".br\n.B guard\n\\-\\-help | \\-\\-version\n.SH DESCRIPTION{DESCRIPTION}.SH COMMANDS\n");
-    for (name, arguments, about) in SUBCOMMANDS {
+    for Subcommand { name, arguments, about, .. } in SUBCOMMANDS {
         let _ = write!(page, ".TP\n.B guard {name}\n{}\n", lines(about));
         if arguments.contains("--pid") {
             let _ = write!(page, "{OF_A_RUNNING_GUARD}");
@@ -153,8 +154,11 @@ fn the_man_page_has_every_command_and_every_setting() {
     for variable in VARIABLES {
         assert!(page.contains(&roff(&variable.flag())) && page.contains(variable.name), "{}", variable.name);
     }
-    for (name, ..) in SUBCOMMANDS {
+    let overview = help::page(None);
+    for Subcommand { name, .. } in SUBCOMMANDS {
         assert!(page.contains(&format!(".TP\n.B guard {name}\n")), "{name}");
+        let is_named = [format!(" guard {name} "), format!(" | {name} ")].iter().any(|words| overview.contains(words));
+        assert!(is_named, "guard --help names {name}");
     }
     let requests = page.lines().filter(|line| line.starts_with('.'));
     let unknown: Vec<&str> = requests

@@ -1,8 +1,9 @@
 //! `guard probe URL`: asks a server whether it is alive, for images without curl.
 
-use super::{help::usage, timeout};
+use super::timeout;
 use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
+use crate::config::subcommands::Invocation;
 use crate::config::target::{FORMS, Server, Target, parse_host};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::{spawn_copy, wait_for_copy};
@@ -36,7 +37,7 @@ impl std::fmt::Display for Failed {
 
 /// Probes. The error is [`Failed`], or says what is wrong with the command line.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
-    let usage = || format!("{}, where URL is {FORMS}", usage("probe"));
+    let usage = || format!("{}, where URL is {FORMS}", Invocation::Probe.usage());
     let Question { target, host, timeout } =
         parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
     let name = target.to_string();

@@ -3,72 +3,11 @@
 use super::arguments::{Argument, Arguments};
 use super::entry::Entry;
 use super::settings::{Origin, Warning, WarningKind};
+use super::subcommands::{Invocation, SUBCOMMANDS};
 use super::suggest::{nearest, slip};
 use super::variables::{VARIABLES, Variable};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-
-/// What guard is started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invocation {
-    /// Run an app.
-    Run,
-    /// Print the configuration.
-    Check,
-    /// Ask the running guard.
-    Ask(ClientCommand),
-    /// Probe a server.
-    Probe,
-    /// Explain guard, or a subcommand.
-    Help(Option<&'static str>),
-    Version,
-}
-
-/// A subcommand that asks the running guard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCommand {
-    Ready,
-    Health,
-    Status,
-    Stop,
-    Restart,
-    Reload,
-    Scale,
-}
-
-const SUBCOMMANDS: [(&str, Invocation); 9] = [
-    ("check", Invocation::Check),
-    ("probe", Invocation::Probe),
-    ("ready", Invocation::Ask(ClientCommand::Ready)),
-    ("health", Invocation::Ask(ClientCommand::Health)),
-    ("status", Invocation::Ask(ClientCommand::Status)),
-    ("stop", Invocation::Ask(ClientCommand::Stop)),
-    ("restart", Invocation::Ask(ClientCommand::Restart)),
-    ("reload", Invocation::Ask(ClientCommand::Reload)),
-    ("scale", Invocation::Ask(ClientCommand::Scale)),
-];
-
-impl Invocation {
-    /// The subcommand of this name, and the name.
-    fn of_subcommand(name: &str) -> Option<(Invocation, &'static str)> {
-        SUBCOMMANDS.into_iter().find(|(known, _)| *known == name).map(|(name, invocation)| (invocation, name))
-    }
-}
-
-impl ClientCommand {
-    /// The subcommand's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            ClientCommand::Ready => "ready",
-            ClientCommand::Health => "health",
-            ClientCommand::Status => "status",
-            ClientCommand::Stop => "stop",
-            ClientCommand::Restart => "restart",
-            ClientCommand::Reload => "reload",
-            ClientCommand::Scale => "scale",
-        }
-    }
-}
 
 /// Flags and environment side by side; a flag wins.
 #[derive(Clone, Debug, Default)]
@@ -112,12 +51,13 @@ impl Layers {
         let own = environment.iter().copied().filter(|entry| is_prefixed(entry.name())).collect();
         let mut layers = Layers { environment, own, ..Layers::default() };
         let mut arguments = Arguments::new(arguments);
-        let subcommand = arguments.peek().and_then(|first| Invocation::of_subcommand(first.to_str()?));
+        let first = arguments.peek();
+        let subcommand = SUBCOMMANDS.iter().find(|subcommand| first.is_some_and(|first| first == subcommand.name));
         if subcommand.is_some() {
             arguments.next();
         }
-        let (invocation, subcommand) =
-            subcommand.map_or((Invocation::Run, None), |(invocation, name)| (invocation, Some(name)));
+        let invocation = subcommand.map_or(Invocation::Run, |subcommand| subcommand.invocation);
+        let subcommand = subcommand.map(|subcommand| subcommand.name);
         if let Invocation::Ask(_) | Invocation::Probe = invocation {
             layers.words = arguments.rest();
             let wants_help = layers.words.iter().any(|word| word == "--help" || word == "-h");
@@ -142,7 +82,7 @@ impl Layers {
                     let rest = arguments.rest();
                     let words = [&word].into_iter().chain(&rest).map(|word| word.to_string_lossy());
                     let line = words.collect::<Vec<_>>().join(" ");
-                    let known = SUBCOMMANDS.iter().map(|(name, _)| *name).chain(["--help", "--version"]);
+                    let known = SUBCOMMANDS.iter().map(|subcommand| subcommand.name).chain(["--help", "--version"]);
                     let meant = slip(&word.to_string_lossy(), known);
                     let meant = meant.map_or_else(String::new, |meant| format!("; did you mean guard {meant}?"));
                     layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}{meant}"));

@@ -17,6 +17,7 @@ mod listen;
 mod problems;
 mod settings;
 pub mod size;
+pub mod subcommands;
 mod suggest;
 pub mod target;
 pub mod user;

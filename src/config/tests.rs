@@ -1,4 +1,4 @@
-use super::layers::{ClientCommand, Invocation};
+use super::subcommands::{ClientCommand, Invocation};
 use super::*;
 use std::ffi::{CStr, CString, OsString};
 use std::time::Duration;

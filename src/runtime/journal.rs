@@ -5,14 +5,13 @@ use crate::config::Config;
 use crate::config::duration::show;
 use crate::report::{self, LastWord};
 use crate::signal::Signal;
-use crate::supervisor::{Ending, KillReason, RunId};
-use crate::sys::process::{Status, Usage};
+use crate::supervisor::{KillReason, RunId};
+use crate::sys::process::Status;
 use crate::sys::procfs::Process;
 use crate::sys::signal_set::SignalSet;
 use crate::sys::{Errno, Pid};
 use log::Level;
 use log::kv::Value;
-use std::time::Duration;
 
 pub(super) struct Journal<'a> {
     pub(super) config: &'a Config,
@@ -43,7 +42,7 @@ pub(super) struct InstanceRecord {
     /// How the last run ended; empty while none has since the last start.
     pub(super) last: String,
     /// How the last run ended that had begun.
-    last_run: String,
+    pub(super) last_run: String,
     /// Why the last health check failed.
     pub(super) check: String,
 }
@@ -126,65 +125,6 @@ impl<'a> Journal<'a> {
         if signal != Signal::CONT && !self.dropped.contains(signal) {
             self.dropped = self.dropped.with(signal);
             log::info!(signal:%, msg = "no run lives that could take it"; "signal-dropped");
-        }
-    }
-
-    /// The main process of a run was reaped. `why` says for what it was ended, `is_killed` that guard had to kill it, and `says`
-    /// is its last STATUS.
-    #[expect(clippy::too_many_arguments, reason = "all that a line tells")]
-    pub(super) fn exit(
-        &mut self,
-        run: RunId,
-        pid: Pid,
-        status: Status,
-        ending: Ending,
-        why: Option<&'static str>,
-        is_killed: bool,
-        uptime: Duration,
-        usage: &Usage,
-        says: &str,
-    ) {
-        let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
-        let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
-        let instance = self.instance(run);
-        let id = run;
-        let run = id.number;
-        let says = &report::shorten(says.to_owned());
-        let (peak, cpu) = (usage.max_rss.saturating_mul(1024), usage.user + usage.system);
-        let (code, signal) = match status {
-            Status::Exited(code) => (Value::from(code), None),
-            Status::Signaled(signal) => (Value::null(), Some(signal.to_string())),
-        };
-        let [signal, cause, core, killed, status] = [
-            signal.as_deref(),
-            if ending == Ending::OutOfMemory { Some("oom") } else { why },
-            usage.dumped.then_some("written"),
-            is_killed.then_some("deadline"),
-            Some(says.as_str()).filter(|says| !says.is_empty()),
-        ]
-        .map(|word| word.map_or_else(Value::null, Value::from));
-        let reason = why.map_or_else(String::new, |why| format!(" ({why})"));
-        let at_the_deadline = if is_killed { ", killed at the deadline" } else { "" };
-        let said = if says.is_empty() { String::new() } else { format!(", status \"{says}\"") };
-        let last = format!(
-            "run {run} {} after {}{reason}{at_the_deadline}, peak memory {}, CPU {}{said}",
-            told(ending),
-            show(uptime),
-            report::mebibytes(peak),
-            show(cpu),
-        );
-        let (uptime, max_rss) = (report::time(uptime), report::size(peak));
-        let [cpu_user, cpu_sys] = [usage.user, usage.system].map(report::time);
-        log::log!(
-            level, instance, run, pid, code, signal, cause, core, killed, uptime, max_rss, cpu_user, cpu_sys, status;
-            "exit"
-        );
-        let record = self.of_instance(id);
-        record.last_run.clone_from(&last);
-        record.last = last;
-        if ending != Ending::Exited(0) {
-            // Early, since an OOM kill of the whole container leaves no time for a last word.
-            self.write_down(&self.reason());
         }
     }
 
@@ -310,19 +250,6 @@ impl<'a> Journal<'a> {
 /// What follows a colon, if there is something.
 fn quoted(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
-}
-
-fn told(ending: Ending) -> String {
-    match ending {
-        Ending::Exited(code) => format!("exited with code {code}"),
-        Ending::Signaled(signal) => format!("died of {signal}"),
-        Ending::Dumped(signal) => format!("died of {signal} (core dumped)"),
-        Ending::Replaced(asker, code) => format!("was replaced ({}) with code {code}", asker.word()),
-        Ending::Killed => "was killed at the deadline".to_owned(),
-        Ending::OutOfMemory => "was killed for lack of memory".to_owned(),
-        Ending::NotSpawned(error) => format!("could not be started (code {})", error.code),
-        Ending::Failed(failure, code) => format!("failed ({failure}) with code {code}"),
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod cpus;
 mod diagnose;
 mod doors;
 mod environment;
+mod exits;
 mod failed_starts;
 mod held;
 mod holding;

@@ -1,6 +1,7 @@
 //! Who has ended, whose it was, and what that means to the core.
 
 use super::children::{Heir, Owner};
+use super::exits::Exit;
 use super::{RETRY, Runtime};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
@@ -182,9 +183,18 @@ impl Runtime<'_> {
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
                 let uptime = self.clock.now().since(run.started);
-                let (killed, says) = (run.killed, run.status.clone());
-                let why = self.supervisor.why_ended(id);
-                self.journal.exit(id, pid, status, ending, why, killed, uptime, &usage, &says);
+                let (is_killed, why) = (run.killed, self.supervisor.why_ended(id));
+                self.journal.exit(&Exit {
+                    run: id,
+                    pid,
+                    status,
+                    usage,
+                    ending,
+                    why,
+                    is_killed,
+                    uptime,
+                    says: &run.status,
+                });
                 let left = matches!(status, Status::Exited(_)) && self.was_told();
                 self.take_terminal_back();
                 Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })

@@ -1,10 +1,9 @@
 //! The options of a subcommand that asks the running guard.
 
-use crate::cli::help::usage;
 use crate::cli::timeout;
 use crate::config::Scale;
 use crate::config::arguments::{Argument, Arguments};
-use crate::config::layers::ClientCommand;
+use crate::config::subcommands::{ClientCommand, Invocation};
 use crate::doors::wire::Request;
 use crate::sys::Pid;
 use crate::text::printable;
@@ -26,15 +25,16 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn parse(command: ClientCommand, words: &[OsString]) -> anyhow::Result<Options> {
+        let usage = || Invocation::Ask(command).usage();
         let mut options = Options::default();
         let mut arguments = Arguments::new(words.to_vec());
         while let Some(argument) = arguments.next() {
             options
                 .read(command, argument, &mut arguments)
-                .map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage(command.name()))))?;
+                .map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
         }
         if command == ClientCommand::Scale && options.scale.is_none() {
-            anyhow::bail!("no number of instances; {}", usage(command.name()));
+            anyhow::bail!("no number of instances; {}", usage());
         }
         Ok(options)
     }
