@@ -26,19 +26,19 @@ struct Known {
     /// Its own timeout, in seconds.
     seconds: u64,
     /// The variable that holds another timeout, in seconds.
-    told_by: &'static str,
+    timeout_variable: &'static str,
     setting: &'static str,
     interrupts: bool,
 }
 
 impl Known {
     const fn new(name: &'static str, variables: &'static [&'static str], seconds: u64, setting: &'static str) -> Known {
-        Known { name, variables, seconds, told_by: "", setting, interrupts: false }
+        Known { name, variables, seconds, timeout_variable: "", setting, interrupts: false }
     }
 
     /// The platform says its timeout in the variable that also sets it.
-    const fn told(self) -> Known {
-        Known { told_by: self.setting, ..self }
+    const fn says_timeout(self) -> Known {
+        Known { timeout_variable: self.setting, ..self }
     }
 
     const fn interrupts(self) -> Known {
@@ -51,10 +51,10 @@ const PLATFORMS: [Known; 11] = [
     Known::new("Kubernetes", &["KUBERNETES_SERVICE_HOST"], 30, "terminationGracePeriodSeconds"),
     Known::new("ECS", &["ECS_CONTAINER_METADATA_URI_V4"], 30, "stopTimeout"),
     Known::new("Azure Container Apps", &["CONTAINER_APP_NAME"], 30, "terminationGracePeriodSeconds"),
-    Known::new("Azure App Service", &["WEBSITE_INSTANCE_ID"], 5, "WEBSITES_CONTAINER_STOP_TIME_LIMIT").told(),
+    Known::new("Azure App Service", &["WEBSITE_INSTANCE_ID"], 5, "WEBSITES_CONTAINER_STOP_TIME_LIMIT").says_timeout(),
     Known::new("Heroku", &["DYNO"], 30, ""),
     Known::new("Render", &["RENDER"], 30, "maxShutdownDelaySeconds"),
-    Known::new("Railway", &["RAILWAY_ENVIRONMENT_ID"], 0, "RAILWAY_DEPLOYMENT_DRAINING_SECONDS").told(),
+    Known::new("Railway", &["RAILWAY_ENVIRONMENT_ID"], 0, "RAILWAY_DEPLOYMENT_DRAINING_SECONDS").says_timeout(),
     Known::new("Cloud Run", &["K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"], 10, ""),
     Known::new("Cloud Foundry", &["VCAP_APPLICATION"], 10, ""),
     Known::new("Nomad", &["NOMAD_ALLOC_ID"], 5, "kill_timeout").interrupts(),
@@ -75,8 +75,8 @@ impl Platform {
     pub fn detect<'a>(value: impl Fn(&str) -> Option<&'a OsStr>) -> Platform {
         let seen = |known: &'static Known| Some((known, *known.variables.iter().find(|name| value(name).is_some())?));
         let Some((known, seen_by)) = PLATFORMS.iter().find_map(seen) else { return ENGINE };
-        let told = value(known.told_by).and_then(|seconds| seconds.to_str()?.trim().parse().ok());
-        let own_timeout = Duration::from_secs(told.unwrap_or(known.seconds));
+        let said = value(known.timeout_variable).and_then(|seconds| seconds.to_str()?.trim().parse().ok());
+        let own_timeout = Duration::from_secs(said.unwrap_or(known.seconds));
         let Known { name, setting, interrupts, .. } = *known;
         Platform { name, seen_by, own_timeout, setting, interrupts }
     }

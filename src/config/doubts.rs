@@ -81,7 +81,7 @@ impl Config {
         for (name, is_set) in
             [("GUARD_MAX_MEMORY", self.max_memory.is_some()), ("GUARD_MAX_LIFETIME", self.max_lifetime.is_some())]
         {
-            if is_set && !self.restart.follows() {
+            if is_set && !self.restart.may_restart() {
                 let text =
                     format!("{name}: does nothing where no run follows another; set GUARD_RESTART=on-failure too");
                 add(WarningKind::Doubt, name, text);

@@ -96,7 +96,7 @@ pub struct RestartSettings {
 
 impl RestartSettings {
     /// Whether a run is ever followed by another that nobody has asked for.
-    pub fn follows(&self) -> bool {
+    pub fn may_restart(&self) -> bool {
         self.policy != RestartPolicy::Never && self.max != Some(0)
     }
 }

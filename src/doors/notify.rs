@@ -74,7 +74,7 @@ impl Notify {
             received = self.receive_up_to(REST);
         }
         if received.descriptors {
-            let ahead = self.queue.look_ahead(REST);
+            let ahead = self.queue.peek_queue(REST);
             ahead.into_iter().for_each(|datagram| self.read(&datagram, &mut received.messages));
         }
         received

@@ -63,7 +63,7 @@ impl Queue {
 
     /// All that is in the queue behind the datagram with descriptors and was not handled, this many datagrams at most. It stays
     /// in the queue, and counts as handled. Needs no report of the copy, which may be late.
-    pub(super) fn look_ahead(&mut self, most: usize) -> Vec<Datagram> {
+    pub(super) fn peek_queue(&mut self, most: usize) -> Vec<Datagram> {
         let mut all = self.socket.peek_all(self.longest, most);
         // The copy may have received the head already, and not reported.
         let is_there = all.first().zip(self.head.as_ref()).is_some_and(|(first, head)| is_same(first, head));

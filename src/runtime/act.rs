@@ -41,7 +41,7 @@ impl Runtime<'_> {
             Action::StartHook { signal, left } => return self.start_hook(signal, left),
             Action::SignalHook(signal) => {
                 if let Some(pid) = self.children.hook {
-                    self.journal.hook_told = true;
+                    self.journal.hook_signalled = true;
                     self.signal_tree(pid, signal);
                 }
             }
@@ -154,7 +154,7 @@ impl Runtime<'_> {
                 if let Some(channel) = filter {
                     self.begin_hold(run, channel);
                 }
-                self.look_for_sockets_of(run);
+                self.expect_listener(run);
                 self.measure_soon();
                 Event::Spawned(run)
             }
@@ -240,7 +240,7 @@ impl Runtime<'_> {
         let environment = self.launch.environment.for_hook(signal, left);
         match hooks::start_pre_stop(self.config, &environment, self.launch.directory.as_deref()) {
             Ok(pid) => {
-                self.journal.hook_told = false;
+                self.journal.hook_signalled = false;
                 self.children.hook = Some(pid);
                 self.reaping.childless = false;
                 debug_assert_eq!(self.children.owner(pid), Owner::Hook);

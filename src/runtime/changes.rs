@@ -24,7 +24,7 @@ pub(super) struct Changes {
     known: Vec<Option<u64>>,
     /// What was there at the last look.
     seen: Vec<Option<u64>>,
-    pub(super) look_at: Option<Timestamp>,
+    pub(super) check_at: Option<Timestamp>,
     /// The kernel could not watch, and the log says so.
     failed: bool,
 }
@@ -36,19 +36,19 @@ impl Runtime<'_> {
             return;
         }
         let known: Vec<_> = self.config.on_change.iter().map(|(path, _)| fingerprint(path)).collect();
-        self.changes = Some(Changes { watch: None, seen: known.clone(), known, look_at: None, failed: false });
+        self.changes = Some(Changes { watch: None, seen: known.clone(), known, check_at: None, failed: false });
         self.listen_for_changes();
     }
 
     /// Looks at the files: something may have changed, or has had time to become quiet.
-    pub(super) fn look_for_changes(&mut self) {
+    pub(super) fn check_files(&mut self) {
         let config = self.config;
         let now = self.clock.now();
         let Some(changes) = &mut self.changes else { return };
         if let Some(watch) = changes.watch.take() {
             self.poll.remove(watch.as_fd());
         }
-        changes.look_at = None;
+        changes.check_at = None;
         let mut changed = Vec::new();
         for (index, (path, meaning)) in config.on_change.iter().enumerate() {
             let found = fingerprint(path);
@@ -61,10 +61,10 @@ impl Runtime<'_> {
                 changes.known[index] = found;
                 changed.push((path, *meaning));
             } else {
-                changes.look_at = Some(now.after(QUIET));
+                changes.check_at = Some(now.after(QUIET));
             }
         }
-        if changes.look_at.is_none() {
+        if changes.check_at.is_none() {
             self.listen_for_changes();
         }
         for (path, meaning) in changed {
@@ -88,7 +88,7 @@ impl Runtime<'_> {
                 // Something may have changed before the kernel began to watch.
                 let differs = |(path, seen): (&&PathBuf, &Option<u64>)| fingerprint(path) != *seen;
                 if paths.iter().zip(&changes.seen).any(differs) {
-                    changes.look_at = Some(now);
+                    changes.check_at = Some(now);
                 }
             }
             Err(error) => {
@@ -96,7 +96,7 @@ impl Runtime<'_> {
                     let msg = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
                     log::warn!(error = error.desc(), msg; "watch");
                 }
-                changes.look_at = Some(now.after(WITHOUT_KERNEL));
+                changes.check_at = Some(now.after(WITHOUT_KERNEL));
             }
         }
     }

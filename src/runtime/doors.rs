@@ -140,7 +140,7 @@ impl Runtime<'_> {
                 }
             }
             DoorId::Resting => self.wake_doors(false),
-            DoorId::Changes => self.look_for_changes(),
+            DoorId::Changes => self.check_files(),
             DoorId::Hold(id) => self.handle_hold(id),
             DoorId::HoldMemory(id) => self.handle_hold_memory(id),
             DoorId::Bound => self.holding.let_clients_go(&self.poll),

@@ -17,7 +17,7 @@ pub(super) struct Exit<'a> {
     /// As the kernel reports it.
     pub(super) status: Status,
     pub(super) usage: Usage,
-    /// As the core hears of it.
+    /// As the core gets it.
     pub(super) ending: Ending,
     /// Why guard or an operator has ended the run; `None` where neither has.
     pub(super) why: Option<&'static str>,

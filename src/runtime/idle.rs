@@ -7,12 +7,12 @@ use crate::sys::{Pid, connections, process, procfs};
 use std::time::Duration;
 
 /// How long guard looks; a stop deadline may be near.
-const LONGEST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_COUNT: Duration = Duration::from_millis(100);
 
 impl Runtime<'_> {
     /// The ports are looked for once in a drain.
     pub(super) fn count_connections(&mut self, first: bool) -> usize {
-        let deadline = Deadline::after(LONGEST_LOOK);
+        let deadline = Deadline::after(LONGEST_COUNT);
         if first {
             let below = procfs::descendants(deadline).map_or_else(Vec::new, |seen| seen.processes);
             let pids: Vec<Pid> =

@@ -31,7 +31,7 @@ pub(super) struct Journal<'a> {
     /// A client asks at this moment, which has a line of its own.
     pub(super) is_asked: bool,
     /// The pre-stop hook got a signal from guard.
-    pub(super) hook_told: bool,
+    pub(super) hook_signalled: bool,
     /// Signals that nobody could take since the last start.
     dropped: SignalSet,
 }
@@ -64,7 +64,7 @@ impl<'a> Journal<'a> {
             killed: (0, String::new()),
             silence: String::new(),
             is_asked: false,
-            hook_told: false,
+            hook_signalled: false,
             dropped: SignalSet::EMPTY,
         }
     }
@@ -149,7 +149,7 @@ impl<'a> Journal<'a> {
     }
 
     /// Daemons that belong to no run have got SIGTERM, since guard ends.
-    pub(super) fn unmarked_told(&self, processes: &[Process]) {
+    pub(super) fn unmarked_terminated(&self, processes: &[Process]) {
         if !processes.is_empty() && log::log_enabled!(Level::Info) {
             let (count, names) = (processes.len(), leftovers::names(processes));
             log::info!(count, processes:% = names, signal:% = Signal::TERM, msg = "daemons of no run"; "leftovers");
@@ -157,7 +157,7 @@ impl<'a> Journal<'a> {
     }
 
     /// Leftovers have got the stop signal with their group, and get time alone.
-    pub(super) fn leftovers_told(&self, run: RunId, processes: &[Process]) {
+    pub(super) fn leftovers_spared(&self, run: RunId, processes: &[Process]) {
         if !processes.is_empty() && log::log_enabled!(Level::Info) {
             let (count, names) = (processes.len(), leftovers::names(processes));
             let msg = "they have got the stop signal, and still run";
@@ -168,7 +168,7 @@ impl<'a> Journal<'a> {
     pub(super) fn hook_ended(&self, status: Status) {
         match status {
             Status::Exited(0) => log::info!(code = 0; "pre-stop-ended"),
-            Status::Signaled(signal) if self.hook_told => {
+            Status::Signaled(signal) if self.hook_signalled => {
                 log::info!(signal:%, msg = "by guard: no run waits for it, or its time is over"; "pre-stop-ended")
             }
             Status::Exited(code) => log::warn!(code, msg = "failed; the stop goes on"; "pre-stop-ended"),

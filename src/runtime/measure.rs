@@ -47,7 +47,7 @@ impl Runtime<'_> {
 
     /// What each instance may use, in bytes.
     pub(super) fn memory_limit(&mut self) -> Option<u64> {
-        let limit = self.config.max_memory.filter(|_| self.config.restart.follows())?;
+        let limit = self.config.max_memory.filter(|_| self.config.restart.may_restart())?;
         let percent = match limit {
             MaxMemory::Bytes(bytes) => return Some(bytes),
             MaxMemory::Percent(percent) => percent,
@@ -64,7 +64,7 @@ impl Runtime<'_> {
     }
 
     /// Looks at what each run uses that serves.
-    pub(super) fn look_at_memory(&mut self) {
+    pub(super) fn check_memory(&mut self) {
         self.measuring.due = None;
         let Some(limit) = self.memory_limit() else { return };
         let serving: Vec<RunId> = self.supervisor.serving().collect();

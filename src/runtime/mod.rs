@@ -36,6 +36,7 @@ mod reap;
 mod silence;
 mod sweep;
 mod terminal;
+mod turn;
 
 use crate::config::{Config, Hold, Instances};
 use crate::doors::http::Http;
@@ -54,7 +55,7 @@ use anyhow::Context;
 use changes::Changes;
 use children::Children;
 use clock::Clock;
-use doors::{DoorId, Resting};
+use doors::Resting;
 use environment::Environment;
 use held::Held;
 use holding::Holding;
@@ -63,9 +64,8 @@ use measure::Measuring;
 use operator::Operator;
 use outer::Outer;
 use pace::Pace;
-use readiness::Looks;
+use readiness::ListenerSearch;
 use reap::Reaping;
-use std::collections::VecDeque;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
@@ -98,9 +98,6 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     Ok(runtime.live())
 }
 
-/// A poll that ends this much too late means that guard, and the app with it, was kept from running.
-const OVERSLEPT: Duration = Duration::from_secs(1);
-
 /// How long guard waits before it tries again what the kernel has refused.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -122,7 +119,7 @@ struct Runtime<'a> {
     launch: Launch,
     held: Held,
     holding: Holding,
-    looks: Looks,
+    listener_search: ListenerSearch,
     measuring: Measuring,
     terminal: Option<Terminal>,
     typed: Typed,
@@ -198,7 +195,7 @@ impl<'a> Runtime<'a> {
             },
             held,
             holding: Holding::new(config.hold.clone(), config.hold_timeout),
-            looks: Looks::default(),
+            listener_search: ListenerSearch::default(),
             measuring: Measuring::default(),
             terminal,
             typed: Typed::default(),
@@ -236,140 +233,9 @@ impl<'a> Runtime<'a> {
             self.turn();
         }
     }
-
-    /// Waits for something to happen, and tells the core of it.
-    ///
-    /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
-    /// have gone to it, and all of them before what the time brings.
-    fn turn(&mut self) {
-        let unread = self.signals.has_more().then(Timestamp::default);
-        let retry = [
-            unread,
-            self.reaping.again_at,
-            self.operator.open_control_at,
-            self.resting.retry_at,
-            self.changes.as_ref().and_then(|changes| changes.look_at),
-            self.next_recount(),
-            self.held.deadline(),
-            self.holding.deadline(),
-            self.looks.due,
-            self.typed.look_at,
-            self.measuring.due,
-        ]
-        .into_iter()
-        .flatten()
-        .min();
-        // guard reads the clock only where something is due.
-        let before = self.deadline.or(retry).map(|_| self.clock.now());
-        let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
-        let tokens = self.poll.wait(self.deadline.into_iter().chain(retry).min().map(timeout));
-        let woken = before.map(|_| self.clock.now());
-        self.signals.receive(&tokens);
-        self.hear_keys();
-        if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
-            && let Some(delay) = overslept(deadline, before, woken)
-        {
-            self.dispatch(Event::Overslept(delay));
-        }
-        let doors: Vec<DoorId> = tokens.iter().filter_map(DoorId::of).collect();
-        let is_notify = |id: &&DoorId| matches!(id, DoorId::Notify(_));
-        doors.iter().filter(is_notify).for_each(|id| self.handle_door(*id));
-        if !self.signals.take_child_news() && doors.is_empty() {
-            // No child had ended before these signals came.
-            self.handle_signals();
-        }
-        self.reap();
-        self.handle_signals();
-        doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
-        let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
-        if is_due(self.typed.look_at) {
-            self.look_who_has_the_terminal();
-        }
-        if is_due(self.operator.open_control_at) {
-            self.open_control();
-        }
-        if is_due(self.resting.retry_at) {
-            self.resting.retry_at = None;
-            self.wake_doors(true);
-        }
-        self.resume_hold();
-        if is_due(self.looks.due) {
-            self.look_for_sockets();
-        }
-        if is_due(self.measuring.due) {
-            self.look_at_memory();
-        }
-        if is_due(self.holding.deadline()) {
-            self.holding.timer_elapsed(self.clock.now());
-        }
-        if is_due(self.held.deadline()) {
-            self.held.timer_elapsed();
-        }
-        if is_due(self.changes.as_ref().and_then(|changes| changes.look_at)) {
-            self.look_for_changes();
-        }
-        // Only what was due when the wait ended: guard may have stood still since then, and what was said meanwhile comes
-        // first.
-        if is_due(self.deadline) {
-            self.dispatch(Event::Timeout);
-        }
-    }
-
-    /// Gives the signals that were received to the core.
-    fn handle_signals(&mut self) {
-        while self.ending.exit.is_none()
-            && let Some((signal, sender)) = self.signals.pop()
-        {
-            if let Some(event) = self.meaning(signal, sender) {
-                self.dispatch(event);
-            }
-        }
-    }
-
-    /// Gives an event to the core, does what it says, and gives it the answers.
-    fn dispatch(&mut self, event: Event) {
-        let (mut next, mut answers) = (Some(event), VecDeque::new());
-        let mut actions = std::mem::take(&mut self.actions);
-        while let Some(event) = next {
-            self.supervisor.handle(self.clock.now(), event, &mut actions);
-            self.note_instances();
-            for action in actions.drain(..) {
-                match self.perform(action) {
-                    // The answer to a spawn comes before anything else.
-                    Some(answer @ (Event::Spawned(_) | Event::SpawnFailed(..))) => answers.push_front(answer),
-                    answer => answers.extend(answer),
-                }
-            }
-            next = answers.pop_front().or_else(|| self.holding.take_failure());
-        }
-        self.actions = actions;
-        self.deadline = self.supervisor.next_deadline();
-        if let Some(outer) = &mut self.outer {
-            outer.update(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
-        }
-    }
-}
-
-/// How much a poll stood still, if it did. Nobody knows how much of the time before the deadline the app had, so none of it
-/// counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
-fn overslept(deadline: Timestamp, before: Timestamp, now: Timestamp) -> Option<Duration> {
-    (now.since(deadline) > OVERSLEPT).then(|| now.since(before))
 }
 
 /// A number by chance, another one each time, from std's randomly keyed hasher.
 fn random() -> u64 {
     RandomState::new().hash_one(process::id())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_standing_still_each_deadline_is_as_far_as_before() {
-        let at = |seconds| Timestamp(Duration::from_secs(seconds));
-        let delay = overslept(at(15), at(10), at(3_600)).expect("far too late");
-        assert_eq!(at(15).after(delay), at(3_605));
-        assert_eq!(overslept(at(15), at(10), at(16)), None, "a busy machine");
-    }
 }

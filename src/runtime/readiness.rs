@@ -13,31 +13,32 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
+const LONGEST_SEARCH: Duration = Duration::from_millis(50);
 
 /// When guard looks again.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct ListenerSearch {
     pub(super) due: Option<Timestamp>,
     pause: Duration,
 }
 
 impl Runtime<'_> {
     /// A run has started, and may have to listen to be ready.
-    pub(super) fn look_for_sockets_of(&mut self, run: RunId) {
+    pub(super) fn expect_listener(&mut self, run: RunId) {
         if self.config.ready.when == Readiness::Listen && !self.holding.hears(run) {
-            self.looks = Looks { due: Some(self.clock.now().after(FIRST_PAUSE)), pause: FIRST_PAUSE };
+            self.listener_search =
+                ListenerSearch { due: Some(self.clock.now().after(FIRST_PAUSE)), pause: FIRST_PAUSE };
         }
     }
 
-    /// Looks whether a run that starts listens by now.
-    pub(super) fn look_for_sockets(&mut self) {
-        self.looks.due = None;
+    /// ListenerSearch whether a run that starts listens by now.
+    pub(super) fn find_listeners(&mut self) {
+        self.listener_search.due = None;
         let starting: Vec<RunId> = self.supervisor.starting().filter(|run| !self.holding.hears(*run)).collect();
         if starting.is_empty() {
             return;
         }
-        let deadline = Deadline::after(LONGEST_LOOK);
+        let deadline = Deadline::after(LONGEST_SEARCH);
         let seen = procfs::descendants(deadline).map_or_else(Vec::new, |seen| seen.processes);
         for run in starting {
             let Some(main) = self.children.main(run) else { continue };
@@ -51,7 +52,7 @@ impl Runtime<'_> {
                 self.dispatch(Event::Listens(run));
             }
         }
-        let pause = (self.looks.pause * 2).min(LONGEST_PAUSE);
-        self.looks = Looks { due: Some(self.clock.now().after(pause)), pause };
+        let pause = (self.listener_search.pause * 2).min(LONGEST_PAUSE);
+        self.listener_search = ListenerSearch { due: Some(self.clock.now().after(pause)), pause };
     }
 }

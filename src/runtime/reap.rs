@@ -57,7 +57,7 @@ impl News {
 
     /// Whether guard looks for a strike of the out-of-memory killer at this news. A look for each orphan would cost more
     /// than to reap it, so only those count that SIGKILL has ended.
-    fn may_tell_of_memory(&self) -> bool {
+    fn may_be_oom_victim(&self) -> bool {
         match self {
             News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook, ..) => true,
             News::Ended(Owner::Copy | Owner::Nobody, _, status, _) => *status == Status::Signaled(Signal::KILL),
@@ -74,7 +74,7 @@ impl Runtime<'_> {
     pub(super) fn reap(&mut self) {
         let is_rest = self.reaping.again_at.is_some();
         self.wait_for_children();
-        let may_tell = self.reaping.news.iter().any(News::may_tell_of_memory);
+        let may_tell = self.reaping.news.iter().any(News::may_be_oom_victim);
         let has_moved = |counter: &mut OomCounter| may_tell && counter.has_moved();
         let struck = self.launch.oom_kills.as_mut().and_then(Option::as_mut).is_some_and(has_moved);
         self.reaping.oom_struck = struck || is_rest && self.reaping.oom_struck;
@@ -90,7 +90,7 @@ impl Runtime<'_> {
             self.handle_last_messages();
             // Signals that are queued for a run that has ended are not for the next one.
             self.signals.receive_all();
-            self.hear_last_keys();
+            self.take_last_keys();
         }
         // Orphans come first, since one may be the process that a main process has named its successor.
         for orphans in [true, false] {
@@ -195,7 +195,7 @@ impl Runtime<'_> {
                     uptime,
                     says: &run.status,
                 });
-                let left = matches!(status, Status::Exited(_)) && self.was_told();
+                let left = matches!(status, Status::Exited(_)) && self.was_asked_to_exit();
                 self.take_terminal_back();
                 Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
             }

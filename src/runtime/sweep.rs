@@ -45,9 +45,9 @@ impl Runtime<'_> {
         // Not the run's, which is another one after MAINPID.
         let Some(main) = self.children.main(id) else { return };
         let group = self.children.shared_group.filter(|_| self.is_in_shared_group(main)).unwrap_or(main);
-        let told = self.descendants(LONGEST_WALK).map(|seen| Receivers::new(&seen, group)).unwrap_or_default();
+        let receivers = self.descendants(LONGEST_WALK).map(|seen| Receivers::new(&seen, group)).unwrap_or_default();
         if let Some(run) = self.children.get_mut(id) {
-            run.receivers = told;
+            run.receivers = receivers;
         }
     }
 
@@ -87,8 +87,8 @@ impl Runtime<'_> {
     fn terminate(&self, id: RunId, signal: Signal, leftovers: &Leftovers) {
         let Some(run) = self.children.get(id) else { return };
         // Apps quit hard on a second signal.
-        let (told, others) = run.receivers.split(&leftovers.living);
-        self.journal.leftovers_told(id, &told);
+        let (spared, others) = run.receivers.split(&leftovers.living);
+        self.journal.leftovers_spared(id, &spared);
         self.journal.swept(id, signal, &others);
         let group = Some(run.group).filter(|&group| run.receivers.is_empty() && signals::group_lives(group));
         if let Some(group) = group {
@@ -196,7 +196,7 @@ impl Runtime<'_> {
         let known = self.ending.unmarked.take().map(|sweep| (sweep.left, sweep.pace));
         let (known, mut pace) = known.unwrap_or_default();
         let new: Vec<Process> = found.iter().filter(|process| !known.contains(&process.pid)).copied().collect();
-        self.journal.unmarked_told(&new);
+        self.journal.unmarked_terminated(&new);
         for process in new {
             let _ = signals::send(process.pid, Signal::TERM);
             let _ = signals::send(process.pid, Signal::CONT);
@@ -220,12 +220,12 @@ impl Runtime<'_> {
             let mut started: Vec<Pid> = self.children.started().chain(self.children.copies.iter().copied()).collect();
             started.sort_unstable();
             // A child that the kernel has missed the first time is hardly missed again.
-            let look = || {
+            let sees_no_other = || {
                 procfs::children().is_some_and(|seen| {
                     seen.len() == started.len() && seen.iter().all(|child| started.binary_search(child).is_ok())
                 })
             };
-            self.reaping.only_started = look() && look();
+            self.reaping.only_started = sees_no_other() && sees_no_other();
         }
         self.reaping.only_started
     }

@@ -28,7 +28,7 @@ pub(super) struct Typed {
     /// When somebody last did.
     at: Option<Timestamp>,
     /// When guard looks again at who has the foreground.
-    pub(super) look_at: Option<Timestamp>,
+    pub(super) check_at: Option<Timestamp>,
     /// A run has taken the foreground for itself.
     taken: bool,
 }
@@ -46,7 +46,7 @@ impl Runtime<'_> {
             Sender::Kernel | Sender::Process(_) | Sender::Other => {}
         }
         if signal == Signal::CONT {
-            terminal.look();
+            terminal.refresh();
         }
         Some(Event::Signal(signal))
     }
@@ -78,15 +78,15 @@ impl Runtime<'_> {
     }
 
     /// Hears whether somebody has typed something.
-    pub(super) fn hear_keys(&mut self) {
+    pub(super) fn take_typing(&mut self) {
         if self.terminal.is_some() && !self.signals.take(&[Signal::IO], Sender::Kernel).is_empty() {
             self.note_typed();
         }
     }
 
     /// A main process has ended. A key that may be the reason comes before its end.
-    pub(super) fn hear_last_keys(&mut self) {
-        self.hear_keys();
+    pub(super) fn take_last_keys(&mut self) {
+        self.take_typing();
         if self.terminal.is_some() {
             for signal in self.signals.take(&ENDS, Sender::Kernel) {
                 self.dispatch(Event::Pressed(signal));
@@ -97,12 +97,12 @@ impl Runtime<'_> {
     fn note_typed(&mut self) {
         let now = self.clock.now();
         self.typed.at = Some(now);
-        self.look_who_has_the_terminal();
-        self.typed.look_at = (!self.typed.taken).then(|| now.after(LATER));
+        self.check_foreground();
+        self.typed.check_at = (!self.typed.taken).then(|| now.after(LATER));
     }
 
-    pub(super) fn look_who_has_the_terminal(&mut self) {
-        self.typed.look_at = None;
+    pub(super) fn check_foreground(&mut self) {
+        self.typed.check_at = None;
         if let Some(terminal) = &mut self.terminal
             && terminal.is_taken()
         {
@@ -113,7 +113,7 @@ impl Runtime<'_> {
     }
 
     /// Whether somebody at the terminal has told a run to exit that has exited now.
-    pub(super) fn was_told(&self) -> bool {
+    pub(super) fn was_asked_to_exit(&self) -> bool {
         let is_read = || self.terminal.as_ref().is_some_and(|terminal| !terminal.has_input());
         let soon = |at: Timestamp| self.clock.now().since(at) < SOON;
         self.typed.taken || self.typed.at.is_some_and(soon) && is_read()
@@ -148,7 +148,7 @@ impl Runtime<'_> {
         // What came before guard was continued is over.
         self.signals.take(&STOPS, Sender::Kernel);
         if let Some(terminal) = &mut self.terminal {
-            terminal.look();
+            terminal.refresh();
         }
     }
 

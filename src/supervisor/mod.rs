@@ -137,7 +137,7 @@ impl Supervisor {
             failed: None,
             released: false,
             drain_file: false,
-            unmarked: if settings.init { Unmarked::Unasked } else { Unmarked::Gone },
+            unmarked: if settings.init { Unmarked::Unasked } else { Unmarked::Over },
             jitter: Jitter::new(settings.seed),
             actions: Vec::new(),
             settings,

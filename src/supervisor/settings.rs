@@ -45,7 +45,7 @@ impl Settings {
             stop: config.stop.clone(),
             ready: config.ready,
             watchdog: config.watchdog,
-            lifetime: config.max_lifetime.filter(|_| config.restart.follows()),
+            lifetime: config.max_lifetime.filter(|_| config.restart.may_restart()),
             health: config.health_check.is_some().then_some(config.health),
             diagnose: config.diagnose.is_some().then_some(config.diagnose_timeout),
             node_ipc: config.node_ipc,

@@ -22,14 +22,14 @@ pub(super) enum Unmarked {
         kill_at: Option<Timestamp>,
     },
     /// There is none, or none is waited for any more.
-    Gone,
+    Over,
 }
 
 impl Unmarked {
     pub(super) fn kill_at(self) -> Option<Timestamp> {
         match self {
             Unmarked::Asked { kill_at } => kill_at,
-            Unmarked::Unasked | Unmarked::Gone => None,
+            Unmarked::Unasked | Unmarked::Over => None,
         }
     }
 }
@@ -178,7 +178,7 @@ impl Supervisor {
         }
         let all_over = self.instances.iter().all(Instance::is_over) && self.hook.is_none();
         self.ask_unmarked(now, all_over);
-        if all_over && self.unmarked == Unmarked::Gone {
+        if all_over && self.unmarked == Unmarked::Over {
             let code = self.exit_code();
             let linger_until = self.linger_until(now, code);
             self.begin_killing(now, KillReason::AllEnded, code, linger_until);
@@ -201,13 +201,13 @@ impl Supervisor {
 
     pub(super) fn unmarked_counted(&mut self, count: usize) {
         if count == 0 {
-            self.unmarked = Unmarked::Gone;
+            self.unmarked = Unmarked::Over;
         }
     }
 
     /// The last SIGKILL is for them too.
     pub(super) fn unmarked_timeout_elapsed(&mut self) {
-        self.unmarked = Unmarked::Gone;
+        self.unmarked = Unmarked::Over;
         self.report(Notice::KillUnmarked);
     }
 

@@ -158,26 +158,24 @@ pub fn watch_process(pid: Pid) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Whether this is a child of guard's, living or not yet reaped (`waitid(2)`).
+/// Whether this is a child of guard's, living or not yet reaped.
 pub fn is_child(pid: Pid) -> bool {
+    ended_child(pid).is_some()
+}
+
+/// Whether this is a child of guard's that has ended and was not reaped.
+pub fn is_zombie(pid: Pid) -> bool {
+    ended_child(pid) == Some(pid)
+}
+
+/// The pid of this child of guard's if it has ended, 0 if it lives; `None` if guard has no such child (`waitid(2)`).
+fn ended_child(pid: Pid) -> Option<Pid> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let id = libc::id_t::try_from(pid).unwrap_or(0);
     // SAFETY: siginfo_t is plain data, for which all zeros is a value, and waitid(2) writes one.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0
-    }
-}
-
-/// Whether this is a child of guard's that has ended and was not reaped (`waitid(2)`).
-pub fn is_zombie(pid: Pid) -> bool {
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    let id = libc::id_t::try_from(pid).unwrap_or(0);
-    // SAFETY: siginfo_t is plain data, for which all zeros is a value. waitid(2) writes one, and the pid is zero where the
-    // child lives.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0 && info.si_pid() == pid
+        (libc::waitid(libc::P_PID, id, &raw mut info, flags) == 0).then(|| info.si_pid())
     }
 }
 

@@ -84,8 +84,8 @@ pub fn descendants(deadline: Deadline) -> Option<Descendants> {
     // As PID 1 guard has nearly all processes below it, and to ask each for its parent is half of the work. Elsewhere there
     // may be thousands of others.
     if process::id() != 1 && shows_children() {
-        walk.follow_children(process::id(), 1);
-    } else if let Some(proc) = walk.seen_or_gone(read_dir("/proc")) {
+        walk.add_descendants(process::id(), 1);
+    } else if let Some(proc) = walk.present(read_dir("/proc")) {
         walk.ask_for_parents(proc);
     }
     Some(Descendants { processes: walk.processes, complete: walk.complete })
@@ -104,7 +104,7 @@ pub fn descendants_of(child: Pid, deadline: Deadline) -> Option<Descendants> {
     if read_link("/proc/self").ok()? != Path::new(&process::id().to_string()) {
         return None;
     }
-    walk.follow_children(child, process(child)?.threads);
+    walk.add_descendants(child, process(child)?.threads);
     Some(Descendants { processes: walk.processes, complete: walk.complete })
 }
 
@@ -137,22 +137,22 @@ impl Walk {
         self.complete
     }
 
-    /// What a file of a process says. That the process is gone is no failure; without descriptors or memory for a look
+    /// What a file of a process says; `None` if the process has ended. After any other error, such as too few descriptors,
     /// the walk is not complete.
-    fn seen_or_gone<T>(&mut self, result: io::Result<T>) -> Option<T> {
-        let is_gone = |error: &io::Error| [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error());
-        self.complete &= result.as_ref().err().is_none_or(is_gone);
+    fn present<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        let has_ended = |error: &io::Error| [Some(libc::ENOENT), Some(libc::ESRCH)].contains(&error.raw_os_error());
+        self.complete &= result.as_ref().err().is_none_or(has_ended);
         result.ok()
     }
 
     fn process(&mut self, pid: Pid) -> Option<Process> {
         let mut line = [0; 1024];
-        let count = self.seen_or_gone(read_stat(pid, &mut line))?;
+        let count = self.present(read_stat(pid, &mut line))?;
         parse_stat(pid, split_stat(&line[..count])?.1)
     }
 
-    /// Reads /proc/PID/task/TID/children, from a process downwards that has so many threads.
-    fn follow_children(&mut self, root: Pid, threads: u32) {
+    /// Adds all descendants of a process that has so many threads, from /proc/PID/task/TID/children.
+    fn add_descendants(&mut self, root: Pid, threads: u32) {
         self.seen.insert(root);
         let mut next = 0;
         // An orphan may have been handed to guard after guard's children were read, so they are read once more.
@@ -172,15 +172,15 @@ impl Walk {
         let mut children = Vec::new();
         if threads == 1 {
             let read = read_pids(format!("/proc/{pid}/task/{pid}/children"), &mut children);
-            self.seen_or_gone(read);
+            self.present(read);
         } else {
-            let tasks = self.seen_or_gone(read_dir(format!("/proc/{pid}/task")));
+            let tasks = self.present(read_dir(format!("/proc/{pid}/task")));
             for task in tasks.into_iter().flatten().flatten() {
                 if !self.may_go_on() {
                     return;
                 }
                 let read = read_pids(task.path().join("children"), &mut children);
-                self.seen_or_gone(read);
+                self.present(read);
             }
         }
         for child in children {
@@ -389,8 +389,8 @@ mod tests {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("cat");
         let pid = Pid::try_from(child.id()).expect("a pid");
         let ask_for_parents = |walk: &mut Walk| walk.ask_for_parents(read_dir("/proc").expect("/proc"));
-        let follow_children = |walk: &mut Walk| walk.follow_children(process::id(), 1);
-        let ways: [&dyn Fn(&mut Walk); 2] = [&follow_children, &ask_for_parents];
+        let add_descendants = |walk: &mut Walk| walk.add_descendants(process::id(), 1);
+        let ways: [&dyn Fn(&mut Walk); 2] = [&add_descendants, &ask_for_parents];
         for way in ways {
             let deadline = Deadline::after(Duration::from_secs(20));
             let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };

@@ -87,8 +87,8 @@ impl Terminal {
         getpgid(Some(NixPid::from_raw(process))) == Ok(self.group)
     }
 
-    /// Looks anew at whose the foreground is, after somebody continued guard: its own, or that of the shell above.
-    pub fn look(&mut self) {
+    /// Reads anew who has the foreground, after somebody has continued guard: guard's group, or the shell above.
+    pub fn refresh(&mut self) {
         let foreground = tcgetpgrp(stdin()).ok();
         if foreground == Some(self.group) {
             self.held = true;

@@ -25,8 +25,8 @@ enum State {
     Silent,
     Guard(Guard),
     Refused(String),
-    /// It is no guard, or is one no more.
-    Gone,
+    /// The conversation has failed: no guard listens there, or none any more.
+    Closed,
 }
 
 /// A guard that has answered.
@@ -41,11 +41,11 @@ const MOST_REPLIES: usize = 16;
 
 impl Candidate {
     /// Asks it, and reads its answer if there is one.
-    fn look(&mut self) {
+    fn receive(&mut self) {
         if !self.asked {
             match self.conversation.ask(Request::Ping) {
                 Ok(asked) => self.asked = asked,
-                Err(_) => self.state = State::Gone,
+                Err(_) => self.state = State::Closed,
             }
         }
         // A stranger may send replies without an end.
@@ -62,7 +62,7 @@ impl Candidate {
                 // This answers no ping.
                 Ok(Answer { reply: Reply::No(_) | Reply::Wait(..) | Reply::Text(_), .. }) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.state = State::Gone,
+                Err(_) => self.state = State::Closed,
             }
         }
     }
@@ -70,7 +70,7 @@ impl Candidate {
     fn guard(&self) -> Option<&Guard> {
         match &self.state {
             State::Guard(guard) => Some(guard),
-            State::Silent | State::Refused(_) | State::Gone => None,
+            State::Silent | State::Refused(_) | State::Closed => None,
         }
     }
 
@@ -90,11 +90,11 @@ pub(super) fn choose(
     let is_meant = |candidate: &Candidate| pid.is_some() && candidate.guard().map(|guard| guard.pid) == pid;
     let mut deadline = Deadline::after(timeout.unwrap_or(PATIENCE));
     loop {
-        candidates.iter_mut().for_each(Candidate::look);
+        candidates.iter_mut().for_each(Candidate::receive);
         if let Some(index) = candidates.iter().position(is_meant) {
             return Ok(Some(candidates.swap_remove(index).conversation));
         }
-        candidates.retain(|candidate| !matches!(candidate.state, State::Gone));
+        candidates.retain(|candidate| !matches!(candidate.state, State::Closed));
         if pid.is_none() && candidates.iter().filter_map(Candidate::guard).any(Guard::stands_alone) {
             deadline = deadline.sooner(Deadline::after(GRACE));
         }
@@ -137,7 +137,7 @@ fn decide(mut candidates: Vec<Candidate>, pid: Option<Pid>) -> anyhow::Result<Op
     let silent = candidates.iter().any(Candidate::is_silent);
     let refusal = candidates.iter().find_map(|candidate| match &candidate.state {
         State::Refused(text) => Some(text.clone()),
-        State::Silent | State::Guard(_) | State::Gone => None,
+        State::Silent | State::Guard(_) | State::Closed => None,
     });
     let late = |text: String| Err(NoAnswer(text).into());
     match (&found[..], pid, refusal) {

@@ -150,7 +150,7 @@ pub(super) struct World {
     /// A daemon that belongs to no run lives.
     pub(super) unmarked: bool,
     /// It has got SIGTERM.
-    unmarked_told: bool,
+    unmarked_terminated: bool,
     /// A QUIT may come.
     pub(super) quits: bool,
     /// Until when the end of a run counts as its stop, since it has got a QUIT.
@@ -248,7 +248,7 @@ impl World {
             queues: false,
             asks_for_queue: Vec::new(),
             unmarked: false,
-            unmarked_told: false,
+            unmarked_terminated: false,
             quits: false,
             quit_until: BTreeMap::new(),
             stopped: Vec::new(),
@@ -332,7 +332,7 @@ impl World {
         if self.hook {
             steps.push(Step::HookEnds);
         }
-        if self.unmarked && self.unmarked_told {
+        if self.unmarked && self.unmarked_terminated {
             steps.push(Step::UnmarkedEnds);
         }
         self.talk(&mut steps);
@@ -635,7 +635,7 @@ impl World {
                 }
                 Action::SweepUnmarked => {
                     assert!(self.mains.is_empty(), "a daemon is asked after the main processes");
-                    assert!(!std::mem::replace(&mut self.unmarked_told, true), "it is asked once");
+                    assert!(!std::mem::replace(&mut self.unmarked_terminated, true), "it is asked once");
                     answers.push_back(Event::UnmarkedCounted(usize::from(self.unmarked)));
                 }
                 Action::SetDrainFile(drains) => {
@@ -877,7 +877,7 @@ impl World {
         // Without a stop timeout the orchestrator is the one to end what does not end by itself.
         let left_alone = self.end.is_some() && settings.stop.timeout.is_none() && !self.leftovers.is_empty();
         let wakes = left_alone
-            || self.unmarked && self.unmarked_told
+            || self.unmarked && self.unmarked_terminated
             || !self.checks.is_empty()
             || !self.mains.is_empty()
             || self.spawning.is_some()

@@ -1,0 +1,170 @@
+//! One turn of the loop: a wait, then everything that it brings, cause before effect.
+
+use super::Runtime;
+use super::doors::DoorId;
+use crate::supervisor::{Event, Timestamp};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A wait that ends this much too late means that guard, and the app with it, was kept from running.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// What guard does when its time has come, besides the core's deadlines. Each has one function.
+#[derive(Clone, Copy)]
+enum Timer {
+    Foreground,
+    Control,
+    RestingDoors,
+    Listeners,
+    Memory,
+    Holding,
+    Held,
+    Files,
+}
+
+impl Timer {
+    /// In the order in which guard takes those that are due together.
+    const ALL: [Timer; 8] = [
+        Timer::Foreground,
+        Timer::Control,
+        Timer::RestingDoors,
+        Timer::Listeners,
+        Timer::Memory,
+        Timer::Holding,
+        Timer::Held,
+        Timer::Files,
+    ];
+}
+
+impl Runtime<'_> {
+    /// Waits for something to happen, and gives it to the core as events.
+    ///
+    /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
+    /// have gone to it, and all of them before the deadlines.
+    pub(super) fn turn(&mut self) {
+        let due = self.next_timer();
+        // guard reads the clock only where something is due.
+        let before = self.deadline.or(due).map(|_| self.clock.now());
+        let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
+        let tokens = self.poll.wait(self.deadline.into_iter().chain(due).min().map(timeout));
+        let woken = before.map(|_| self.clock.now());
+        self.signals.receive(&tokens);
+        self.take_typing();
+        if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
+            && let Some(delay) = overslept(deadline, before, woken)
+        {
+            self.dispatch(Event::Overslept(delay));
+        }
+        let doors: Vec<DoorId> = tokens.iter().filter_map(DoorId::of).collect();
+        let is_notify = |id: &&DoorId| matches!(id, DoorId::Notify(_));
+        doors.iter().filter(is_notify).for_each(|id| self.handle_door(*id));
+        if !self.signals.take_child_news() && doors.is_empty() {
+            // No child had ended before these signals came.
+            self.handle_signals();
+        }
+        self.reap();
+        self.handle_signals();
+        doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
+        let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
+        for timer in Timer::ALL {
+            if is_due(self.due_at(timer)) {
+                self.timer_elapsed(timer);
+            }
+        }
+        self.resume_hold();
+        // Only what was due when the wait ended: guard may have stood still since then, and what the app has said meanwhile
+        // comes first.
+        if is_due(self.deadline) {
+            self.dispatch(Event::Timeout);
+        }
+    }
+
+    /// When the next timer is due; a turn reaps and reads signals in any case.
+    fn next_timer(&self) -> Option<Timestamp> {
+        let unread_signals = self.signals.has_more().then(Timestamp::default);
+        let of_turn = [unread_signals, self.reaping.again_at, self.next_recount()];
+        of_turn.into_iter().chain(Timer::ALL.map(|timer| self.due_at(timer))).flatten().min()
+    }
+
+    fn due_at(&self, timer: Timer) -> Option<Timestamp> {
+        match timer {
+            Timer::Foreground => self.typed.check_at,
+            Timer::Control => self.operator.open_control_at,
+            Timer::RestingDoors => self.resting.retry_at,
+            Timer::Listeners => self.listener_search.due,
+            Timer::Memory => self.measuring.due,
+            Timer::Holding => self.holding.deadline(),
+            Timer::Held => self.held.deadline(),
+            Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
+        }
+    }
+
+    fn timer_elapsed(&mut self, timer: Timer) {
+        match timer {
+            Timer::Foreground => self.check_foreground(),
+            Timer::Control => self.open_control(),
+            Timer::RestingDoors => {
+                self.resting.retry_at = None;
+                self.wake_doors(true);
+            }
+            Timer::Listeners => self.find_listeners(),
+            Timer::Memory => self.check_memory(),
+            Timer::Holding => self.holding.timer_elapsed(self.clock.now()),
+            Timer::Held => self.held.timer_elapsed(),
+            Timer::Files => self.check_files(),
+        }
+    }
+
+    /// Gives the signals that were received to the core.
+    pub(super) fn handle_signals(&mut self) {
+        while self.ending.exit.is_none()
+            && let Some((signal, sender)) = self.signals.pop()
+        {
+            if let Some(event) = self.meaning(signal, sender) {
+                self.dispatch(event);
+            }
+        }
+    }
+
+    /// Gives an event to the core, does what it says, and gives it the answers.
+    pub(super) fn dispatch(&mut self, event: Event) {
+        let (mut next, mut answers) = (Some(event), VecDeque::new());
+        let mut actions = std::mem::take(&mut self.actions);
+        while let Some(event) = next {
+            self.supervisor.handle(self.clock.now(), event, &mut actions);
+            self.note_instances();
+            for action in actions.drain(..) {
+                match self.perform(action) {
+                    // The answer to a spawn comes before anything else.
+                    Some(answer @ (Event::Spawned(_) | Event::SpawnFailed(..))) => answers.push_front(answer),
+                    answer => answers.extend(answer),
+                }
+            }
+            next = answers.pop_front().or_else(|| self.holding.take_failure());
+        }
+        self.actions = actions;
+        self.deadline = self.supervisor.next_deadline();
+        if let Some(outer) = &mut self.outer {
+            outer.update(self.supervisor.readiness().is_ok(), self.supervisor.is_ending(), &self.poll);
+        }
+    }
+}
+
+/// How much a poll stood still, if it did. Nobody knows how much of the time before the deadline the app had, so none of it
+/// counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
+fn overslept(deadline: Timestamp, before: Timestamp, now: Timestamp) -> Option<Duration> {
+    (now.since(deadline) > OVERSLEPT).then(|| now.since(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_standing_still_each_deadline_is_as_far_as_before() {
+        let at = |seconds| Timestamp(Duration::from_secs(seconds));
+        let delay = overslept(at(15), at(10), at(3_600)).expect("far too late");
+        assert_eq!(at(15).after(delay), at(3_605));
+        assert_eq!(overslept(at(15), at(10), at(16)), None, "a busy machine");
+    }
+}
