@@ -154,9 +154,9 @@ fn a_hook_that_cannot_be_executed_or_dies_changes_nothing() {
     let plain = program(directory.path(), "plain", "#!/bin/sh\n", 0o644);
     let orphan = program(directory.path(), "orphan", "#!/no/such/shell\n", 0o755);
     for (broken, event, part) in [
-        (plain.display().to_string(), "pre-stop-failed", "Permission denied"),
+        (plain.display().to_string(), "pre-stop-failed", "may not be executed"),
         (orphan.display().to_string(), "pre-stop-failed", "interpreter"),
-        (directory.path().display().to_string(), "pre-stop-failed", "Permission denied"),
+        (directory.path().display().to_string(), "pre-stop-failed", "is a directory"),
         ("no-such-hook --now".to_owned(), "pre-stop-failed", "no-such-hook --now"),
         (hook("die SEGV"), "pre-stop-ended", "SIGSEGV"),
     ] {

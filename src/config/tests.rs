@@ -124,7 +124,8 @@ fn the_app_gets_a_notify_socket_where_something_asks_for_one() {
 
 #[test]
 fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
-    let names = ["PATH", "GUARD_RESTART", "GUARD_ID", "GUARD_RUN", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"];
+    let names =
+        ["PATH", "GUARD_RESTART", "GUARD_ID", "GUARD_RUN", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"];
     let config = resolve("-- app", &names.map(|name| (name, "always"))).expect("valid");
     let kept: Vec<_> = config.environment.iter().map(|entry| entry.name().to_str().expect("a name")).collect();
     assert_eq!(kept, ["PATH", "GUARD_SERVICE_HOST", "GUARD_PORT_80_TCP", "GUARD_RESTRAT"]);
