@@ -10,7 +10,7 @@ pub struct Platform {
     pub name: &'static str,
     /// The variable that was found; empty for an engine.
     pub seen_by: &'static str,
-    /// Its own time between its stop signal and SIGKILL: what it tells guard, else its default.
+    /// Its own time between its stop signal and SIGKILL: from a variable that it sets, else its default.
     pub own_timeout: Duration,
     /// What raises that time; empty where nothing does.
     pub setting: &'static str,
@@ -18,7 +18,7 @@ pub struct Platform {
     pub interrupts: bool,
 }
 
-/// What guard knows of a platform before it has looked.
+/// A row of the table of platforms.
 struct Known {
     name: &'static str,
     /// Any of these is set.

@@ -93,7 +93,7 @@ fn open(address: &Address) -> io::Result<Option<Conversation>> {
     }
 }
 
-/// The control sockets of a mount namespace. A guard that is just beginning has none yet, so it is looked for again.
+/// The control sockets of a mount namespace. A guard that is just beginning has none yet, so the client reads the table again.
 fn names(mount_namespace: u64, deadline: Deadline) -> Vec<String> {
     loop {
         let names = match std::fs::read("/proc/net/unix") {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Everything that guard can be told, with the defaults filled in.
+/// All settings, with the defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The app and its arguments; empty only for `guard check` without a command.

@@ -1,4 +1,4 @@
-//! GUARD_USER: who the app and guard itself become, by the image's own /etc/passwd and /etc/group (`passwd(5)`, `group(5)`).
+//! GUARD_USER: the user that the app and guard itself become, by the image's own /etc/passwd and /etc/group (`passwd(5)`, `group(5)`).
 //! No name service is asked: what it would load is in no small image, and guard is static.
 
 use crate::signal::number;

@@ -31,7 +31,7 @@ const LONGEST_HEAD: usize = 8 * 1024;
 /// How long a connection lives, in ticks. The last tick counts though it may be a short one.
 const LONGEST_LIFE: u32 = 6;
 
-/// How often the door looks for connections that are over.
+/// How often the door closes connections whose time is over.
 const TICK: Duration = Duration::from_secs(1);
 
 const LISTENER: Token = 0;
@@ -153,7 +153,7 @@ impl Http {
         }
     }
 
-    /// Closes a connection. A copy of guard may have the socket too, so its end is told to the client and to the poll.
+    /// Closes a connection. A copy of guard may have the socket too, so guard shuts it down and takes it out of the poll.
     fn close(&mut self, index: usize) {
         let connection = self.connections.remove(index);
         self.poll.remove(connection.stream.as_fd());
@@ -236,7 +236,7 @@ impl Http {
     }
 }
 
-/// A connection that is over before it was taken; `accept(2)` tells of it though nothing is wrong with the listener.
+/// Errors of `accept(2)` that belong to the connection, which has ended early, and not to the listener.
 fn is_of_the_client(error: &io::Error) -> bool {
     let fatal = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].map(|errno| errno as i32);
     !error.raw_os_error().is_some_and(|errno| fatal.contains(&errno))

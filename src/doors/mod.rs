@@ -69,7 +69,7 @@ pub enum Message {
     Restricted(RunId, Credentials, Restricted),
     /// What was too long to be read.
     TooLong(RunId),
-    /// From somebody who may not speak here.
+    /// The sender may not use this door.
     Refused,
     /// The operator wants to know or to have something.
     Request(Request, Client),

@@ -42,7 +42,7 @@ impl NodeIpc {
         Ok((NodeIpc { run, stream, line: Line::default(), handled: Vec::new() }, of_the_app))
     }
 
-    /// Says it, unless the channel is full or closed: `false` if the app will not hear of it.
+    /// Sends a message; `false` if the channel is full or closed, so the app will not get it.
     pub fn send(&mut self, message: AppMessage) -> bool {
         let line: &[u8] = match message {
             AppMessage::Drain => b"\"drain\"\n",

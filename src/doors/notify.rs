@@ -56,7 +56,7 @@ impl Notify {
         }
     }
 
-    /// Whether anything has come from somebody who may speak.
+    /// Whether anything has come from a process that may use this socket.
     pub fn was_written_to(&self) -> bool {
         self.was_written_to
     }

@@ -1,6 +1,6 @@
 //! The datagrams of a door, some of which come with descriptors.
 //!
-//! guard handles such a datagram at a look and leaves it in the queue until a copy of guard has received it. So
+//! guard reads such a datagram with MSG_PEEK and leaves it in the queue until a copy of guard has received it. So
 //! [`Queue::next`] says [`Next::WithDescriptors`], the door's owner calls [`Queue::receive_in_copy`] and asks for nothing more
 //! until the copy reports, and then calls [`Queue::received`].
 
@@ -98,7 +98,7 @@ impl Queue {
     }
 }
 
-/// Whether two looks have seen the same datagram. Its sender may have got an address in between.
+/// Whether two reads with MSG_PEEK have returned the same datagram. Its sender may have got an address in between.
 fn is_same(one: &Datagram, other: &Datagram) -> bool {
     one.bytes == other.bytes && one.credentials == other.credentials
 }

@@ -42,7 +42,7 @@ pub enum Request {
     Restart,
     /// `wait`, and `yes` when new runs have replaced all old ones, or `no`.
     Reload,
-    /// `wait`, and `yes` when the new instances are ready and the others gone, or `no`. The number follows the verb.
+    /// `wait`, and `yes` when the new instances are ready and the others have ended, or `no`. The number follows the verb.
     Scale(Scale),
 }
 

@@ -39,7 +39,7 @@ pub(super) fn text(record: &Record) -> String {
     line + "\n"
 }
 
-/// The same as a JSON object (RFC 8259). `logger` tells it from objects of the app's.
+/// The same as a JSON object (RFC 8259). By its field `logger` readers know it from objects of the app's.
 pub(super) fn json(record: &Record) -> String {
     let (time, level) = (timestamp(), level(record));
     let mut line = format!(r#"{{"logger":"guard","time":"{time}","level":"{level}","event":"{}""#, record.args());
@@ -55,7 +55,7 @@ pub(super) fn json(record: &Record) -> String {
     line + "}\n"
 }
 
-/// A value as the two forms of the log tell it.
+/// A value as both forms of the log have it.
 enum Field {
     Text(String),
     Number(i64),

@@ -29,7 +29,7 @@ pub struct GuardStatus {
 pub struct HeldStatus {
     pub address: String,
     pub name: Option<String>,
-    /// Clients that wait, and how many can, where the kernel tells.
+    /// Clients that wait, and how many can; `None` where the kernel does not say.
     pub queue: Option<(u32, u32)>,
     /// No run has listened for too long, so clients are refused.
     pub refusing: bool,

@@ -59,7 +59,7 @@ fn missing(config: &Config, words: &[OsString]) -> Option<String> {
     Some(format!("{}: {problem}", words.first()?.to_string_lossy()))
 }
 
-/// Why a program cannot be started from this directory, as far as its file tells, and the way out.
+/// Why a program cannot be started from this directory, as far as its file shows, and the way out.
 pub fn problem(program: &Program, directory: Option<&Path>) -> Option<String> {
     const OF_A_SHELL: [&str; 8] = [".", "cd", "eval", "exec", "export", "set", "source", "ulimit"];
     let Some(path) = program.found(directory) else {

@@ -64,7 +64,7 @@ impl Runtime<'_> {
             Action::CountCpus => return Some(Event::CpusCounted(self.count_cpus())),
             Action::Report(notice) => {
                 self.count_restart(notice);
-                // guard looks names up after the kill, and only for the log.
+                // guard reads names after the kill, and only for the log.
                 if let Notice::KillEverything { .. } = notice
                     && log::log_enabled!(Level::Error)
                 {
@@ -166,7 +166,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// The run's notify socket, where it is wanted. A run whose socket cannot be opened runs all the same, and is not heard.
+    /// The run's notify socket, where it is wanted. A run whose socket cannot be opened runs without one.
     fn open_notify(&self, run: RunId, environment: &mut Environment) -> Option<Notify> {
         if !self.config.notify {
             return None;
@@ -209,7 +209,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Says something over Node's channel; `false` if nobody will hear it.
+    /// Sends a message over Node's channel; `false` if the app will not get it.
     fn say(&mut self, id: RunId, message: AppMessage) -> bool {
         let channel = self.children.get_mut(id).and_then(|run| run.channel.as_mut());
         channel.is_some_and(|channel| channel.send(message))

@@ -1,7 +1,8 @@
 //! Files whose change has a meaning (GUARD_ON_CHANGE).
 //!
-//! The kernel says that something may have changed, so guard looks: what is different and stays so for [`QUIET`] is a change. Until
-//! then guard does not listen, so that a file that is written without a pause costs two looks a second.
+//! The kernel says that something may have changed. guard then compares fingerprints: a file that differs, and stays as it is for
+//! [`QUIET`], has changed. Until then guard does not listen, so a file that is written without a pause costs two comparisons a
+//! second.
 
 use super::Runtime;
 use super::doors::DoorId;
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// Many files, or one in parts, are often written one after the other.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// How often guard looks where the kernel cannot tell it (the limits of `inotify(7)`).
+/// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`).
 const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
 
 /// The paths of GUARD_ON_CHANGE, in its order.
@@ -22,7 +23,7 @@ pub(super) struct Changes {
     watch: Option<Watch>,
     /// What was there when the path last had a meaning, or at the start.
     known: Vec<Option<u64>>,
-    /// What was there at the last look.
+    /// What was there at the last comparison.
     seen: Vec<Option<u64>>,
     pub(super) check_at: Option<Timestamp>,
     /// The kernel could not watch, and the log says so.
@@ -53,7 +54,7 @@ impl Runtime<'_> {
         for (index, (path, meaning)) in config.on_change.iter().enumerate() {
             let found = fingerprint(path);
             let is_quiet = std::mem::replace(&mut changes.seen[index], found) == found;
-            // What is gone is about to be replaced, or of no use to anybody.
+            // A file that is missing is about to be replaced, or removed for good: no run can use it.
             if found.is_none() || found == changes.known[index] {
                 continue;
             }

@@ -59,7 +59,7 @@ impl Runtime<'_> {
     /// A check was reaped.
     pub(super) fn check_ended(&mut self, id: RunId, pid: Pid, status: Status) -> Option<Event> {
         let mut check = self.children.take_check(pid)?;
-        // What it said last may not have been heard yet.
+        // Its last words may still be in the pipe.
         check.read_output();
         let passed = status == Status::Exited(0) && !check.killed;
         if passed {

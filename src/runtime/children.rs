@@ -1,4 +1,4 @@
-//! Who guard's children are: each pid is registered with its owner before the next reap.
+//! guard's children: each pid is registered with its owner before the next reap.
 
 use super::leftovers::Receivers;
 use super::sweep::Sweep;
@@ -25,7 +25,7 @@ pub(super) enum Owner {
     Nobody,
 }
 
-/// The process of a run, from its spawn until its leftovers are gone.
+/// The process of a run, from its spawn until its last leftover has ended.
 pub(super) struct RunProcess {
     pub(super) id: RunId,
     /// The main process.
@@ -34,7 +34,7 @@ pub(super) struct RunProcess {
     /// made since.
     pub(super) group: Pid,
     pub(super) started: Timestamp,
-    /// What its processes used when guard last looked, in bytes, and when that was (GUARD_MAX_MEMORY).
+    /// When guard last measured the memory of its processes, and how much that was, in bytes (GUARD_MAX_MEMORY).
     pub(super) measured: (Timestamp, u64),
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
@@ -193,7 +193,7 @@ impl Children {
         self.runs.iter_mut()
     }
 
-    /// Whose process this living child is.
+    /// The owner of a living child.
     pub(super) fn owner(&self, pid: Pid) -> Owner {
         let run = self.runs.iter().find(|run| run.pid == pid && !run.reaped);
         if let Some((id, _)) = self.diagnoses.iter().find(|(_, known)| *known == pid) {

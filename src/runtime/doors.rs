@@ -31,7 +31,7 @@ pub(super) enum DoorId {
     Changes,
     /// There is room again at the receiver of guard's own notifications.
     Outer,
-    /// A door that rests may be looked at again.
+    /// A copy of guard has reported, so the door that rests for it may be polled again.
     Resting,
     /// A process of the run asks about its sockets.
     Hold(RunId),

@@ -29,7 +29,7 @@ pub(super) struct Environment {
 /// app variables of the same names.
 const OF_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// What tells a process of sockets that it was handed (`sd_listen_fds(3)`). The app gets those of its own.
+/// The protocol of sockets that a process is handed (`sd_listen_fds(3)`). The app gets values of its own.
 const OF_SOCKETS: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
 
 /// Variables of a Node channel above guard. The app does not get them where guard opens a channel of its own.

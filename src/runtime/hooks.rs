@@ -43,14 +43,14 @@ fn make_file(path: &Path) -> io::Result<()> {
     result
 }
 
-/// A configured command, which is looked for where the app is.
+/// A configured command, which is found by the PATH of the app.
 pub(super) fn program(config: &Config, words: &[String]) -> Program {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     Program::new(&words, config.variable_of_the_app("PATH"))
 }
 
 /// Starts the pre-stop hook in a group of its own, and without the app's stdin: at a terminal the kernel would stop it for a read
-/// (`SIGTTIN`, `termios(3)`). A failure comes with what its file tells of the cause.
+/// (`SIGTTIN`, `termios(3)`). A failure comes with what its file shows of the cause.
 pub(super) fn start_pre_stop(
     config: &Config,
     environment: &Environment,

@@ -6,11 +6,11 @@ use crate::sys::listeners::ports_of;
 use crate::sys::{Pid, connections, process, procfs};
 use std::time::Duration;
 
-/// How long guard looks; a stop deadline may be near.
+/// How long a count may take; a stop deadline may be near.
 const LONGEST_COUNT: Duration = Duration::from_millis(100);
 
 impl Runtime<'_> {
-    /// The ports are looked for once in a drain.
+    /// Counts the connections to the app's ports. guard finds the ports at the first count of a drain.
     pub(super) fn count_connections(&mut self, first: bool) -> usize {
         let deadline = Deadline::after(LONGEST_COUNT);
         if first {

@@ -128,7 +128,7 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// A signal was sent to a run or to a leftover of one. That it is gone already (ESRCH) is normal.
+    /// A signal was sent to a run or to a leftover of one. That it has ended already (ESRCH) is normal.
     pub(super) fn signalled(&self, run: RunId, signal: Signal, result: Result<(), Errno>) {
         match result {
             Ok(()) | Err(Errno::ESRCH) => {
@@ -204,7 +204,7 @@ impl<'a> Journal<'a> {
         self.write_down(&format!("exit code {code}: {}", self.reason()));
     }
 
-    /// Says this in the termination log. That it cannot be written is told once; the next word may find room again.
+    /// Writes this to the termination log. The log has the first error only; a later write may find room again.
     pub(super) fn write_down(&mut self, text: &str) {
         if let Err(error) = self.last_word.say(text)
             && !std::mem::replace(&mut self.unwritten, true)

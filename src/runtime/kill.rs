@@ -31,11 +31,11 @@ impl Runtime<'_> {
         }
     }
 
-    /// Sends a signal to a hook or a health check and to all below it, as far as a short look shows them: `timeout` and
+    /// Sends a signal to a hook or a health check and to all its descendants that a short walk of /proc finds: `timeout` and
     /// others put what they start into groups of their own.
     pub(super) fn signal_tree(&self, root: Pid, signal: Signal) {
         if signal == Signal::KILL {
-            // A stopped process starts nothing while guard looks, and leaves no orphans.
+            // A stopped process starts nothing during the walk, and leaves no orphans.
             let _ = signals::send_to_group(root, Signal::STOP);
         }
         let below = procfs::descendants_of(root, self.end_of_brief_walk());

@@ -1,10 +1,10 @@
-//! Whose leftover a process is.
+//! Leftovers: the run to which a process belongs.
 //!
 //! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark: GUARD_RUN
 //! and GUARD_INSTANCE, and this guard's GUARD_ID, which a guard inside of a run replaces by its own. One whose
 //! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
-//! `docker exec` session, belongs to none. At a terminal the runs share guard's group, which does not say whose a process is; one
-//! without a mark that is in it belongs to the run if no other run lives.
+//! `docker exec` session, belongs to none. At a terminal all runs share guard's group; a process without a mark in that group
+//! belongs to the run if no other run lives.
 
 use super::Runtime;
 use super::children::{Children, Owner};
@@ -18,26 +18,26 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-/// How long guard looks at its descendants, and how long it waits for the copy that reads environments.
+/// How long guard walks /proc, and how long it waits for the copy that reads environments.
 pub(super) const LONGEST_WALK: Duration = Duration::from_millis(100);
 
-/// How long guard looks for names that only the log wants.
+/// How long guard walks /proc for names that only the log wants.
 const LONGEST_WALK_FOR_NAMES: Duration = Duration::from_millis(20);
 
-/// What a process's environment says of where it comes from.
+/// What the environment of a process says of its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Of(RunId),
     /// A run of another guard, one inside of a run.
     Foreign,
     Missing,
-    /// It has ended meanwhile, and its memory is gone.
+    /// It has ended meanwhile, and its memory is freed.
     Ended,
     /// Unreadable, too long, or overwritten, as by programs that set their title.
     Unreadable,
 }
 
-/// The leftovers of a run as one look has them.
+/// The leftovers of a run that one walk of /proc has found.
 pub(super) struct Leftovers {
     pub(super) living: Vec<Process>,
     /// Zombies that SIGKILL has ended.
@@ -46,12 +46,12 @@ pub(super) struct Leftovers {
     pub(super) zombies: bool,
     /// All descendants that live.
     pub(super) descendants: Vec<Process>,
-    /// The look has seen all that were there.
+    /// The walk has seen all that were there.
     pub(super) complete: bool,
 }
 
 impl Runtime<'_> {
-    /// The leftovers of a run; `None` where there is no /proc to look at.
+    /// The leftovers of a run; `None` where there is no /proc.
     pub(super) fn find_leftovers(&mut self, id: RunId) -> Option<Leftovers> {
         let Descendants { processes, complete } = self.descendants(LONGEST_WALK)?;
         let marks = self.read_marks(&processes);
@@ -72,8 +72,8 @@ impl Runtime<'_> {
         Some(found)
     }
 
-    /// The children of PID 1 that belong to no run: their environment has no mark. An exec session is no child of guard's.
-    /// Says too whether the look has seen all that were there.
+    /// The children of PID 1 that belong to no run, since their environment has no mark; and whether the walk has seen all that
+    /// were there. An exec session is no child of guard's.
     pub(super) fn find_unmarked(&mut self) -> (Vec<Process>, bool) {
         if self.reaping.childless {
             return (Vec::new(), true);
@@ -87,7 +87,7 @@ impl Runtime<'_> {
         (processes, complete)
     }
 
-    /// Looks at guard's descendants. Where something is about to be killed the look ends by then.
+    /// Walks /proc for guard's descendants. The walk ends before the next SIGKILL that is due.
     pub(super) fn descendants(&self, longest: Duration) -> Option<Descendants> {
         procfs::descendants(self.end_of_walk(longest))
     }
@@ -106,7 +106,8 @@ impl Runtime<'_> {
         self.end_of_walk(longest)
     }
 
-    /// What has been killed, or is about to be: its number and the names of the first few, as far as a short look shows them.
+    /// How many processes have been killed, or are about to be, and the names of the first few, as far as a short walk finds
+    /// them.
     pub(super) fn killed(&self) -> (usize, String) {
         let mut processes = self.descendants(LONGEST_WALK_FOR_NAMES).map_or_else(Vec::new, |seen| seen.processes);
         processes.retain(|process| process.state != State::Ended && self.children.owner(process.pid) != Owner::Copy);
@@ -139,8 +140,8 @@ impl Runtime<'_> {
         belongs(&process, id, &self.children, &marks)
     }
 
-    /// The marks of those whose group does not say whose they are. A copy of guard reads them; where it does not come to
-    /// one, or cannot be made, that one is unreadable.
+    /// The marks of processes whose group names no owner. A copy of guard reads them; a mark that the copy does not report
+    /// is unreadable.
     fn read_marks(&mut self, processes: &[Process]) -> HashMap<Pid, Mark> {
         let undecided =
             processes.iter().filter(|process| process.lives() && group_owner(process, &self.children).is_none());
@@ -164,7 +165,7 @@ impl Runtime<'_> {
     }
 }
 
-/// Whose a process is, as far as its group says.
+/// The owner of a process, as far as its group says.
 enum GroupOwner {
     Run(RunId),
     /// guard's own main processes, hook, health checks and copies are no leftovers.
@@ -188,7 +189,7 @@ fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pi
     let lives = |other: RunId| children.runs().any(|run| run.id == other);
     let alone = !children.runs().any(|run| run.id != id);
     match marks.get(&process.pid).copied().unwrap_or(Mark::Unreadable) {
-        // Its memory is gone, and with it the mark.
+        // Its memory is freed, and with it the mark.
         _ if !process.lives() => false,
         Mark::Of(run) if lives(run) => run == id,
         // Where several runs live, nobody knows in which of them the other guard was.
@@ -240,9 +241,10 @@ fn decode([kind, instance, number]: Finding) -> Mark {
     }
 }
 
-/// The groups that may be killed as groups: they have members among `condemned`, and nobody else is in them. That no other
-/// descendant is in them the look shows; that no process of somebody else's is follows from the session, which only a
-/// process itself can begin, or from the group's leader.
+/// The groups that may be killed as groups: they have members among `condemned`, and no other process is in them.
+///
+/// The walk shows that no other descendant of guard's is in a group. That no stranger is in it follows from its session, which
+/// only a process itself can begin, or from the group's leader.
 pub(super) fn whole_groups(
     condemned: &[Process],
     descendants: &[Process],
@@ -289,7 +291,8 @@ impl Receivers {
         self.got.is_empty() && !self.partly
     }
 
-    /// Parts those who got it, and what they have started since to clean up with, from the others. Parents come first.
+    /// Parts the receivers, and what they have started since to clean up with, from the others. `processes` has parents before
+    /// their children.
     pub(super) fn split(&self, processes: &[Process]) -> (Vec<Process>, Vec<Process>) {
         let mut spared = self.got.clone();
         processes.iter().copied().partition(|process| {

@@ -1,7 +1,7 @@
 //! The connections that guard waits for last.
 //!
 //! A server that has drained closes its connections and exits, and the kernel goes on sending. But a container's network
-//! ends with PID 1, and with it what a slow client has not taken yet. The kernel does not tell when it is done.
+//! ends with PID 1, and with it what a slow client has not taken yet. The kernel does not say when all is sent.
 
 use super::Runtime;
 use crate::supervisor::UnsentData;

@@ -1,4 +1,4 @@
-//! GUARD_MAX_MEMORY: what the processes of each run use, looked at more often the nearer it is to the limit.
+//! GUARD_MAX_MEMORY: guard measures what the processes of each run use, more often the nearer that is to the limit.
 //!
 //! The resident sets are cheap to read and count what processes share once for each, so they are too large for a tree of
 //! forked workers. Only where they are above the limit guard reads the true figure, the proportional sets (Pss,
@@ -14,7 +14,7 @@ use crate::sys::{Pid, cgroup, environments, procfs};
 use std::io;
 use std::time::Duration;
 
-/// Before the first look at a run.
+/// From the start of a run to its first measurement.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a run grows so fast that it would be at the limit soon.
@@ -25,10 +25,10 @@ const PAUSE_AT_THE_LIMIT: u128 = 1_000;
 
 const LONGEST_PAUSE: u128 = 10_000;
 
-/// A look that took long is followed by a pause this much longer.
+/// A pause is at least this many times as long as the measurement before it.
 const SHARE: u32 = 20;
 
-/// When guard looks at the memory of the runs.
+/// When guard measures the memory of the runs.
 #[derive(Default)]
 pub(super) struct Measuring {
     pub(super) due: Option<Timestamp>,
@@ -63,7 +63,7 @@ impl Runtime<'_> {
         container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
     }
 
-    /// Looks at what each run uses that serves.
+    /// Measures each run that serves.
     pub(super) fn check_memory(&mut self) {
         self.measuring.due = None;
         let Some(limit) = self.memory_limit() else { return };
@@ -125,8 +125,8 @@ fn proportional_set(text: &[u8]) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok())
 }
 
-/// How long guard waits before it looks again, in milliseconds: half of the time to the limit where the run goes on growing
-/// as it did since the last look, and less the nearer it is.
+/// The pause before the next measurement, in milliseconds: half of the time to the limit if the run goes on growing as it did
+/// since the last one, and less the nearer the limit is.
 fn pause_after(time: Duration, before: u64, memory: u64, limit: u64) -> u128 {
     let left = u128::from(limit.saturating_sub(memory));
     let near = (LONGEST_PAUSE * left / u128::from(limit.max(1))).max(PAUSE_AT_THE_LIMIT);

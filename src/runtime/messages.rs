@@ -1,4 +1,4 @@
-//! What becomes of what comes in through the doors.
+//! What the doors have received: events for the core, and facts that guard notes itself.
 
 use super::Runtime;
 use super::children::{Heir, Owner, RunProcess};
@@ -44,7 +44,7 @@ impl Runtime<'_> {
                 Message::TooLong(id) => self.note_too_long(id),
                 Message::Refused => {
                     self.operator.refused += 1;
-                    // Once, since one who keeps on sending must not fill the log; `guard status` has the count.
+                    // Once: a sender that goes on must not fill the log. `guard status` has the count.
                     if self.operator.refused == 1 {
                         log::warn!(msg = "a datagram from another user or PID namespace was refused"; "refused");
                     }
@@ -55,7 +55,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Somebody says what would end or change a run.
+    /// A message that ends or changes a run, which not every sender may send.
     fn handle_restricted(&mut self, id: RunId, sender: Credentials, what: Restricted) {
         let Some(run) = self.children.get(id) else { return };
         let main = run.pid;

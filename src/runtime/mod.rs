@@ -156,7 +156,7 @@ struct Ending {
     last_blow: Pace,
     /// The ports whose connections a drain waits for.
     ports: Vec<u16>,
-    /// The connections that guard waits for, once it has looked.
+    /// The connections that guard waits for; `None` before the first count.
     unsent: Option<Vec<Connection>>,
     exit: Option<u8>,
 }

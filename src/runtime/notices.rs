@@ -118,7 +118,7 @@ impl Journal<'_> {
                 if count > 0 {
                     log::error!(count, processes:% = names, msg:%; "kill");
                 } else {
-                    // There was no time to look.
+                    // There was no time for a walk of /proc.
                     log::error!(msg:%; "kill");
                 }
             }

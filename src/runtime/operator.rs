@@ -1,4 +1,4 @@
-//! What an operator asks over the control socket, and what becomes of it.
+//! Requests of operators over the control socket, and their outcomes.
 
 use super::doors::DoorId;
 use super::{RETRY, Runtime};
@@ -17,28 +17,28 @@ use std::time::Duration;
 /// Clients that may wait for an outcome at a time.
 const MOST_WAITING: usize = 64;
 
-/// How long guard stays after a stop for its clients to hear of it.
+/// How long guard stays after a stop, so that its clients read the outcome.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// More than a restart needs besides its timeouts: the sweep of leftovers, and what SIGKILL takes.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// The door for operators, and those who wait behind it.
+/// The door for operators, and the clients that wait for an outcome.
 #[derive(Default)]
 pub(super) struct Operator {
     pub(super) control: Option<Control>,
     /// When guard tries again to open it.
     pub(super) open_control_at: Option<Timestamp>,
     waiting: Vec<Waiting>,
-    /// Datagrams of those who may not speak to guard.
+    /// Datagrams from senders that may not use a door.
     pub(super) refused: u64,
 }
 
-/// Somebody who waits for an outcome.
+/// A client that waits for an outcome.
 pub(super) struct Waiting {
     request: Request,
     client: Client,
-    /// Readable when the client has ended; `None` where the kernel cannot tell.
+    /// Readable when the client has ended; `None` where the kernel cannot watch it.
     process: Option<OwnedFd>,
     /// The client waits for the reload that follows the one under way.
     is_queued: bool,
@@ -96,7 +96,7 @@ impl Runtime<'_> {
             return self.reply(&client, &Reply::No("too many are waiting already".to_owned()));
         }
         if self.ending.killing && request == Request::Stop {
-            // Nothing is left to wait for, and nobody would tell.
+            // The outcome is known, and nothing will come that concludes the stop.
             return self.reply(&client, &Reply::Yes(format!("stopped: {}", self.journal.reason())));
         }
         let stop = &self.config.stop;
@@ -175,7 +175,8 @@ impl Runtime<'_> {
         }
     }
 
-    /// Everything is about to be killed, those who wait for the stop among them: they are told, and get a moment.
+    /// Everything is about to be killed, the clients that wait for the stop among them: they get their answer, and a moment to
+    /// read it.
     pub(super) fn bid_farewell(&mut self) {
         let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
         for waiting in &self.operator.waiting {

@@ -1,35 +1,36 @@
-//! Keeps looks at processes apart, so that processes which come and go without an end cannot keep guard busy.
+//! Keeps walks of /proc apart, so that processes which come and go without an end cannot keep guard busy.
 
 use crate::supervisor::Timestamp;
 use std::time::Duration;
 
-/// The pause before the third look at a run's leftovers. Each pause is twice the one before.
+/// The pause after the second walk for a run's leftovers. Each pause is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Keeps looks apart. The first one that is asked for comes at once, since most leftovers end at once.
+/// When the next walk is due. [`Pace::ask`] asks for one, its owner takes it when [`Pace::is_due`] says so, and then calls
+/// [`Pace::taken`]. The first one comes at once, since most leftovers end at once.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     pub(super) due: Option<Timestamp>,
-    /// No look before this.
+    /// No walk before this.
     earliest: Timestamp,
     pause: Duration,
 }
 
 impl Pace {
-    /// Asks for a look as soon as the pace allows.
+    /// Asks for a walk as soon as the pace allows.
     pub(super) fn ask(&mut self, now: Timestamp) {
         let at = now.max(self.earliest);
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Asks for a look after the longest pause: the last one has run out of time, so the next would too.
+    /// Asks for a walk after the longest pause: the last one has run out of time, so the next would too.
     pub(super) fn ask_later(&mut self, now: Timestamp) {
         self.due.get_or_insert(now.after(LONGEST_PAUSE));
     }
 
-    /// Asks for one at once, which costs nothing.
+    /// Asks for one at once: without children it costs nothing.
     pub(super) fn ask_now(&mut self, now: Timestamp) {
         self.due = Some(now);
     }
@@ -38,7 +39,7 @@ impl Pace {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// A look that was asked for has been taken.
+    /// A walk has been made. The next one comes after a longer pause.
     pub(super) fn taken(&mut self, now: Timestamp) {
         self.due = None;
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);

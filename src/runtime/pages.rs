@@ -52,7 +52,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Counts what the core tells, for [`Page::Metrics`].
+    /// Counts restarts by their notices, for [`Page::Metrics`].
     pub(super) fn count_restart(&mut self, notice: Notice) {
         if let Notice::Restarting { ending, .. } = notice {
             self.counters.count_restart(restart_reason(ending));

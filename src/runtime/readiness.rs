@@ -1,4 +1,5 @@
-//! GUARD_READY=listen without the filter of GUARD_HOLD: guard looks for sockets that listen, while a run starts.
+//! GUARD_READY=listen without the filter of GUARD_HOLD: while a run starts, guard searches its processes for a socket that
+//! listens.
 
 use super::Runtime;
 use crate::config::Readiness;
@@ -8,14 +9,14 @@ use crate::sys::listeners::any_listens;
 use crate::sys::{Pid, procfs};
 use std::time::Duration;
 
-/// Before the first look. Each pause is twice the one before.
+/// Before the first search. Each pause is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 const LONGEST_SEARCH: Duration = Duration::from_millis(50);
 
-/// When guard looks again.
+/// When guard searches again.
 #[derive(Default)]
 pub(super) struct ListenerSearch {
     pub(super) due: Option<Timestamp>,
@@ -31,7 +32,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// ListenerSearch whether a run that starts listens by now.
+    /// Searches the processes of each run that starts.
     pub(super) fn find_listeners(&mut self) {
         self.listener_search.due = None;
         let starting: Vec<RunId> = self.supervisor.starting().filter(|run| !self.holding.hears(*run)).collect();

@@ -1,4 +1,4 @@
-//! Who has ended, whose it was, and what that means to the core.
+//! Children that have ended: their owners, and the events for the core.
 
 use super::children::{Heir, Owner};
 use super::exits::Exit;
@@ -12,7 +12,7 @@ use crate::sys::process::{self, Status, Usage, Wait};
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
 
-/// What the kernel tells of a child.
+/// What has happened to a child (`wait4(2)`).
 #[derive(Clone, Copy)]
 pub(super) enum News {
     Ended(Owner, Pid, Status, Usage),
@@ -38,8 +38,8 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
-    /// The kernel's out-of-memory killer has struck since guard looked before: one of the children of the last turn may
-    /// have been chosen.
+    /// The kernel's count of out-of-memory kills has moved since the turn before: one of the children of the last turn may
+    /// be the victim.
     oom_struck: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
@@ -55,8 +55,8 @@ impl News {
         }
     }
 
-    /// Whether guard looks for a strike of the out-of-memory killer at this news. A look for each orphan would cost more
-    /// than to reap it, so only those count that SIGKILL has ended.
+    /// Whether guard reads the kernel's count of out-of-memory kills at this news. To read it costs more than to reap an
+    /// orphan, so of orphans only those count that SIGKILL has ended.
     fn may_be_oom_victim(&self) -> bool {
         match self {
             News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook, ..) => true,
@@ -67,7 +67,7 @@ impl News {
 }
 
 impl Runtime<'_> {
-    /// Reaps every child that has ended, and tells the core of those that are guard's own.
+    /// Reaps every child that has ended, and gives the core the ends of those that guard has started.
     ///
     /// Where a main process has ended guard reads the runs' sockets once more between the reaping and the events: what a
     /// process said before it ended is in its socket by then.
@@ -122,7 +122,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Takes what the kernel has to tell of children, up to a bound. A main process that has ended gets no signal from
+    /// Asks the kernel what has happened to children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
     fn wait_for_children(&mut self) {
         self.reaping.news.clear();

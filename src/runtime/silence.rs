@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 const NODE: [&str; 6] = ["node", "nodejs", "npm", "npx", "yarn", "pnpm"];
 
 impl Runtime<'_> {
-    /// What guard has not heard of a run that has not said that it is ready, and what the app may need to say it.
+    /// Why a run may not have said that it is ready: what guard has not received from it, and what its app may need.
     pub(super) fn why_silent(&self, id: RunId) -> String {
         let run = self.children.get(id);
         let socket = match run.and_then(|run| run.notify.as_ref()) {

@@ -1,6 +1,6 @@
-//! How leftovers are signalled, and how guard finds out that they are gone.
+//! How leftovers are signalled, and how guard finds out that they have ended.
 //!
-//! SIGKILL comes before any look at /proc (`kill.rs`), so not even a fork bomb escapes. Looks are bounded in time
+//! SIGKILL comes before any walk of /proc (`kill.rs`), so not even a fork bomb escapes. Walks are bounded in time
 //! (`leftovers.rs`) and kept apart by a [`Pace`], so that processes which come and go without an end cannot keep guard busy.
 
 use super::Runtime;
@@ -18,11 +18,11 @@ use std::collections::HashSet;
 #[derive(Debug)]
 pub(super) struct Sweep {
     signal: Signal,
-    /// The leftovers that lived at the last look.
+    /// The leftovers that lived at the last walk.
     left: HashSet<Pid>,
     /// No others lived then.
     complete: bool,
-    /// There is no /proc to look at.
+    /// There is no /proc.
     blind: bool,
     pace: Pace,
 }
@@ -37,7 +37,7 @@ enum Found {
 
 impl Runtime<'_> {
     /// Notes which processes got SIGTERM with the main process's group, and so are not to get it again as leftovers. Comes
-    /// after the signal, which does not wait for a look.
+    /// after the signal, which does not wait for a walk of /proc.
     pub(super) fn note_receivers(&mut self, id: RunId, signal: Signal) {
         if self.config.signal_scope == Scope::Process || signal != Signal::TERM {
             return;
@@ -147,7 +147,7 @@ impl Runtime<'_> {
         self.count(id, &found)
     }
 
-    /// Signals leftovers that the first look had no time for.
+    /// Signals leftovers that the first walk had no time for.
     fn terminate_unseen(&self, id: RunId, signal: Signal, processes: &[Process]) {
         let Some(run) = self.children.get(id) else { return };
         let (_, others) = run.receivers.split(processes);
@@ -168,8 +168,8 @@ impl Runtime<'_> {
         if self.has_only_started() && !group.is_some_and(signals::group_lives) {
             return Found::Nothing;
         }
-        // A look is no snapshot: a process may fork and end during it, and be missed with its child. So nothing counts as
-        // gone before two looks have missed it.
+        // A walk is no snapshot: a process may fork and end during it, and be missed with its child. So a process counts as
+        // ended only when two walks have missed it.
         let is_none = |found: &Option<Leftovers>| {
             found.as_ref().is_some_and(|found| found.complete && found.living.is_empty() && found.killed.is_empty())
         };
@@ -214,7 +214,7 @@ impl Runtime<'_> {
 
     /// Whether guard has no children but those that it has started itself and not yet reaped. What a process leaves behind is
     /// guard's child from its end on, so then nothing is left of a run whose main process was reaped. With many instances this
-    /// takes the place of a look at all of their processes for each that ends.
+    /// takes the place of a walk through all of their processes for each that ends.
     fn has_only_started(&mut self) -> bool {
         if !self.reaping.only_started {
             let mut started: Vec<Pid> = self.children.started().chain(self.children.copies.iter().copied()).collect();
@@ -243,7 +243,7 @@ impl Runtime<'_> {
         };
         if let Some(sweep) = self.children.get_mut(id).and_then(|run| run.sweep.as_mut()) {
             (sweep.left, sweep.complete) = (left, complete);
-            // No reaped child tells of a process that guard has not seen.
+            // A process that guard has not seen is in no list of reaped children.
             if !complete && !sweep.blind {
                 sweep.pace.ask_later(now);
             }
@@ -256,8 +256,8 @@ impl Runtime<'_> {
         self.ending.killing || self.ending.unmarked.is_some() || self.children.runs().any(|run| run.sweep.is_some())
     }
 
-    /// Children were reaped: asks for a look where one of them may have been a leftover that is waited for. A look for each
-    /// orphan of somebody else's would cost much.
+    /// Children were reaped: asks for a walk if one of them may have been a leftover that guard waits for. A walk for each
+    /// other orphan would cost much.
     pub(super) fn note_reaped(&mut self, ended: &[Pid]) {
         if !self.sweeps() {
             return;
@@ -276,7 +276,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// When the next look is due that was asked for.
+    /// When the next walk is due.
     pub(super) fn next_recount(&self) -> Option<Timestamp> {
         if self.ending.killing {
             return self.ending.last_blow.due;
@@ -285,7 +285,7 @@ impl Runtime<'_> {
         self.children.runs().filter_map(|run| run.sweep.as_ref()?.pace.due).chain(unmarked).min()
     }
 
-    /// Takes the looks that are due.
+    /// Makes the walks that are due.
     pub(super) fn recount_due(&mut self) {
         if self.next_recount().is_none() {
             return;

@@ -1,6 +1,6 @@
-//! The terminal: who hears its keys, and who has told an app to exit.
+//! The terminal: which signals of its keys are events, and whether a person has told an app to exit.
 //!
-//! docs/design.md says who is in which group, and who hears what.
+//! docs/design.md says which process is in which group, and which keys it gets.
 
 use super::Runtime;
 use crate::signal::Signal;
@@ -10,16 +10,16 @@ use crate::sys::signals::{self, Sender};
 use crate::sys::terminal::Terminal;
 use std::time::Duration;
 
-/// An app that exits so soon after something was typed, and read, was told to.
+/// An app that exits so soon after it has read what was typed exits because of it.
 const SOON: Duration = Duration::from_secs(2);
 
-/// When guard looks again at who has the foreground: a line may be there before the shell that reads it.
+/// The pause before guard checks again who has the foreground: a line may be there before the shell that reads it.
 const LATER: Duration = Duration::from_secs(1);
 
 /// The terminal's own stop signals.
 const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
 
-/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is gone.
+/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is closed.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::HUP];
 
 /// What was typed since the last run began.
@@ -27,7 +27,7 @@ const ENDS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::HUP];
 pub(super) struct Typed {
     /// When somebody last did.
     at: Option<Timestamp>,
-    /// When guard looks again at who has the foreground.
+    /// When guard checks again who has the foreground.
     pub(super) check_at: Option<Timestamp>,
     /// A run has taken the foreground for itself.
     taken: bool,
@@ -38,7 +38,7 @@ impl Runtime<'_> {
     pub(super) fn meaning(&mut self, signal: Signal, sender: Sender) -> Option<Event> {
         let Some(terminal) = &mut self.terminal else { return Some(Event::Signal(signal)) };
         match sender {
-            // It was heard already.
+            // `take_typing` takes these.
             Sender::Kernel if signal == Signal::IO => return None,
             Sender::Kernel if terminal.sends(signal) => return Some(Event::Pressed(signal)),
             // The main process has got it with the group. It might send the next one for each that guard passes on.
@@ -77,7 +77,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Hears whether somebody has typed something.
+    /// Takes the SIGIO that says that something was typed.
     pub(super) fn take_typing(&mut self) {
         if self.terminal.is_some() && !self.signals.take(&[Signal::IO], Sender::Kernel).is_empty() {
             self.note_typed();
@@ -112,7 +112,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Whether somebody at the terminal has told a run to exit that has exited now.
+    /// Whether a person at the terminal has asked the run to exit that has exited now.
     pub(super) fn was_asked_to_exit(&self) -> bool {
         let is_read = || self.terminal.as_ref().is_some_and(|terminal| !terminal.has_input());
         let soon = |at: Timestamp| self.clock.now().since(at) < SOON;
@@ -133,7 +133,7 @@ impl Runtime<'_> {
         self.terminal.as_ref().is_some_and(|terminal| terminal.is_member(pid))
     }
 
-    /// Sends a signal to those of a run, besides its main process, who are in the group that it shares with guard.
+    /// Sends a signal to the processes of a run, besides its main process, that are in the group that it shares with guard.
     pub(super) fn signal_members(&mut self, id: RunId, signal: Signal) {
         let Some(group) = self.children.shared_group else { return };
         let Some(found) = self.find_leftovers(id) else { return };

@@ -35,14 +35,13 @@ pub enum Action {
     Forget(RunId),
     /// Create the drain file, or remove it: it exists exactly while guard drains.
     SetDrainFile(bool),
-    /// Start the pre-stop hook, and tell it which signal came and how much time is left. Answered by `HookEnded` in the
-    /// end.
+    /// Start the pre-stop hook, with the signal that came and the time that is left. Answered by `HookEnded` in the end.
     StartHook { signal: Option<Signal>, left: Option<Duration> },
     /// Send a signal to the pre-stop hook and all below it.
     SignalHook(Signal),
-    /// Tell the app over Node's channel that it will be stopped.
+    /// Send `drain` over Node's channel: the app will be stopped.
     SayDrain(RunId),
-    /// Tell the app over Node's channel to stop. Answered by `ShutdownUndelivered` where that cannot be.
+    /// Send `shutdown` over Node's channel: the app is to stop. Answered by `ShutdownUndelivered` if it cannot be sent.
     SayShutdown(RunId),
     /// Start a health check. Answered by `Checked` in the end.
     StartCheck(RunId),
@@ -54,16 +53,16 @@ pub enum Action {
     EndDiagnosis(RunId),
     /// Let go of the sockets that outlive a run: nobody will serve what waits there. Comes once, in guard's end.
     Release,
-    /// Tell everybody who has asked for this what became of it: the new run that is ready, or why there is none.
+    /// Answer every client that has asked for this: with the new run that is ready, or why there is none.
     Conclude { request: InPlace, outcome: Outcome },
-    /// Tell everybody who has asked for another number of instances what became of it: so many run, or why not all that were
-    /// wanted do.
+    /// Answer every client that has asked for another number of instances: with the number that run, or why it was not
+    /// reached.
     ConcludeScale(Result<u32, &'static str>),
     /// Count the CPUs that the container may use. Answered at once by `CpusCounted`.
     CountCpus,
     /// SIGKILL to everything that can be reached. Answered by `NothingLeft` when all is reaped.
     KillEverything(KillReason),
-    /// Tell the user.
+    /// Write a line to the log.
     Report(Notice),
     /// Count what closed connections still have to send. Answered at once by `UnsentCounted`.
     CountUnsent,
@@ -108,7 +107,7 @@ pub enum TimeLimit {
     Abort(Duration),
 }
 
-/// A decision that the log tells.
+/// A decision, as a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// The run ended and another follows after the delay. `count` restarts of `limit` are used up, this one included.
@@ -143,9 +142,9 @@ pub enum Notice {
     Draining { cause: ShutdownCause, delay: Duration },
     /// The app has got its stop signal.
     StopSignal { run: RunId, signal: Signal },
-    /// The app cannot be told over Node's channel, and has got its stop signal.
+    /// The message over Node's channel could not be sent, and the app has got its stop signal.
     ShutdownUndelivered { run: RunId, signal: Signal },
-    /// The app was told over Node's channel, is still there, and has got its stop signal.
+    /// The app has got the message over Node's channel, has not ended, and has got its stop signal.
     ShutdownIgnored { run: RunId, signal: Signal },
     /// Somebody at the terminal ended the app: by a key, or by what was typed.
     StoppedAtTerminal { run: RunId, ending: Ending },

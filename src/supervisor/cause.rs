@@ -1,4 +1,4 @@
-//! Why a run ends, and who or what has asked for another in its place.
+//! Why a run ends.
 
 use super::exit_code::{Failure, MEMORY_LIMIT};
 
@@ -25,7 +25,7 @@ pub(super) enum Cause {
     Stop,
 }
 
-/// Who or what wants a run to be replaced by another.
+/// What has asked for another run in the place of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Asker {
     /// It has reached GUARD_MAX_MEMORY.

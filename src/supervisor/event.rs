@@ -19,7 +19,7 @@ pub enum Event {
     SpawnFailed(RunId, SpawnError),
     /// The main process of a run was reaped. From here on its pid means nothing.
     Exited(RunId, Ending),
-    /// As `Exited`, and somebody at the terminal has told it to: no run follows.
+    /// As `Exited`, after a person at the terminal has told the app to exit: no run follows.
     Left(RunId, Ending),
     /// How many leftovers of a run live: answers [`Action::Sweep`](super::Action::Sweep), and comes again after each
     /// reap until it says none.
@@ -30,9 +30,9 @@ pub enum Event {
     HookEnded,
     /// guard received a signal.
     Signal(Signal),
-    /// The terminal has sent a signal to guard and its runs at once: Ctrl-C, Ctrl-\, Ctrl-Z, or since it is gone.
+    /// The terminal has sent a signal to guard and its runs at once: Ctrl-C, Ctrl-\, Ctrl-Z, or because it is closed.
     Pressed(Signal),
-    /// A file or directory that somebody watches has changed, with this meaning.
+    /// A path of GUARD_ON_CHANGE has changed, with this meaning.
     FileChanged(Meaning),
     /// An operator asks guard to end.
     StopRequested,

@@ -1,6 +1,6 @@
 //! How a run ended, and what guard exits with for it.
 //!
-//! docs/exit-codes.md tells users the same.
+//! docs/exit-codes.md has the same for users.
 
 use super::cause::Asker;
 use crate::config::RestartSettings;

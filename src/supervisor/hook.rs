@@ -93,7 +93,7 @@ impl Supervisor {
         };
         let kill_at = |run: &Run| match run.state {
             RunState::Draining { kill_at, .. } => kill_at,
-            // The terminal has told it to stop.
+            // The terminal has sent it the stop signal.
             RunState::Stopping { kill_at, .. } if run.cause == Some(Cause::Stop) => kill_at,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Stopping { .. } | RunState::Diagnosing { .. } => None,

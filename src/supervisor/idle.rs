@@ -24,7 +24,7 @@ const LED_AT_LEAST: Duration = Duration::from_millis(200);
 /// And at most, where more than a quarter of the stop timeout is left for its stop.
 const LED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Between two looks at what waits for it.
+/// Between two counts of its queue.
 const LED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The count of connections, while a run waits for it.

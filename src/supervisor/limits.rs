@@ -1,7 +1,7 @@
 //! Runs that are replaced for what they have reached: GUARD_MAX_LIFETIME, or GUARD_MAX_MEMORY.
 //!
-//! Where sockets are held and a run tells when it is ready, a reload of its instance replaces it, elsewhere a restart in
-//! place. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
+//! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`, elsewhere a restart in
+//! place does. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
 //! restart policy decides what follows, so that a limit which trips at once again and again ends in giving up.
 
 use super::Supervisor;

@@ -3,15 +3,14 @@
 //! It makes no system call, reads no clock and logs nothing, so tests drive it with simulated time and explore it
 //! exhaustively.
 //!
-//! guard itself is in one [`Mode`], each run in one [`RunState`]; docs/design.md has both as tables. Who wins where two
-//! things meet:
+//! guard itself is in one [`Mode`], each run in one [`RunState`]; docs/design.md has both as tables. Where two things meet:
 //!
 //! - A stop request wins over everything. No run starts after it, and no run gets its stop signal twice.
-//! - What an operator asks for wins over what runs do by themselves: a restart ends a backoff, and turns the end of a run
-//!   that is already ending, a failed one included, into a restart that does not count. A reload does the same.
+//! - An operator's restart wins over what a run does by itself: it ends a backoff, and where a run ends already, even as a
+//!   failure, the next one follows at once and does not count as a restart. A reload does the same.
 //! - Of two operators the first wins: a restart during a reload is refused for the instance that is being replaced, and
 //!   a reload during a restart waits for the restart's new run. A reload during a reload is followed by one more.
-//! - What happened wins over what was planned: a run that has ended is never signalled again.
+//! - An end wins over a plan: a run that has ended is never signalled again.
 //! - A deadline that ends in SIGKILL never moves later.
 //!
 //! A spawn is always the last action of a call, and its answer is the next event, so nothing can come between.
@@ -94,8 +93,8 @@ pub struct Supervisor {
     auto: bool,
     /// Somebody waits until the number of instances is the wanted one.
     scaling: bool,
-    /// The number of the newest run of each instance that has gone, by the instance's number: the next that takes its place goes
-    /// on from there.
+    /// The number of the newest run of each instance that was forgotten, by the instance's number. A later instance with that
+    /// number goes on from there.
     past_runs: Vec<u32>,
     /// Signals from before the first run, which gets them.
     early: Vec<Signal>,
@@ -144,10 +143,10 @@ impl Supervisor {
         }
     }
 
-    /// Takes one event and puts what is to be done about it into `actions`, which is empty, in this order.
+    /// Takes one event, and puts the actions that it asks for into `actions`, which is empty, in the order in which to do them.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         std::mem::swap(&mut self.actions, actions);
-        // What comes together with the end of a run is heard before another run follows.
+        // Events that come together with the end of a run come before the next run starts.
         let may_spawn = matches!(event, Event::Start | Event::Timeout | Event::Spawned(_) | Event::SpawnFailed(..));
         self.take(now, event);
         self.settle(now);

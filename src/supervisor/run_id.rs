@@ -1,4 +1,4 @@
-//! How runs are told apart.
+//! The name of a run.
 
 use std::fmt;
 

@@ -1,12 +1,12 @@
-//! How many instances there are: an operator, a mapped signal or the CPU quota says so.
+//! The number of instances, which an operator, a mapped signal or the CPU quota sets.
 //!
 //! More: the new instances take the smallest numbers that are free, and start at once. Fewer: the last ones are drained and
-//! stopped, each within a stop timeout of its own, and are gone when nothing of their runs is left; no run is ever started in
-//! them again. A new instance that takes the number of one that has gone has a history of its own, and goes on with the
-//! numbers of the runs, so that no two runs of one guard are called the same.
+//! stopped, each within a stop timeout of its own. No run starts in them again, and guard forgets them when nothing of their
+//! runs is left. A new instance that takes the number of a forgotten one has a history of its own, and goes on with the
+//! numbers of its runs, so that no two runs of one guard have the same name.
 //!
 //! An instance that is finished counts no longer: the number is of those that run, or will. Requests that come together share
-//! one [`Action::ConcludeScale`], when the new instances are ready and those that leave are gone.
+//! one [`Action::ConcludeScale`], when the new instances are ready and those that leave are forgotten.
 
 use super::cause::Cause;
 use super::state::{Instance, Mode, Run, RunState, Slot};
@@ -81,7 +81,7 @@ impl Supervisor {
         self.dismiss(now, working.get(kept..).unwrap_or_default());
     }
 
-    /// A new instance, with the smallest number that is free: of one that has gone, or is finished.
+    /// A new instance, with the smallest number that no working instance has.
     fn add_instance(&mut self, now: Timestamp) {
         let mut number = 0;
         let mut index = 0;

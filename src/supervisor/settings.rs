@@ -1,9 +1,9 @@
-//! What the core is told once, before it begins.
+//! The settings of the core, which never change.
 
 use crate::config::{Config, HealthSettings, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
 use std::time::Duration;
 
-/// What the supervisor needs to know before it begins.
+/// What the supervisor needs to know before [`Event::Start`](super::Event::Start).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     pub restart: RestartSettings,

@@ -124,8 +124,8 @@ impl Supervisor {
         }
     }
 
-    /// QUIT is the STOPSIGNAL of some images, and also how people take a JVM's thread dump. What the run does next tells
-    /// which it was: see [`Supervisor::main_exited`].
+    /// QUIT is the STOPSIGNAL of some images, and people send it for a JVM's thread dump. A run that ends soon after it has been
+    /// stopped by it: see [`Supervisor::main_exited`].
     fn note_quit(&mut self, now: Timestamp) {
         let until = now.after(self.settings.stop.restart_timeout);
         for run in self.runs_mut().filter(|run| run.main_lives()) {
@@ -157,7 +157,7 @@ impl Supervisor {
     }
 }
 
-/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is gone.
+/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is closed.
 fn ends_by_terminal(signal: Signal) -> bool {
     [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal)
 }

@@ -68,7 +68,7 @@ pub(super) struct Instance {
     pub(super) restarting: bool,
     /// It is new, and has had no run that was ready.
     pub(super) awaited: bool,
-    /// There are to be fewer instances, and its runs end. It is gone when they are over.
+    /// There are to be fewer instances: its runs end, and guard forgets it when they are over.
     pub(super) leaving: bool,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Run {
     /// Its health checks, while it serves.
     pub(super) checks: Option<Checks>,
     pub(super) diagnosis: Diagnosis,
-    /// It was told over Node's channel that it will be stopped.
+    /// `drain` was sent over Node's channel, or need not be.
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! What can be told of guard at any time. Nothing here changes the state.
+//! The state as operators, probes and the runtime see it. Nothing here changes it.
 
 use super::Supervisor;
 use super::cause::Cause;
@@ -8,7 +8,7 @@ use super::state::{Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 
-/// What can be told of an instance.
+/// The state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceStatus {
     /// As in [`RunId`].
@@ -17,7 +17,7 @@ pub struct InstanceStatus {
     pub run: Option<RunId>,
     /// Runs so far.
     pub runs: u32,
-    /// In one word.
+    /// One word, as `guard status` shows it.
     pub state: &'static str,
     /// Why the current run is being ended, or ends by itself; `None` where nobody knows of an end.
     pub ending: Option<&'static str>,

@@ -70,7 +70,7 @@ impl Run {
             }
             RunState::Stopping { kill_at: own, fallback } => {
                 let kill_at = earlier(own, kill_at);
-                // At half of what is left at most, as if the app had been told now.
+                // At half of what is left at most, as if the message were sent now.
                 let half = kill_at.map(|at| now.after(at.since(now) / 2));
                 let fallback = fallback.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
                 RunState::Stopping { kill_at, fallback }
@@ -90,7 +90,7 @@ impl Run {
         };
     }
 
-    /// The app was told to stop, and not by guard; `false` where its end has gone further than that.
+    /// The terminal has sent the app the stop signal, so guard sends none; `false` if the run has got one already, or has ended.
     pub(super) fn stop_without_signal(&mut self, kill_at: Option<Timestamp>) -> bool {
         let own = match self.state {
             RunState::Starting { .. } | RunState::Ready { .. } => None,
@@ -113,7 +113,7 @@ impl Supervisor {
             RunState::Starting { .. } | RunState::Ready { .. } => Some(now.after(timeout)),
             RunState::Draining { kill_at, .. } => kill_at,
             RunState::Stopping { kill_at, .. } => {
-                // It does what Node's channel has told it, and needs no signal.
+                // It obeys the message over Node's channel, and needs no signal.
                 run.state = RunState::Stopping { kill_at, fallback: None };
                 return;
             }
@@ -152,7 +152,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells the runs whose drain has begun, where they can hear it.
+    /// Sends `drain` over Node's channel to the runs whose drain has begun.
     pub(super) fn announce_drains(&mut self) {
         if !self.settings.node_ipc {
             return;

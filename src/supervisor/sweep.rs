@@ -43,7 +43,7 @@ impl Supervisor {
         self.sweep(now, id, ending, at_terminal);
     }
 
-    /// The main process of a run was reaped, which somebody at the terminal has told to exit.
+    /// The main process of a run was reaped after a person at the terminal has told it to exit.
     pub(super) fn main_left(&mut self, now: Timestamp, id: RunId, ending: Ending) {
         self.sweep(now, id, ending, true);
     }

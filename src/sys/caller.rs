@@ -1,6 +1,6 @@
 //! What guard learns of a process that asks about a socket of its own: from /proc, and from its memory.
 //!
-//! A hostile process can make each look wait: a descriptor may be of a file system that never answers, and so may be the
+//! A hostile process can make each access wait: a descriptor may be of a file system that never answers, and so may be the
 //! memory behind an address. So guard pins a descriptor by O_PATH, which asks no file system, before it asks anything of it,
 //! and a copy of guard reads the memory.
 
@@ -36,7 +36,7 @@ pub struct Socket {
     pub inode: u64,
 }
 
-/// What a process has at a number: `None` where it is no socket, `EACCES` where guard may not look (`ptrace(2)`).
+/// What a process has at a number: `None` where it is no socket, `EACCES` where guard has no access (`ptrace(2)`).
 pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
     let path = format!("/proc/{pid}/fd/{number}");
     let pinned = match open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
@@ -139,7 +139,7 @@ impl Options {
     pub fn give_to(&self, socket: BorrowedFd) {
         for ((level, name), wanted) in OPTIONS.into_iter().zip(self.0) {
             let Some(value) = wanted.filter(|_| wanted != listen::option(socket, level, name)) else { continue };
-            // The kernel doubles what it is told (`socket(7)`).
+            // The kernel doubles the value that is set (`socket(7)`).
             let is_buffer = level == libc::SOL_SOCKET && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
             let _ = listen::set(socket, level, name, if is_buffer { value / 2 } else { value });
         }
@@ -155,7 +155,7 @@ pub struct Memory {
     pub report: OwnedFd,
 }
 
-/// What the copy writes: first whether guard may look, then how much was read.
+/// What the copy writes: first whether guard has access, then how much was read.
 #[repr(C)]
 struct Report {
     forbidden: bool,
@@ -209,7 +209,7 @@ fn duplicate(pid: Pid, number: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 impl Memory {
-    /// What the copy has read, as far as it could; `EPERM` where guard may not look.
+    /// What the copy has read, as far as it could; `EPERM` where guard has no access.
     pub fn take(self) -> Result<(Vec<u8>, Options), Errno> {
         let mut report = MaybeUninit::<Report>::uninit();
         // SAFETY: read(2) writes no more than the structure has; a copy of this program has written it as a whole, if at all.

@@ -1,4 +1,4 @@
-//! What this container's cgroups tell: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
+//! What this container's cgroups show: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
 //! may use.
 
 use std::fs::File;

@@ -25,7 +25,7 @@ pub struct Connection {
 const TABLES: [(&str, &str, &str); 2] =
     [("/proc/net/tcp", "/proc/net/sockstat", "TCP: inuse "), ("/proc/net/tcp6", "/proc/net/sockstat6", "TCP6: inuse ")];
 
-/// Whether this is the host's own network, which stays when guard has gone. The kernel shows settings of the whole machine
+/// Whether this is the host's own network, which stays when guard has exited. The kernel shows settings of the whole machine
 /// only there.
 pub fn is_of_the_host() -> bool {
     Path::new("/proc/sys/net/core/dev_weight").exists()

@@ -34,7 +34,7 @@ pub struct Findings {
 
 /// Has a copy of guard read this file of each of these processes below /proc, and conclude from it; environ is described here.
 /// An environment is the one that the process was started with, as it stands in its memory now. It is an error where guard
-/// may not look (`ptrace(2)`, access mode checks), where it is too long, and where the process has ended (ENOENT or ESRCH).
+/// has no access (`ptrace(2)`, access mode checks), where it is too long, and where the process has ended (ENOENT or ESRCH).
 /// Fails where no copy can be made.
 pub fn read(
     pids: &[Pid],

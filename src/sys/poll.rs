@@ -24,7 +24,7 @@ impl Poll {
     }
 
     /// Adds a descriptor that guard reads until it is empty. Its token comes back only when something new has come, which
-    /// spares the kernel a look in each wait (EPOLLET).
+    /// spares the kernel a check in each wait (EPOLLET).
     pub fn add_edge(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
         self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))
     }

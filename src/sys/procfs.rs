@@ -1,4 +1,4 @@
-//! What /proc tells of guard's descendants (`proc(5)`).
+//! What /proc shows of guard's descendants (`proc(5)`).
 //!
 //! Processes come and go while guard reads, and an app may have ten thousand of them, so every walk is bounded in time and
 //! in number and says whether it was complete. It reads only what takes no lock of the process concerned: `stat` and
@@ -113,7 +113,7 @@ fn shows_children() -> bool {
     Path::new("/proc/thread-self/children").exists()
 }
 
-/// guard's own children, zombies included, where the kernel tells of them; while some end it may miss others. guard has one
+/// guard's own children, zombies included, where the kernel lists them; while some end it may miss others. guard has one
 /// thread.
 pub fn children() -> Option<Vec<Pid>> {
     let mut pids = Vec::new();
@@ -252,7 +252,7 @@ pub fn process(pid: Pid) -> Option<Process> {
     parse_stat(pid, split_stat(&line[..count])?.1)
 }
 
-/// Whether a process is gone or about to be: it has given up its memory, and has no other thread.
+/// Whether a process has ended or is about to: it has given up its memory, and has no other thread.
 pub fn has_ended(pid: Pid) -> bool {
     let mut line = [0; 1024];
     let Ok(count) = read_stat(pid, &mut line) else { return true };
@@ -302,7 +302,7 @@ fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
     let state = match state {
         // Other threads may live on.
         "Z" | "X" | "x" if threads <= 1 => match fields.nth(49 - 18).and_then(|status| status.parse::<i32>().ok()) {
-            // The status tells only who may trace it.
+            // The exit code in the line is shown only to processes that may trace it.
             Some(status) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL => State::Killed,
             Some(_) | None => State::Ended,
         },
@@ -312,7 +312,7 @@ fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
     Some(Process { pid, parent, group, session, state, threads })
 }
 
-/// The number of threads and the size of the memory, which is 0 where the memory is gone.
+/// The number of threads and the size of the memory, which is 0 where the memory is freed.
 fn parse_ended(fields: &str) -> bool {
     let mut fields = fields.split_ascii_whitespace();
     let threads = fields.nth(17).and_then(|field| field.parse::<u32>().ok());

@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
-/// More than a stop needs: log lines, and the lists of looks at a thousand leftovers.
+/// More than a stop needs: log lines, and the lists of a walk over a thousand leftovers.
 const SIZE: usize = 1024 * 1024;
 
 /// The stack that guard is sure to have, in bytes: the kernel does not let it grow past those limits either.

@@ -2,7 +2,7 @@
 //!
 //! To close such a descriptor can take as long as its sender likes: a FUSE server answers when it wants to, a socket with
 //! SO_LINGER waits for its peer, and the last reference to gigabytes frees them. The kernel closes in the name of the
-//! process that receives, and it closes the descriptors that find no room too. So guard only looks at such a message
+//! process that receives, and it closes the descriptors that find no room too. So guard only reads such a message ahead
 //! (MSG_PEEK), and a copy of guard receives it and exits: an exiting process does not linger, and all else waits in the copy.
 
 use super::fork::spawn_copy;
@@ -49,7 +49,7 @@ pub(super) struct Message {
     pub(super) truncated: bool,
     pub(super) credentials: Option<Credentials>,
     pub(super) sender: Option<UnixAddr>,
-    /// There are descriptors. A message that was merely looked at still has them; of one that was received the kernel has
+    /// There are descriptors. A message that was read with MSG_PEEK still has them; of one that was received the kernel has
     /// closed them.
     pub(super) descriptors: bool,
 }
@@ -63,7 +63,7 @@ pub(super) enum Kind {
     Stream,
 }
 
-/// Receives a message, no more of it than `longest` bytes, or looks at it with MSG_PEEK.
+/// Receives a message, no more of it than `longest` bytes, or reads it with MSG_PEEK.
 pub(super) fn receive(socket: BorrowedFd, kind: Kind, longest: usize, flags: libc::c_int) -> Result<Message, Errno> {
     let mut bytes: Vec<u8> = Vec::with_capacity(longest);
     let mut control = [0_u64; CREDENTIALS.div_ceil(size_of::<u64>())];
@@ -159,7 +159,7 @@ pub(super) fn receive_in_copy(socket: BorrowedFd, length: usize) -> Result<Recei
     Ok(Receiver { pid, report })
 }
 
-/// Whether the copy says that it has received the message; `false` if it has ended without saying so, which tells nothing.
+/// Whether the copy says that it has received the message; `false` if it has ended without a report, so nobody knows.
 pub fn has_received(report: &OwnedFd) -> bool {
     nix::unistd::read(report, &mut [0]) == Ok(1)
 }
@@ -204,7 +204,7 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         // SAFETY: it is dropped, so nobody uses it again.
         let socket = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Nothing can come after the look into the queue.
+        // Nothing can come after the queue was read.
         let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Read);
         if !holds_descriptors(socket.as_fd()) {
             return;

@@ -1,7 +1,7 @@
 //! Taking signals: TERM through signal-hook, all others blocked and read from one descriptor (`signalfd(2)`).
 //!
 //! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers. INT is read
-//! from the descriptor, since that tells whether a key at the terminal has sent it.
+//! from the descriptor, since that says whether a key at the terminal has sent it.
 
 use super::poll::{Poll, Token, Tokens};
 use super::signal_set::{SignalSet, change_mask};
@@ -25,7 +25,7 @@ const HANDLED: Signal = Signal::TERM;
 const HANDLER_RAN: Token = Token::MAX;
 const BLOCKED_CAME: Token = Token::MAX - 1;
 
-/// What SIGIO tells of a descriptor (`sigaction(2)`).
+/// The si_code of a SIGIO for room to write (`sigaction(2)`).
 const POLL_OUT: i32 = 2;
 
 /// Signals that one call of [`Signals::receive`] reads at most.
@@ -66,7 +66,7 @@ pub struct Signals {
 impl Signals {
     /// Takes over every signal that can be taken. Errors are those of the calls that make descriptors.
     pub fn new(poll: &Poll) -> io::Result<Signals> {
-        // With an inherited SIG_IGN the kernel itself would reap, and guard would never hear of it (`wait(2)`).
+        // With an inherited SIG_IGN the kernel itself would reap, and guard would get no status (`wait(2)`).
         // SAFETY: signal(2) with this constant installs no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -213,7 +213,7 @@ pub fn group_lives(group: Pid) -> bool {
 }
 
 /// SIGKILL to every process that guard may signal, in its whole PID namespace but itself (`kill(2)`, pid -1).
-/// For PID 1 only. Says nothing of who is left.
+/// For PID 1 only. Its result is no answer: it is 0 even where every process has refused.
 pub fn kill_all() {
     let _ = send(-1, Signal::KILL);
 }

@@ -128,7 +128,7 @@ impl DatagramSocket {
     }
 
     /// The datagrams that are in the queue, those behind one with descriptors too (SO_PEEK_OFF, `socket(7)`). A copy of guard
-    /// may receive one meanwhile. Empty where the kernel cannot look so far.
+    /// may receive one meanwhile. Empty where the kernel knows no such option.
     pub fn peek_all(&self, longest: usize, most: usize) -> Vec<Datagram> {
         let seek = |offset| rights::set_option(self.0.as_fd(), libc::SO_PEEK_OFF, offset).is_ok();
         let peek = |longest| rights::receive(self.0.as_fd(), Kind::Datagrams, longest, libc::MSG_PEEK);
@@ -258,7 +258,7 @@ impl Stream {
         Ok(nix_socket::send(self.0.as_raw_fd(), bytes, NEVER_WAIT)?)
     }
 
-    /// Ends the stream for both sides, though it stays open: the reader of each is told.
+    /// Shuts the stream down for both sides, and leaves it open (`shutdown(2)`).
     pub fn end(&self) {
         let _ = nix_socket::shutdown(self.0.as_raw_fd(), Shutdown::Both);
     }

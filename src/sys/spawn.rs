@@ -330,7 +330,7 @@ impl Plan<'_> {
     }
 }
 
-/// Errors after which a later directory of PATH is worth a try (`execvp(3)` of glibc).
+/// Errors after which the search goes on in the next directory of PATH (`execvp(3)` of glibc).
 const ELSEWHERE: [Errno; 5] = [Errno::ENOENT, Errno::ENOTDIR, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT];
 
 /// Whether the file begins as an ELF binary does (`elf(5)`).

@@ -35,7 +35,7 @@ impl Stderr {
         }
     }
 
-    /// Writes what can be written at once, and returns how much that was. A reader who is gone is an error like others:
+    /// Writes what can be written at once, and returns how much that was. A closed reader is an error like others:
     /// the SIGPIPE that comes with it is blocked, and known as guard's own.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {

@@ -1,4 +1,4 @@
-//! The terminal at stdin: who is in its foreground, and its modes.
+//! The terminal at stdin: its foreground process group, and its modes.
 //!
 //! The runs are in guard's own process group, so the kernel sends the signals of keys to guard and to the app at once. An app
 //! that takes the foreground for a group of its own, as a shell with job control does, has the keys alone until it gives
@@ -21,7 +21,7 @@ pub struct Terminal {
     modes: Option<Termios>,
     /// guard's process group, and that of its runs.
     group: NixPid,
-    /// guard leads the session, so it alone hears that the terminal is gone.
+    /// guard leads the session, so it alone gets the SIGHUP of a terminal that is closed.
     leads_session: bool,
     /// guard's group has the foreground, or one of its runs has taken that: no shell above has it.
     held: bool,
@@ -62,7 +62,7 @@ impl Terminal {
     }
 
     /// Asks the kernel for SIGIO at what is typed, or for no more of them. It sends the signal before it wakes a reader, so
-    /// guard hears of a line before the app can end of it.
+    /// guard knows of a line before the app can end because of it.
     pub fn watch(&self, on: bool) {
         if let Some(own) = &self.own {
             let flags = libc::O_NONBLOCK | if on { libc::O_ASYNC } else { 0 };

@@ -1,4 +1,4 @@
-//! A timer that is a descriptor (`timerfd_create(2)`), for a door that has to look after something now and then.
+//! A timer that is a descriptor (`timerfd_create(2)`), for a door that has to do something now and then.
 
 use super::Errno;
 use nix::sys::time::TimeSpec;

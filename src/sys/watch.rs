@@ -70,7 +70,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What vanishes meanwhile is no error: the watch on its directory tells.
+    /// A file that vanishes meanwhile is no error: the watch on its directory sees that.
     fn add(&self, path: &Path, what: AddWatchFlags) -> Result<(), Errno> {
         let own = AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF

@@ -1,4 +1,4 @@
-//! Which guard is asked, where several sockets have a guard's name.
+//! The choice of the guard to ask, where several sockets have a guard's name.
 //!
 //! Anybody may bind such a name, answer there, or leave questions unread. So each candidate is asked at once, none is waited
 //! for, and the answers of those that the client trusts hide all others.
@@ -79,7 +79,7 @@ impl Candidate {
     }
 }
 
-/// Asks all who they are, and picks the one that is there, or the one of this pid. `None` if nobody listens at all.
+/// Asks all candidates at once, and picks the one guard among them, or the one with this pid. `None` if no candidate listens.
 pub(super) fn choose(
     conversations: Vec<Conversation>,
     pid: Option<Pid>,
