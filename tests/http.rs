@@ -149,6 +149,50 @@ fn a_slow_client_is_closed_in_time_and_keeps_nobody_waiting() {
     });
 }
 
+/// Connections that are answered and not closed leave no single place for those that come, which would be the next to go.
+#[test]
+fn open_connections_push_no_new_one_out() {
+    let (setup, port) = with_http(child());
+    let mut guard = setup.fixture("serve").start();
+    guard.line("ready");
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("guard listens");
+    let half = |text: &str| {
+        let mut stream = connect();
+        stream.write_all(text.as_bytes()).expect("guard reads");
+        stream
+    };
+    let answered: Vec<_> = (0..40).map(|_| half("GET /livez HTTP/1.1\r\n\r\n")).collect();
+    let mut probe = half("GET /livez HTTP/1.1\r\n");
+    let silent: Vec<_> = (0..8).map(|_| connect()).collect();
+    // guard has taken all of these when it answers one that came later.
+    assert_eq!(get(port, "/livez").0, 200);
+    probe.write_all(b"\r\n").expect("guard has not closed it");
+    let mut answer = [0; 12];
+    probe.read_exact(&mut answer).expect("guard answers");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    drop((answered, silent));
+}
+
+/// CPU time that a process has used, in nanoseconds (`/proc/PID/schedstat`).
+fn cpu_time(pid: i32) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?.split(' ').next()?.parse().ok()
+}
+
+/// Who asks without a pause does not make guard look at all processes without a pause.
+#[test]
+fn pages_in_a_row_share_a_look_at_many_processes() {
+    let (setup, port) = with_http(child());
+    let mut guard = setup.fixture("crowd 300 serve").start();
+    guard.line("ready");
+    let cost = |pages: u32| {
+        let before = cpu_time(guard.pid())?;
+        (0..pages).for_each(|_| assert_eq!(get(port, "/metrics").0, 200));
+        Some(cpu_time(guard.pid())? - before)
+    };
+    let Some((first, more)) = cost(1).zip(cost(60)) else { return skipped("there is no /proc/PID/schedstat") };
+    assert!(more < 30 * first, "60 pages: {more} ns, the first: {first} ns");
+}
+
 #[test]
 fn no_page_shows_the_command_line_or_the_environment() {
     for setup in everywhere() {

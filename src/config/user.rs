@@ -3,6 +3,9 @@
 
 use crate::signal::number;
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// A user with its groups.
@@ -27,8 +30,26 @@ impl fmt::Display for User {
 /// `name`, `uid`, `name:group` or `uid:gid`. As Docker has it, the supplementary groups are those of /etc/group unless a group
 /// was named. A uid that /etc/passwd does not know has the group of the same number, since no group but root's would be left.
 pub(super) fn parse(text: &str) -> Result<User, String> {
-    let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    find(text, &read("/etc/passwd"), &read("/etc/group"))
+    find(text, &read("/etc/passwd")?, &read("/etc/group")?)
+}
+
+/// A file that need not be there. A pipe would have guard wait for its writer, and a file without an end take all memory.
+fn read(path: &str) -> Result<String, String> {
+    const LONGEST: u64 = 16 * 1024 * 1024;
+    let read = || {
+        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        let mut bytes = Vec::new();
+        if metadata.is_file() && metadata.len() <= LONGEST {
+            file.take(LONGEST).read_to_end(&mut bytes)?;
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        Err(io::Error::other("it is not a regular file of 16 MiB at most"))
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        result => result.map_err(|error| format!("{path} cannot be read: {error}")),
+    }
 }
 
 fn find(text: &str, passwd: &str, group: &str) -> Result<User, String> {
@@ -109,6 +130,19 @@ mod tests {
         ] {
             assert_eq!(find(text, PASSWD, GROUP), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_has_no_end_is_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name| directory.path().join(name).to_str().expect("a name").to_owned();
+        nix::unistd::mkfifo(path("pipe").as_str(), nix::sys::stat::Mode::S_IRWXU).expect("ours");
+        std::fs::File::create(path("long")).and_then(|file| file.set_len(1 << 30)).expect("ours");
+        for name in ["pipe", "long"] {
+            let problem = format!("{} cannot be read: it is not a regular file of 16 MiB at most", path(name));
+            assert_eq!(read(&path(name)), Err(problem));
+        }
+        assert_eq!(read(&path("none")), Ok(String::new()));
     }
 
     #[test]

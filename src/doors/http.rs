@@ -1,8 +1,7 @@
 //! The HTTP door (GUARD_HTTP): read-only pages for probes and for Prometheus, in plain HTTP/1.1 (RFC 9112).
 //!
 //! One connection brings one request and takes one answer. Their number, the bytes of a request and the time of each are
-//! bounded: where there are too many, the connection that has waited longest for its request makes room. Nothing here
-//! waits. The door has a poll of its own, so that guard's knows one descriptor, and a ticker that runs only while there
+//! bounded: where there are too many, the oldest connection makes room. Nothing here waits. The door has a poll of its own, so that guard's knows one descriptor, and a ticker that runs only while there
 //! is a connection.
 
 mod request;
@@ -140,10 +139,8 @@ impl Http {
 
     fn welcome(&mut self, stream: TcpStream) {
         if self.connections.len() >= MOST {
-            let reads = |connection: &Connection| matches!(connection.state, State::Reading(_));
-            // All others have their answer, and merely have not closed.
-            let oldest = self.connections.iter().position(reads).unwrap_or(0);
-            self.close(oldest);
+            // Whatever it waits for: a stranger who keeps connections open must not make a new one the next to go.
+            self.close(0);
         }
         let token = self.next;
         self.next += 1;

@@ -10,6 +10,7 @@ use crate::config::MaxMemory;
 use crate::report;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::clock::Deadline;
+use crate::sys::procfs::Usage;
 use crate::sys::{Pid, cgroup, environments, procfs};
 use std::io;
 use std::time::Duration;
@@ -32,6 +33,8 @@ const SHARE: u32 = 20;
 #[derive(Default)]
 pub(super) struct Measuring {
     pub(super) due: Option<Timestamp>,
+    /// What the last look found for somebody who asked, and until when that is told to others.
+    recent: Option<(Timestamp, Vec<(RunId, Usage)>)>,
     /// The container has no limit of which there could be a percentage, and the log says so.
     has_no_limit: bool,
 }
@@ -61,6 +64,21 @@ impl Runtime<'_> {
         self.measuring.has_no_limit = container.is_none();
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
         container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
+    }
+
+    /// What each living run uses, for somebody who asks. A stranger may ask without a pause, so a look that took long is told for a
+    /// while.
+    pub(super) fn usage(&mut self) -> Vec<(RunId, Usage)> {
+        let began = self.clock.now();
+        match &self.measuring.recent {
+            Some((until, usage)) if began < *until => usage.clone(),
+            Some(_) | None => {
+                let usage: Vec<_> = self.measure().into_iter().map(|(id, usage, _)| (id, usage)).collect();
+                let now = self.clock.now();
+                self.measuring.recent = Some((now.after(now.since(began) * SHARE), usage.clone()));
+                usage
+            }
+        }
     }
 
     /// Measures each run that serves.

@@ -207,14 +207,14 @@ impl Runtime<'_> {
     }
 
     pub(super) fn status(&mut self) -> GuardStatus {
-        let usage = self.measure();
+        let usage = self.usage();
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
             let used = usage
                 .iter()
-                .find(|(id, ..)| Some(*id) == instance.run)
-                .map_or_else(Usage::default, |(_, used, _)| *used);
+                .find(|(id, _)| Some(*id) == instance.run)
+                .map_or_else(Usage::default, |(_, used)| *used);
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),

@@ -42,10 +42,15 @@ fn listeners(pids: &[Pid], deadline: Deadline) -> Vec<Listener> {
         .into_iter()
         .filter_map(|(name, read)| Some((File::open(format!("/proc/{first}/net/{name}")).ok()?, read)))
         .flat_map(|(table, read)| {
-            let lines = BufReader::new(table.take(LONGEST_TABLE)).lines().map_while(Result::ok);
+            let lines = lines(BufReader::new(table.take(LONGEST_TABLE)));
             lines.take_while(|_| !deadline.left().is_zero()).filter_map(move |line| read(&line))
         })
         .collect()
+}
+
+/// The lines of a table. The name of a unix socket, which ends a line, is any bytes that its owner likes.
+fn lines(table: impl BufRead) -> impl Iterator<Item = String> {
+    table.split(b'\n').map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 fn find(sockets: &[Listener], inode: u64) -> Option<&Listener> {
@@ -95,6 +100,9 @@ mod tests {
         assert_eq!(of_tcp(line), Some((4711, Some(8080))));
         assert_eq!(of_tcp(&line.replace(" 0A ", " 01 ")), None, "a connection");
         assert_eq!(of_tcp("  sl  local_address rem_address   st tx_queue rx_queue tr"), None);
+        let table = b"ffff8880: 00000002 00000000 00000000 0002 01 815 @\xff\nffff8880: 00000002 00000000 00010000 0001 01 816\n";
+        let found: Vec<Listener> = lines(&table[..]).filter_map(|line| of_unix(&line)).collect();
+        assert_eq!(found, [(816, None)], "a stranger's name hides none");
         let line = "ffff8880: 00000002 00000000 00010000 0001 01 4711 /run/app.sock";
         assert_eq!(of_unix(line), Some((4711, None)));
         assert_eq!(of_unix(&line.replace("00010000 0001", "00010000 0005")), None, "of packets");
