@@ -161,7 +161,12 @@ fn open_connections_push_no_new_one_out() {
         stream.write_all(text.as_bytes()).expect("guard reads");
         stream
     };
-    let answered: Vec<_> = (0..40).map(|_| half("GET /livez HTTP/1.1\r\n\r\n")).collect();
+    let answered = (0..40).map(|_| {
+        let mut stream = half("GET /livez HTTP/1.1\r\n\r\n");
+        stream.read_exact(&mut [0; 12]).expect("guard answers");
+        stream
+    });
+    let answered: Vec<_> = answered.collect();
     let mut probe = half("GET /livez HTTP/1.1\r\n");
     let silent: Vec<_> = (0..8).map(|_| connect()).collect();
     // guard has taken all of these when it answers one that came later.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Setup, everywhere};
+use common::{Setup, everywhere, pid1, skipped};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -87,6 +87,47 @@ fn a_change_can_end_guard() {
         guard.line("ready");
         fs::write(directory.path().join("stop"), "").expect("ours");
         assert_eq!(guard.code(), 3);
+    }
+}
+
+/// A path may lead to a network file system whose server is gone.
+#[test]
+fn a_path_that_hangs_delays_neither_the_app_nor_the_stop() {
+    let Some(setup) = pid1() else { return };
+    if !nix::unistd::geteuid().is_root() || fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        return skipped("no FUSE file system can be mounted");
+    }
+    let (hung, directory) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let setup = setup.inherits(&format!("hang {}", hung.path().display()));
+    let paths = [hung.path(), directory.path()].map(|path| format!("{}/file=HUP", path.display()));
+    let mut guard = setup.env("GUARD_ON_CHANGE", paths.join(",")).fixture("quit TERM 3 serve").start();
+    guard.line("ready");
+    fs::write(directory.path().join("file"), "1").expect("ours");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 3);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "changes over some time, and how much of it has passed")]
+fn a_neighbour_that_changes_without_a_pause_costs_four_looks_a_second() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let (path, neighbour) = (directory.path().join("file"), directory.path().join("neighbour"));
+        fs::write(&path, "1").expect("ours");
+        let began = std::time::Instant::now();
+        let mut guard = watching(setup, &path, "HUP").env("GUARD_LOG", "debug").fixture("serve").start();
+        guard.line("ready");
+        for _ in 0..300 {
+            fs::write(&neighbour, "1").expect("ours");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            fs::remove_file(&neighbour).expect("ours");
+        }
+        fs::write(&path, "22").expect("ours");
+        guard.line("got HUP");
+        let scans = guard.events().iter().filter(|event| event.name() == "scan").count();
+        // Two more are those at the start and at the first change.
+        let most = began.elapsed().as_secs_f64() * 4.0 + 2.0;
+        assert!((scans as f64) <= most, "{scans} scans: {}", guard.transcript());
     }
 }
 

@@ -1,15 +1,18 @@
 //! Files whose change has a meaning (GUARD_ON_CHANGE).
 //!
 //! The kernel says that something may have changed. guard then compares fingerprints: a file that differs, and stays as it is for
-//! [`QUIET`], has changed. Until then guard does not listen, so a file that is written without a pause costs two comparisons a
-//! second.
+//! [`QUIET`], has changed. Until then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs
+//! four comparisons a second at most. A copy of guard takes the fingerprints, and may wait for ever.
 
 use super::Runtime;
-use super::doors::DoorId;
+use super::doors::{DoorId, MOST_COPIES};
 use crate::supervisor::{Event, Timestamp};
-use crate::sys::watch::{Watch, fingerprint};
+use crate::sys::clock::Deadline;
+use crate::sys::watch::{Found, Scan, Watch};
+use crate::sys::{Errno, socket};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// Many files, or one in parts, are often written one after the other.
@@ -18,10 +21,16 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`).
 const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
 
+/// So long the first run waits for the first fingerprints.
+const FIRST_SCAN: Duration = Duration::from_secs(1);
+
 /// The paths of GUARD_ON_CHANGE, in its order.
+#[derive(Default)]
 pub(super) struct Changes {
     watch: Option<Watch>,
-    /// What was there when the path last had a meaning, or at the start.
+    scan: Option<Scan>,
+    scanned_at: Option<Timestamp>,
+    /// What was there when the path last had a meaning, or at the start. Empty before the first scan is over.
     known: Vec<Option<u64>>,
     /// What was there at the last comparison.
     seen: Vec<Option<u64>>,
@@ -36,23 +45,68 @@ impl Runtime<'_> {
         if self.config.on_change.is_empty() {
             return;
         }
-        let known: Vec<_> = self.config.on_change.iter().map(|(path, _)| fingerprint(path)).collect();
-        self.changes = Some(Changes { watch: None, seen: known.clone(), known, check_at: None, failed: false });
-        self.listen_for_changes();
+        self.changes = Some(Changes::default());
+        self.check_files();
+        let deadline = Deadline::after(FIRST_SCAN);
+        while let Some(scan) = self.changes.as_ref().and_then(|changes| changes.scan.as_ref())
+            && !deadline.left().is_zero()
+            && socket::wait_readable(&[scan.as_fd()], deadline.left()).is_ok()
+        {
+            self.check_files();
+        }
     }
 
-    /// Looks at the files: something may have changed, or has had time to become quiet.
+    /// Begins a scan of the files, since something may have changed or has had time to become quiet; or takes what one has found.
     pub(super) fn check_files(&mut self) {
-        let config = self.config;
         let now = self.clock.now();
         let Some(changes) = &mut self.changes else { return };
-        if let Some(watch) = changes.watch.take() {
-            self.poll.remove(watch.as_fd());
+        let Some(mut scan) = changes.scan.take() else {
+            if let Some(watch) = changes.watch.take() {
+                self.poll.remove(watch.as_fd());
+            }
+            changes.check_at = None;
+            match self.begin_scan() {
+                Ok(scan) => {
+                    log::debug!(pid = scan.copy; "scan");
+                    self.children.copies.push(scan.copy);
+                    self.reaping.childless = false;
+                    if let Some(changes) = &mut self.changes {
+                        changes.scan = Some(scan);
+                    }
+                }
+                Err(error) => self.cannot_watch(&error, now),
+            }
+            return;
+        };
+        if !scan.is_over() {
+            changes.scan = Some(scan);
+            return;
         }
-        changes.check_at = None;
+        self.poll.remove(scan.as_fd());
+        match scan.found() {
+            Some(found) => self.compare(found, now),
+            None => self.cannot_watch(&Errno::ECHILD.into(), now),
+        }
+    }
+
+    fn begin_scan(&self) -> io::Result<Scan> {
+        if self.children.copies.len() >= MOST_COPIES {
+            return Err(Errno::EAGAIN.into());
+        }
+        let paths: Vec<&Path> = self.config.on_change.iter().map(|(path, _)| path.as_path()).collect();
+        let scan = Scan::begin(&paths)?;
+        self.poll.add(scan.as_fd(), DoorId::Changes.token())?;
+        Ok(scan)
+    }
+
+    fn compare(&mut self, Found { fingerprints, watch }: Found, now: Timestamp) {
+        let config = self.config;
+        let Some(changes) = &mut self.changes else { return };
+        if changes.known.is_empty() {
+            (changes.known, changes.seen) = (fingerprints.clone(), fingerprints.clone());
+        }
         let mut changed = Vec::new();
-        for (index, (path, meaning)) in config.on_change.iter().enumerate() {
-            let found = fingerprint(path);
+        for (index, ((path, meaning), found)) in config.on_change.iter().zip(fingerprints).enumerate() {
             let is_quiet = std::mem::replace(&mut changes.seen[index], found) == found;
             // A file that is missing is about to be replaced, or removed for good: no run can use it.
             if found.is_none() || found == changes.known[index] {
@@ -65,8 +119,18 @@ impl Runtime<'_> {
                 changes.check_at = Some(now.after(QUIET));
             }
         }
-        if changes.check_at.is_none() {
-            self.listen_for_changes();
+        let last = changes.scanned_at.replace(now);
+        if changes.check_at.is_none() && last.is_some_and(|last| now.since(last) < QUIET) {
+            changes.check_at = Some(now.after(QUIET));
+        }
+        match watch.and_then(|watch| self.poll.add(watch.as_fd(), DoorId::Changes.token()).map(|()| watch)) {
+            Ok(watch) if changes.check_at.is_none() => {
+                changes.watch = Some(watch);
+                changes.failed = false;
+            }
+            Ok(watch) => self.poll.remove(watch.as_fd()),
+            Err(error) if changes.check_at.is_none() => self.cannot_watch(&error.into(), now),
+            Err(_) => {}
         }
         for (path, meaning) in changed {
             log::info!(path:% = path.display(), meaning:%; "changed");
@@ -74,31 +138,12 @@ impl Runtime<'_> {
         }
     }
 
-    fn listen_for_changes(&mut self) {
-        let paths: Vec<&PathBuf> = self.config.on_change.iter().map(|(path, _)| path).collect();
-        let watch = Watch::new(paths.iter().map(|path| path.as_path())).and_then(|watch| {
-            self.poll.add(watch.as_fd(), DoorId::Changes.token())?;
-            Ok(watch)
-        });
-        let now = self.clock.now();
+    fn cannot_watch(&mut self, error: &io::Error, now: Timestamp) {
         let Some(changes) = &mut self.changes else { return };
-        match watch {
-            Ok(watch) => {
-                changes.watch = Some(watch);
-                changes.failed = false;
-                // Something may have changed before the kernel began to watch.
-                let differs = |(path, seen): (&&PathBuf, &Option<u64>)| fingerprint(path) != *seen;
-                if paths.iter().zip(&changes.seen).any(differs) {
-                    changes.check_at = Some(now);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut changes.failed, true) {
-                    let msg = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
-                    log::warn!(error = error.desc(), msg; "watch");
-                }
-                changes.check_at = Some(now.after(WITHOUT_KERNEL));
-            }
+        if !std::mem::replace(&mut changes.failed, true) {
+            let msg = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
+            log::warn!(error:%, msg; "watch");
         }
+        changes.check_at = Some(now.after(WITHOUT_KERNEL));
     }
 }

@@ -211,10 +211,8 @@ impl Runtime<'_> {
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
-            let used = usage
-                .iter()
-                .find(|(id, _)| Some(*id) == instance.run)
-                .map_or_else(Usage::default, |(_, used)| *used);
+            let used =
+                usage.iter().find(|(id, _)| Some(*id) == instance.run).map_or_else(Usage::default, |(_, used)| *used);
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),

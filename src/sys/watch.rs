@@ -1,10 +1,15 @@
 //! Watching paths for changes (`inotify(7)`), and telling whether what they lead to is still the same.
+//!
+//! A path may lead to a file system that never answers, such as one of a dead server. So a copy of guard looks at the paths.
 
-use super::Errno;
+use super::fork::spawn_copy;
+use super::rights::keep_only;
+use super::{Errno, Pid, socket};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,17 +21,78 @@ const MOST_LINKS: usize = 40;
 /// since the paths may lead elsewhere by then.
 pub struct Watch(Inotify);
 
-impl Watch {
-    /// Watches the paths, which are absolute and need not be there. Errors are those of `inotify_init1(2)` and
-    /// `inotify_add_watch(2)`.
-    pub fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Watch, Errno> {
+/// A look at some paths, which a copy of guard takes.
+pub struct Scan {
+    /// The copy, which is a child that has to be reaped.
+    pub copy: Pid,
+    report: File,
+    said: Vec<u8>,
+    paths: usize,
+    watch: Watch,
+}
+
+/// What a look has found.
+pub struct Found {
+    /// For each path.
+    pub fingerprints: Vec<Option<u64>>,
+    /// Has watched the paths since before their fingerprints were taken; or why the kernel cannot.
+    pub watch: Result<Watch, Errno>,
+}
+
+/// What the copy says of a path: whether something is there, and its fingerprint.
+const RECORD: usize = 9;
+
+/// What the copy says first: the error of the watch, or 0.
+const HEAD: usize = size_of::<i32>();
+
+impl Scan {
+    /// Begins to look at the paths, which are absolute and need not be there. The errors are those of `inotify_init1(2)`,
+    /// `pipe(2)` and `fork(2)`.
+    pub fn begin(paths: &[&Path]) -> io::Result<Scan> {
         let watch = Watch(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
-        for path in paths {
-            watch.add_way(path.to_owned())?;
-        }
-        Ok(watch)
+        let (report, writer) = socket::pipe()?;
+        let copy = spawn_copy(|| {
+            keep_only([writer.as_raw_fd(), watch.as_fd().as_raw_fd()]);
+            let watched = paths.iter().try_for_each(|path| watch.add_way(path.to_path_buf()));
+            let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
+            for path in paths {
+                let found = fingerprint(path);
+                text.push(found.is_some().into());
+                text.extend(found.unwrap_or(0).to_ne_bytes());
+            }
+            let _ = File::from(writer).write_all(&text);
+        })?;
+        Ok(Scan { copy, report: report.into(), said: Vec::new(), paths: paths.len(), watch })
     }
 
+    /// Reads what the copy has said; `true` when it has ended.
+    pub fn is_over(&mut self) -> bool {
+        !self.report.read_to_end(&mut self.said).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// What it has found; `None` if it has ended early.
+    pub fn found(self) -> Option<Found> {
+        let Scan { said, paths, watch, .. } = self;
+        let (head, records) = said.split_first_chunk::<HEAD>()?;
+        let read = |record: &[u8]| {
+            let fingerprint = u64::from_ne_bytes(record.get(1..RECORD)?.try_into().ok()?);
+            Some((record.first() == Some(&1)).then_some(fingerprint))
+        };
+        let fingerprints: Vec<_> = records.chunks_exact(RECORD).filter_map(read).collect();
+        let error = i32::from_ne_bytes(*head);
+        let watch = if error == 0 { Ok(watch) } else { Err(Errno::from_raw(error)) };
+        (fingerprints.len() == paths).then_some(Found { fingerprints, watch })
+    }
+}
+
+/// What to poll until the look is over.
+impl AsFd for Scan {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+}
+
+impl Watch {
     /// Watches each step of the way: every directory for its own end, those that hold a link or miss the next step for new
     /// names, and the end of the way for its content.
     fn add_way(&self, mut path: PathBuf) -> Result<(), Errno> {
@@ -90,7 +156,7 @@ impl AsFd for Watch {
 
 /// A number that is the same as long as what the path leads to is: a file's identity, size and time, and for a directory those of
 /// the files that its entries lead to. `None` while nothing is there.
-pub fn fingerprint(path: &Path) -> Option<u64> {
+fn fingerprint(path: &Path) -> Option<u64> {
     let metadata = path.metadata().ok()?;
     let mut sum = of_file(&metadata);
     if metadata.is_dir() {
@@ -123,10 +189,17 @@ mod tests {
 
     /// What a change does: whether the watch tells, and whether the fingerprint differs.
     fn seen(path: &Path, change: impl FnOnce()) -> (bool, bool) {
-        let watch = Watch::new([path]).expect("inotify is there");
-        let before = fingerprint(path);
+        let found = || {
+            let mut scan = Scan::begin(&[path]).expect("a copy");
+            while !scan.is_over() {
+                socket::wait_readable(&[scan.as_fd()], std::time::Duration::from_secs(10)).expect("poll");
+            }
+            super::super::fork::wait_for_copy(scan.copy);
+            scan.found().expect("it looks at the path")
+        };
+        let Found { watch, fingerprints } = found();
         change();
-        (is_readable(watch.as_fd()), fingerprint(path) != before)
+        (is_readable(watch.expect("inotify is there").as_fd()), found().fingerprints != fingerprints)
     }
 
     #[test]
