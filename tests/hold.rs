@@ -447,3 +447,58 @@ fn a_hundred_instances_that_bind_at_once_share_a_port() {
         assert_eq!(held, 1, "{}", guard.transcript());
     }
 }
+
+/// As Netty's own transport does it. The kernel forgets what was registered when another socket takes the place.
+#[test]
+fn an_app_that_polls_a_socket_before_it_binds_it_is_served_as_ever() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+import select
+one = socket.socket()
+poll = select.epoll()
+poll.register(one.fileno(), 0)
+one.bind(('127.0.0.1', {port}))
+one.listen(5)
+poll.modify(one.fileno(), select.EPOLLIN)
+says('listens')
+poll.poll()
+one.accept()
+says('accepted')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("listens");
+        let _client = TcpStream::connect(("127.0.0.1", port)).expect("the app listens");
+        guard.line("accepted");
+        guard.event("not-held");
+    }
+}
+
+#[test]
+fn a_worker_of_another_user_gets_no_share_of_the_apps_socket() {
+    if !Path::new(PYTHON).exists() || !nix::unistd::geteuid().is_root() {
+        return skipped("there is no python3, or no root");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+server(socket.AF_INET, ('127.0.0.1', {port}))
+if os.fork() == 0:
+    os.setuid(65534)
+    try: server(socket.AF_INET, ('127.0.0.1', {port}))
+    except OSError as error: says(errno.errorcode[error.errno])
+    else: says('stolen')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("EADDRINUSE");
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -236,5 +237,19 @@ fn a_stale_path_is_replaced_and_a_live_one_refused() {
         let mut guard = start();
         assert_eq!(guard.code(), 125);
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "precious");
+    }
+}
+
+/// Everybody may connect to a socket, whatever mask guard was started with; the app has that mask.
+#[test]
+fn a_unix_socket_is_for_everybody_and_the_mask_stays() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let setup = setup.inherits("umask 077").env("GUARD_LISTEN", format!("unix:{}", path.display()));
+        let mut guard = setup.app(["sh", "-c", "umask; exec sleep 1000"]).start();
+        guard.line("0077");
+        let mode = path.metadata().expect("guard has made it").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o666);
     }
 }

@@ -7,7 +7,7 @@
 //! its own run wait, for a second at most, and never guard.
 
 use crate::supervisor::RunId;
-use crate::sys::caller::{self, Kind, Memory, Options, Socket};
+use crate::sys::caller::{self, Contents, Kind, Memory, Options, Socket};
 use crate::sys::seccomp::{Answer, Call, Next, Question, Questions};
 use crate::sys::{Errno, Pid};
 use std::collections::VecDeque;
@@ -48,6 +48,8 @@ pub struct Bind {
     pub close_on_exec: bool,
     /// What guard could read of the app's socket.
     pub options: Options,
+    /// The app polls it already.
+    pub polled: bool,
 }
 
 /// What comes next.
@@ -123,10 +125,12 @@ impl Hold {
             (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true, .. }) => (value, length),
             (Call::Listen | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => return self.go_on(&question),
         };
-        let length = usize::try_from(length).unwrap_or(0).min(caller::LONGEST);
-        if length == 0 {
+        // The kernel takes an int, and refuses an address that is longer than any can be (`struct sockaddr_storage`).
+        let length = usize::try_from(length as i32).unwrap_or(0);
+        if !(1..=128).contains(&length) {
             return self.go_on(&question);
         }
+        let length = length.min(caller::LONGEST);
         let read = || caller::read_memory(question.caller, address, length, question.socket).ok();
         match may_copy.then(read).flatten() {
             Some(memory) => {
@@ -145,7 +149,7 @@ impl Hold {
     /// The copy has read what was needed, or has ended without.
     pub fn memory_read(&mut self) -> Step {
         let Some(Reading { question, socket, memory }) = self.reading.take() else { return Step::Nothing };
-        let (bytes, options) = match memory.take() {
+        let Contents { bytes, options, polled } = match memory.take() {
             Ok(read) => read,
             Err(error) => {
                 self.go_on(&question);
@@ -163,7 +167,10 @@ impl Hold {
                 if !self.questions.is_waiting(&question) {
                     return Step::Answered;
                 }
-                Step::Bind(question, Bind { socket, address, only_v6, multipath, waits, close_on_exec, options })
+                Step::Bind(
+                    question,
+                    Bind { socket, address, only_v6, multipath, waits, close_on_exec, options, polled },
+                )
             }
             (Call::OnlyV6 { .. }, _) => {
                 if let Some(&bytes) = bytes.first_chunk::<4>() {

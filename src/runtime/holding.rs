@@ -60,6 +60,8 @@ struct Caught {
     key: Key,
     socket: OwnedFd,
     inode: u64,
+    /// The user that bound it last.
+    owner: u32,
     /// The run that bound it last.
     bound_by: RunId,
     /// Runs that live and listen on it.
@@ -85,6 +87,8 @@ pub(super) struct Holding {
     told: bool,
     /// The log says that guard may not look at an app's sockets.
     blind: bool,
+    /// The log says that an app polls a socket which is not bound.
+    polled: bool,
 }
 
 impl Holding {
@@ -98,6 +102,7 @@ impl Holding {
             failed: false,
             told: false,
             blind: false,
+            polled: false,
         }
     }
 
@@ -204,11 +209,22 @@ impl Holding {
             // A signal has interrupted the bind after guard did its part, and it is tried again.
             return Err(if caught.key == key { Answer::Done } else { Answer::GoOn });
         }
+        if bind.polled {
+            if !std::mem::replace(&mut self.polled, true) {
+                log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss the clients of another in its place; it binds as ever"; "not-held");
+            }
+            return Err(Answer::GoOn);
+        }
         if !caller::shares_network(question.caller) || !caller::may_bind(question.caller, key.address.port()) {
             return Err(Answer::GoOn);
         }
         if let Some(index) = self.sockets.iter().position(|caught| caught.key == key) {
             let caught = &mut self.sockets[index];
+            if caught.owner != bind.socket.owner && !caught.listening.is_empty() {
+                // A worker without privileges is not to take the clients of the app that it belongs to.
+                return Err(Answer::Failed(Errno::EADDRINUSE));
+            }
+            caught.owner = bind.socket.owner;
             if caught.held || listen::is_unconnected(caught.socket.as_fd()) {
                 caught.bound_by = run;
                 return Ok(index);
@@ -232,6 +248,7 @@ impl Holding {
             key,
             socket,
             inode,
+            owner: bind.socket.owner,
             bound_by: run,
             listening: Vec::new(),
             held: false,

@@ -7,7 +7,7 @@
 use super::fork::spawn_copy;
 use super::{Errno, Pid, listen, socket};
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// What a socket is. The kernel gives the name of its protocol as an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Socket {
     pub kind: Kind,
     /// No other socket has this number as long as it is there.
     pub inode: u64,
+    /// The user that made it.
+    pub owner: u32,
 }
 
 /// What a process has at a number: `None` where it is no socket, `EACCES` where guard has no access (`ptrace(2)`).
@@ -46,7 +49,9 @@ pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
     let target = nix::fcntl::readlink(path.as_str())?;
     let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-    Ok(inode.map(|inode| Socket { kind: kind(&path), inode }))
+    // Only of a socket, since a file of another kind may never answer.
+    let socket = |inode| fstat(&pinned).map(|status| Socket { kind: kind(&path), inode, owner: status.st_uid });
+    inode.map(socket).transpose()
 }
 
 fn kind(path: &str) -> Kind {
@@ -100,10 +105,30 @@ pub fn only_v6_by_default() -> bool {
 
 /// A file of the kernel's, which is short.
 fn read(path: &str) -> Option<String> {
-    const LONGEST: u64 = 8192;
+    read_up_to(8192, path)
+}
+
+fn read_up_to(longest: u64, path: &str) -> Option<String> {
     let mut text = String::new();
-    File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
+    File::open(path).ok()?.take(longest).read_to_string(&mut text).ok()?;
     Some(text)
+}
+
+/// Whether a process polls a descriptor by an epoll (`/proc/PID/fdinfo`, `proc_pid_fdinfo(5)`), which goes on with the file that was
+/// there and knows nothing of another that takes its place.
+fn is_polled(pid: Pid, number: RawFd) -> bool {
+    const MOST: usize = 16_384;
+    const LONGEST: u64 = 1 << 20;
+    let is_epoll = |path: &Path| fs::read_link(path).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]");
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(MOST);
+    let epolls =
+        entries.filter(|entry| is_epoll(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok());
+    let has_it = |epoll: String| {
+        let text = read_up_to(LONGEST, &format!("/proc/{pid}/fdinfo/{epoll}")).unwrap_or_default();
+        let mut polled = text.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_ascii_whitespace().next());
+        polled.any(|polled| polled.parse() == Ok(number))
+    };
+    epolls.into_iter().any(has_it)
 }
 
 /// As much as is read of a process's memory: the longest address of a TCP socket.
@@ -162,6 +187,16 @@ struct Report {
     length: u8,
     bytes: [u8; LONGEST],
     options: Options,
+    polled: bool,
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub bytes: Vec<u8>,
+    pub options: Options,
+    /// The process polls the socket already.
+    pub polled: bool,
 }
 
 /// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most, and the options of a socket. It is killed if that takes
@@ -187,7 +222,7 @@ pub fn read_memory(pid: Pid, address: u64, length: usize, number: RawFd) -> std:
         let forbidden = result == Err(Errno::EPERM);
         let length = u8::try_from(result.unwrap_or(0)).unwrap_or(0);
         let options = duplicate(pid, number).map(|socket| Options::read(socket.as_fd())).unwrap_or_default();
-        let report = Report { forbidden, length, bytes, options };
+        let report = Report { forbidden, length, bytes, options, polled: is_polled(pid, number) };
         // SAFETY: write(2) reads so many bytes; the reader takes them for the same structure of the same program.
         unsafe { libc::write(writer.as_raw_fd(), (&raw const report).cast(), size_of::<Report>()) };
     })?;
@@ -210,7 +245,7 @@ fn duplicate(pid: Pid, number: RawFd) -> Result<OwnedFd, Errno> {
 
 impl Memory {
     /// What the copy has read, as far as it could; `EPERM` where guard has no access.
-    pub fn take(self) -> Result<(Vec<u8>, Options), Errno> {
+    pub fn take(self) -> Result<Contents, Errno> {
         let mut report = MaybeUninit::<Report>::uninit();
         // SAFETY: read(2) writes no more than the structure has; a copy of this program has written it as a whole, if at all.
         let report = unsafe {
@@ -225,7 +260,7 @@ impl Memory {
             return Err(Errno::EPERM);
         }
         let bytes = report.bytes.get(..usize::from(report.length)).unwrap_or_default();
-        Ok((bytes.to_vec(), report.options))
+        Ok(Contents { bytes: bytes.to_vec(), options: report.options, polled: report.polled })
     }
 }
 
@@ -298,7 +333,8 @@ mod tests {
         let memory = read_memory(std::process::id() as Pid, secret.as_ptr() as u64, 16, -1).expect("a copy");
         socket::wait_readable(&[memory.report.as_fd()], std::time::Duration::from_secs(10)).expect("poll");
         let copy = memory.copy;
-        assert_eq!(memory.take(), Ok((secret.to_vec(), Options::default())));
+        let contents = Contents { bytes: secret.to_vec(), options: Options::default(), polled: false };
+        assert_eq!(memory.take(), Ok(contents));
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(copy), None);
     }
 }

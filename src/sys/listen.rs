@@ -3,11 +3,11 @@
 use super::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self as nix_socket, Shutdown, UnixAddr};
-use std::fs::Permissions;
+use nix::sys::stat::{Mode, fchmod, umask};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The first descriptor that is handed over (SD_LISTEN_FDS_START, `sd_listen_fds(3)`).
@@ -92,17 +92,24 @@ pub fn bind_as(
 /// somebody does is `EADDRINUSE`, as is a file that is no socket.
 pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
     /// As systemd makes them (SocketMode, `systemd.socket(5)`).
-    const MODE: u32 = 0o666;
+    const MODE: libc::mode_t = 0o666;
     let address = UnixAddr::new(path)?;
     let socket = open(libc::AF_UNIX, 0)?;
-    let bind = || nix_socket::bind(socket.as_raw_fd(), &address);
+    // The file gets the mode of the socket. To change the mode of a path that was bound would follow a link which another process
+    // has put there meanwhile.
+    fchmod(&socket, Mode::from_bits_truncate(MODE))?;
+    let bind = || {
+        let inherited = umask(Mode::empty());
+        let result = nix_socket::bind(socket.as_raw_fd(), &address);
+        umask(inherited);
+        result
+    };
     if let Err(error) = bind() {
         if error != Errno::EADDRINUSE || is_served(&address) || std::fs::remove_file(path).is_err() {
             return Err(error);
         }
         bind()?;
     }
-    let _ = std::fs::set_permissions(path, Permissions::from_mode(MODE));
     Ok(socket)
 }
 
