@@ -23,10 +23,11 @@ use std::time::Duration;
 /// What guard exits with if no answer came in time.
 pub const NO_ANSWER: u8 = 124;
 
-/// How long an answer may take that guard has at hand. One that guard has not may take so much longer than guard itself said.
+/// How long guard may take for an answer that it has at hand. Where guard announces how long an outcome takes, the outcome may
+/// take this much longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long other guards may take after the first answer, and a guard that has just begun until it has its socket.
+/// How long other guards may take after the first answer, and a guard that has just started to open its socket.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How long a client waits before it tries again: where guard has no room for one more request, and where it has no socket yet.
@@ -52,7 +53,8 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// Asks, with these words after the subcommand. An error says why it could not be asked, or is [`NoAnswer`].
+/// Asks the running guard; `words` are the arguments of the subcommand. An error is [`NoAnswer`], or says why no guard could be
+/// asked.
 pub fn run(command: ClientCommand, words: &[OsString]) -> anyhow::Result<Answer> {
     let options = Options::parse(command, words)?;
     ask_in(process::mount_namespace().unwrap_or(0), options.request(command), &options)
@@ -87,7 +89,7 @@ fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::
 fn open(address: &Address) -> io::Result<Option<Conversation>> {
     match Conversation::with(address) {
         Ok(conversation) => Ok(Some(conversation)),
-        // PermissionDenied: it is connected to somebody, which guard's own never is.
+        // PermissionDenied: the socket is connected to another peer, as a guard's never is.
         Err(error) if [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind()) => Ok(None),
         Err(error) => Err(error),
     }
@@ -107,7 +109,7 @@ fn names(mount_namespace: u64, deadline: Deadline) -> Vec<String> {
     }
 }
 
-/// The control sockets of a mount namespace, in the text of /proc/net/unix (`proc_net(5)`), where a name is what ends a line.
+/// The control sockets of a mount namespace, in the text of /proc/net/unix (`proc_net(5)`), whose lines end with a name.
 fn names_in(table: &[u8], mount_namespace: u64) -> Vec<String> {
     let is_there = |name: &String| {
         let end = format!(" @{name}");
@@ -149,7 +151,7 @@ fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> any
             Reply::No(text) => return Ok(Answer { text: line(text), code: 1 }),
             Reply::Refused(text) => bail!(text),
             Reply::Wait(time, _) => {
-                // Without it there is only the deadline.
+                // Without it only the deadline ends the wait.
                 process = process::watch_process(pid).ok();
                 if timeout.is_none() {
                     deadline = time.map_or(Deadline::NEVER, |time| Deadline::after(time.saturating_add(PATIENCE)));

@@ -1,5 +1,5 @@
-//! `guard -- guard check`: what a user types behind an ENTRYPOINT that is guard already. The inner guard runs no app, so the
-//! outer one lets it have its place: the inner one then sees the container's whole environment, and is started once.
+//! `guard -- guard check`: the result of `guard check` behind an ENTRYPOINT that is guard already. The inner guard runs no app,
+//! so the outer guard executes it in its own place: it then sees the container's whole environment, and starts once.
 
 use crate::config::layers::Layers;
 use crate::sys::itself;

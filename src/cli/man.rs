@@ -33,7 +33,7 @@ fn roff(text: &str) -> String {
     if text.starts_with('.') { format!("\\&{text}") } else { text }
 }
 
-/// The lines of a text that breaks where it is meant to.
+/// A text of several lines, each on a line of its own.
 fn lines(text: &str) -> String {
     text.lines().map(|line| roff(line.trim())).collect::<Vec<_>>().join("\n.br\n")
 }

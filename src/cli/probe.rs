@@ -48,8 +48,8 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     }
 }
 
-/// Has a copy of this process ask. A copy can be abandoned: the C library's resolver knows no deadline, and a server may send a byte
-/// now and then for ever. It says nothing for yes, else why not.
+/// A copy of this process asks, since a copy can be abandoned: the C library's resolver knows no deadline, and a server may send a
+/// byte now and then for ever. The inner result is the answer; its error says why the server is not alive.
 fn ask_in_copy(work: impl FnOnce() -> Result<(), String>, timeout: Duration) -> std::io::Result<Result<(), String>> {
     let deadline = Deadline::after(timeout);
     let (mut reader, mut writer) = std::io::pipe()?;

@@ -1,4 +1,4 @@
-//! What is in force where nobody has said anything.
+//! The defaults of all settings.
 
 use super::codes::CodeSet;
 use super::limits::Limits;

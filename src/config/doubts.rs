@@ -66,7 +66,7 @@ impl Config {
         }
         let of_checks = |name: &str| name.starts_with("GUARD_HEALTH_") && self.origin(name) != Origin::Default;
         for variable in VARIABLES.iter().filter(|variable| self.health_check.is_none() && of_checks(variable.name)) {
-            // That there is none may have been chosen.
+            // GUARD_HEALTH_CHECK=none may have been chosen.
             if variable.name != "GUARD_HEALTH_CHECK" {
                 let (name, value) = (variable.name, (variable.show)(self));
                 let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");

@@ -29,7 +29,7 @@ pub struct Layers {
 /// How the command line is written; part of the errors about it.
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
 
-/// Of [`HANDED_DOWN`] the first ones, which all but hooks get.
+/// How many of [`HANDED_DOWN`], from the first, runs and their checks get.
 const HANDED_TO_RUNS: usize = 6;
 
 /// Variables that an outer guard hands to its app, which may be guard again.

@@ -29,7 +29,7 @@ pub struct Config {
     pub notify: bool,
     /// The app must send WATCHDOG=1 this often, from ready on.
     pub watchdog: Option<Duration>,
-    /// How a run that hangs is asked what it has to say, and its time for it.
+    /// How a run that hangs is diagnosed, and its time for that.
     pub diagnose: Option<Diagnose>,
     pub diagnose_timeout: Duration,
     /// What the processes of an instance may use together.
@@ -44,7 +44,7 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// What the app listens on and guard holds.
     pub hold: Hold,
-    /// So long a queue is held while no run listens.
+    /// How long a queue is held while no run listens.
     pub hold_timeout: Duration,
     /// guard opens Node's IPC channel.
     pub node_ipc: bool,
@@ -59,7 +59,7 @@ pub struct Config {
     pub chdir: Option<PathBuf>,
     /// Variables of the app that are read before each run from the file that the variable with `_FILE` at its end names.
     pub env_files: Vec<String>,
-    /// Whom guard and the app become.
+    /// The user that guard and the app become.
     pub user: Option<User>,
     /// Resource limits of the app.
     pub limits: Limits,
@@ -72,11 +72,11 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub platform: Platform,
-    /// What feeds stdin, where GUARD_RESTART is `never` by default for that.
+    /// What feeds stdin, if that makes `never` the default of GUARD_RESTART.
     pub stdin: Option<&'static str>,
-    /// Names of the variables that have no default value now, and the layer that set each.
+    /// The variables that were set, by name, and the layer that set each.
     pub origins: Vec<(&'static str, Origin)>,
-    /// What is no error, and may not be what was meant.
+    /// Values that are valid and may be a slip, and other things that a user should know.
     pub warnings: Vec<Warning>,
 }
 
@@ -160,7 +160,7 @@ pub struct HealthSettings {
     /// From the end of one check to the start of the next.
     pub interval: Duration,
     pub timeout: Duration,
-    /// So many failures in a row are a failure of the run, at least 1.
+    /// How many failures in a row are a failure of the run, at least 1.
     pub retries: u32,
     /// From the run's start; failures do not count until it is over or a check has passed.
     pub start_period: Duration,
@@ -192,7 +192,7 @@ pub enum Instances {
     Auto,
 }
 
-/// More instances guard does not take.
+/// The most instances that guard runs.
 pub const MOST_INSTANCES: u32 = 1024;
 
 /// GUARD_RESTART.
@@ -290,7 +290,7 @@ impl Config {
         self.directory = self.chdir.clone().or_else(|| Some(left.to_owned()));
     }
 
-    /// Why the default of GUARD_RESTART is another than usual, where it is in force.
+    /// Why GUARD_RESTART is `never` by default; `None` where it is not, or where it was set.
     pub fn why_never(&self) -> Option<String> {
         self.stdin.map(|feeder| format!("since stdin is {feeder}, which a second run would find empty"))
     }

@@ -107,14 +107,14 @@ fewer; waits until the new ones are ready, or the others are gone.",
 const ASK: &str = "[--timeout DURATION] [--pid N]";
 
 impl Subcommand {
-    /// How it is written.
+    /// How the subcommand is typed.
     pub fn usage(&self) -> String {
         format!("usage: guard {} {}", self.name, self.arguments)
     }
 }
 
 impl Invocation {
-    /// How it is written; part of the errors about it.
+    /// How it is typed; part of the errors about it.
     pub fn usage(self) -> String {
         let known = SUBCOMMANDS.iter().find(|subcommand| subcommand.invocation == self);
         known.map_or_else(|| USAGE.to_owned(), Subcommand::usage)

@@ -71,8 +71,8 @@ impl Target {
         Ok(Target { server: Server::Socket(socket.to_owned()), path: Some(path.to_owned()) })
     }
 
-    /// The value of HTTP's Host field, which names a port only if it is not 80 (RFC 9110, 7.2). Behind a socket nobody has
-    /// another name than this.
+    /// The value of HTTP's Host field, which names a port only if it is not 80 (RFC 9110, 7.2). A server
+    /// behind a unix socket has no name but `localhost`.
     pub fn authority(&self) -> String {
         match &self.server {
             Server::Network(host, 80) => bracketed(host),

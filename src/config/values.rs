@@ -131,7 +131,7 @@ pub(super) fn diagnose(text: &str) -> Result<Diagnose, String> {
         Some(text) => command(text).map(Diagnose::Exec),
         None => {
             let signal: Signal = text.parse()?;
-            // What they do is no answer.
+            // No app can answer them.
             let is_deaf = [Signal::KILL, Signal::STOP, Signal::CHLD, Signal::CONT].contains(&signal);
             if is_deaf { Err(format!("{signal} asks nothing")) } else { Ok(Diagnose::Signal(signal)) }
         }

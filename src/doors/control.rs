@@ -10,7 +10,7 @@ use crate::sys::{Errno, Pid, process};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A request is no longer, in bytes.
+/// The longest request, in bytes.
 const LONGEST_REQUEST: usize = 64;
 
 /// Requests received per wake-up.
@@ -110,8 +110,8 @@ impl Door for Control {
         self.0.receive_in_copy()
     }
 
-    fn received(&mut self, surely: bool) {
-        self.0.received(surely);
+    fn received(&mut self, reported: bool) {
+        self.0.received(reported);
     }
 }
 

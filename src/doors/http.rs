@@ -24,7 +24,7 @@ const MOST: usize = 32;
 /// Connections taken per wake-up.
 const AT_ONCE: usize = 8;
 
-/// A request's line and header fields are no longer, in bytes.
+/// The longest head of a request, its line and header fields, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
 
 /// How long a connection lives, in ticks. The last tick counts though it may be a short one.

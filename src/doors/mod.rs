@@ -29,7 +29,7 @@ use wire::Request;
 /// Where [`Received::descriptors`] says so, the door's owner handles the messages, calls [`Door::receive_in_copy`], and polls
 /// for the copy's report instead of the door. After the report it calls [`Door::received`], and then [`Door::receive`] again.
 pub trait Door {
-    /// What to poll.
+    /// The descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
 
     /// Receives what has come, within the door's bound: what is left wakes guard again.
@@ -40,8 +40,8 @@ pub trait Door {
         Err(Errno::ENOTSUP)
     }
 
-    /// The copy has received the message; or, not `surely`, it has ended and nobody knows.
-    fn received(&mut self, _surely: bool) {}
+    /// The copy has ended; `reported` if it has said that it has received the message.
+    fn received(&mut self, _reported: bool) {}
 }
 
 /// What a door has received.
@@ -56,28 +56,28 @@ pub struct Received {
     pub descriptors: bool,
 }
 
-/// What somebody said.
+/// A message that a door has received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     /// For the core.
     Event(Event),
-    /// What a run says of itself, for people.
+    /// A run's STATUS, for people.
     Status(RunId, String),
     /// A run reads its configuration again.
     Reloading(RunId),
-    /// What not everybody may say, and its sender.
+    /// A message that only some senders may send, and its sender.
     Restricted(RunId, Credentials, Restricted),
-    /// What was too long to be read.
+    /// A datagram that was too long.
     TooLong(RunId),
     /// The sender may not use this door.
     Refused,
-    /// The operator wants to know or to have something.
+    /// A request of an operator.
     Request(Request, Client),
-    /// Somebody wants to see a page over HTTP.
+    /// A request for a page over HTTP.
     Page(Page, HttpClient),
 }
 
-/// What ends or changes a run (`sd_notify(3)`).
+/// A message that ends or changes a run (`sd_notify(3)`).
 #[derive(Debug, PartialEq, Eq)]
 pub enum Restricted {
     /// The sender begins to end (STOPPING).
@@ -90,7 +90,7 @@ pub enum Restricted {
     WatchdogTrigger,
 }
 
-/// Whether an error of a socket says more than that nothing is there.
+/// Whether a socket's error lasts, and does not just say that nothing has come.
 fn is_lasting(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -97,12 +97,12 @@ impl Door for NodeIpc {
         self.stream.receive_in_copy(self.handled.len())
     }
 
-    fn received(&mut self, surely: bool) {
+    fn received(&mut self, reported: bool) {
         let is_there = || match self.stream.peek() {
             Ok(Piece::WithDescriptors(bytes)) => bytes.starts_with(&self.handled),
             Ok(Piece::Bytes(_) | Piece::End) | Err(_) => false,
         };
-        if surely || !is_there() {
+        if reported || !is_there() {
             self.handled.clear();
         }
     }
@@ -120,7 +120,7 @@ impl Line {
             let room = LONGEST_LINE - self.0.len();
             self.0.extend(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
-                // One that fills the room may have gone on.
+                // A line that fills the buffer may have been longer.
                 ready |= self.0.len() < LONGEST_LINE && self.0.trim_ascii() == b"\"ready\"";
                 self.0.clear();
             }

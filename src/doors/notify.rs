@@ -1,5 +1,5 @@
-//! A run's notify socket (`sd_notify(3)`). Each run has its own, which closes with the run, so the socket tells of which run a
-//! message is. Every user of guard's PID namespace may speak, since apps change theirs; nobody else may.
+//! A run's notify socket (`sd_notify(3)`). Each run has its own, which closes with the run, so guard knows the run of each
+//! message. Every process of guard's PID namespace may write to it, whatever its user, since apps change theirs.
 
 mod file;
 
@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// A datagram is no longer, in bytes: systemd takes as much (PIPE_BUF).
+/// The longest datagram, in bytes: systemd takes as much (PIPE_BUF).
 pub const LONGEST: usize = 4096;
 
 /// Datagrams received per wake-up.
@@ -32,7 +32,7 @@ const LONGEST_STATUS: usize = 400;
 /// The socket of one run.
 pub struct Notify {
     run: RunId,
-    /// `None` for a socket with an abstract name. It goes before the socket closes, as its field comes first.
+    /// `None` for a socket with an abstract name. This field comes first, so the file is removed before the socket closes.
     file: Option<SocketFile>,
     queue: Queue,
     was_written_to: bool,
@@ -48,7 +48,7 @@ impl Notify {
         Ok(Notify { run, file, queue: Queue::new(socket, LONGEST), was_written_to: false })
     }
 
-    /// What NOTIFY_SOCKET is to say: a path, or `@` and an abstract name.
+    /// The value of NOTIFY_SOCKET: a path, or `@` and an abstract name.
     pub fn name(&self) -> io::Result<OsString> {
         match &self.file {
             Some(file) => Ok(file.path().into_os_string()),
@@ -126,8 +126,8 @@ impl Door for Notify {
         self.queue.receive_in_copy()
     }
 
-    fn received(&mut self, surely: bool) {
-        self.queue.received(surely);
+    fn received(&mut self, reported: bool) {
+        self.queue.received(reported);
     }
 }
 

@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 pub(super) struct Queue {
     pub(super) socket: DatagramSocket,
-    /// A datagram is no longer, in bytes.
+    /// The longest datagram, in bytes.
     longest: usize,
-    /// So many datagrams at the head of the queue were handled already.
+    /// How many datagrams at the head of the queue were handled already.
     handled: usize,
     /// The first of them.
     head: Option<Datagram>,
@@ -84,15 +84,15 @@ impl Queue {
         Ok(receiver)
     }
 
-    /// The copy has reported that it has received the head; or, not `surely`, it has ended without a report.
-    pub(super) fn received(&mut self, surely: bool) {
+    /// The copy has ended; `reported` if it has said that it has received the head.
+    pub(super) fn received(&mut self, reported: bool) {
         self.copy = false;
         // Of two that say the same the second may count as the first.
         let is_there = || match self.socket.peek(self.longest) {
             Ok(Head::WithDescriptors(datagram)) => self.head.as_ref().is_some_and(|head| is_same(head, &datagram)),
             Ok(Head::Datagram(_)) | Err(_) => false,
         };
-        if surely || !is_there() {
+        if reported || !is_there() {
             self.handled = self.handled.saturating_sub(1);
         }
     }

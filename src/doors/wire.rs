@@ -80,7 +80,7 @@ impl Request {
     }
 }
 
-/// An answer, and what it says to people.
+/// An answer, with a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Yes(String),
@@ -89,7 +89,7 @@ pub enum Reply {
     Wait(Option<Duration>, String),
     /// The client may not ask.
     Refused(String),
-    /// What was asked for, as it is.
+    /// The text that was asked for.
     Text(String),
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// What Kubernetes reads at most.
+/// The most that Kubernetes reads, in bytes.
 const LONGEST: usize = 4096;
 
 /// The file, or nothing where there is none to write.

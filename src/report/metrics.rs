@@ -55,7 +55,7 @@ const REASONS: [(RestartReason, &str); 13] = [
     (RestartReason::Reload, "reload"),
 ];
 
-/// What only ever grows.
+/// Counters, which only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
     restarts: [u64; REASONS.len()],
@@ -72,7 +72,7 @@ impl Counters {
     }
 }
 
-/// Limits of the configuration; what has none is left out.
+/// Limits of the configuration; `None` leaves one out.
 #[derive(Debug, Default)]
 pub struct Limits {
     pub restarts: Option<u32>,
@@ -174,7 +174,7 @@ impl MetricsPage {
         self.sample(name, &[], value);
     }
 
-    /// What outlives a run. Several sockets of one address (SO_REUSEPORT) are one sample: no sample may come twice.
+    /// The held sockets. Several sockets of one address (SO_REUSEPORT) are one sample: no sample may come twice.
     fn held(&mut self, held: &[HeldStatus]) {
         if held.is_empty() {
             return;

@@ -136,10 +136,10 @@ pub fn table(status: &GuardStatus) -> String {
     text
 }
 
-/// The answer is one datagram, so no more than so many sockets are in it.
+/// The most sockets in an answer, which is one datagram.
 pub(super) const MOST_HELD: usize = 64;
 
-/// How the last runs of so many instances ended is in the table; JSON has all.
+/// The table says of so many instances how their last run ended; JSON has all.
 const MOST_ENDED: usize = 20;
 
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.

@@ -145,7 +145,7 @@ impl Runtime<'_> {
                 // Only now, since it need not delay the app.
                 let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
                 if !self.children.any_main() {
-                    // What the killer has chosen so far is nothing of this run's.
+                    // Earlier kills are none of this run's.
                     oom_kills.map(OomCounter::has_moved);
                 }
                 self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });

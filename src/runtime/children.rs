@@ -16,7 +16,7 @@ pub(super) enum Owner {
     Run(RunId),
     /// A health check of this run.
     Check(RunId),
-    /// The command that asks this run what it has to say.
+    /// The command of this run's diagnosis.
     Diagnosis(RunId),
     Hook,
     /// A copy of guard.
@@ -42,11 +42,11 @@ pub(super) struct RunProcess {
     pub(super) killed: bool,
     /// The processes that got SIGTERM as the stop signal, with the main process's group.
     pub(super) receivers: Receivers,
-    /// Its leftovers have got a signal and are waited for.
+    /// Its leftovers have got a signal, and guard waits for their end.
     pub(super) sweep: Option<Sweep>,
     pub(super) notify: Option<Notify>,
     pub(super) channel: Option<NodeIpc>,
-    /// What it says of itself (STATUS, `sd_notify(3)`).
+    /// Its last STATUS (`sd_notify(3)`).
     pub(super) status: String,
     pub(super) reloading: bool,
     /// A datagram to its socket was too long, and the log says so.
@@ -114,6 +114,9 @@ impl Check {
     }
 }
 
+/// guard's children that have not been reaped, and the runs until they are forgotten.
+///
+/// guard adds each pid before the next reap, and forgets a run when the core says so.
 #[derive(Default)]
 pub(super) struct Children {
     runs: Vec<RunProcess>,

@@ -1,4 +1,4 @@
-//! How a run that hangs is asked what it has to say (GUARD_DIAGNOSE).
+//! GUARD_DIAGNOSE: the signal or the command that asks a run for a diagnosis.
 
 use super::{Runtime, hooks};
 use crate::config::Diagnose;
@@ -43,7 +43,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// Its time is over.
+    /// SIGKILL to the command: its time is over, or it has lost its purpose.
     pub(super) fn end_diagnosis(&mut self, id: RunId) {
         if let Some((_, pid)) = self.children.diagnoses.iter().find(|(run, _)| *run == id) {
             self.signal_tree(*pid, Signal::KILL);

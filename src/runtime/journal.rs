@@ -13,6 +13,8 @@ use crate::sys::{Errno, Pid};
 use log::Level;
 use log::kv::Value;
 
+/// The lines of the log, and the termination log. Its owner calls [`Journal::start`] first, then a method for each fact and each
+/// notice, and [`Journal::end`] last.
 pub(super) struct Journal<'a> {
     pub(super) config: &'a Config,
     last_word: LastWord,
@@ -26,13 +28,13 @@ pub(super) struct Journal<'a> {
     of_instances: Vec<(u32, InstanceRecord)>,
     /// What the last SIGKILL has ended, as far as it was seen: how many, and the names of some.
     pub(super) killed: (usize, String),
-    /// Why the run may be silent that has not said in time that it is ready.
+    /// Why a run may have said nothing, for the line that it is not ready.
     pub(super) silence: String,
-    /// A client asks at this moment, which has a line of its own.
+    /// A client's request is being done, and has a line of its own.
     pub(super) is_asked: bool,
     /// The pre-stop hook got a signal from guard.
     pub(super) hook_signalled: bool,
-    /// Signals that nobody could take since the last start.
+    /// Signals that came while no run lived, since the last start.
     dropped: SignalSet,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Journal<'a> {
 pub(super) struct InstanceRecord {
     /// How the last run ended; empty while none has since the last start.
     pub(super) last: String,
-    /// How the last run ended that had begun.
+    /// How the last run that had a process ended.
     pub(super) last_run: String,
     /// Why the last health check failed.
     pub(super) check: String,
@@ -74,7 +76,7 @@ impl<'a> Journal<'a> {
         if self.instances > 1 { Value::from(run.instance) } else { Value::null() }
     }
 
-    /// There are so many instances now, with these numbers in order; what others did is no part of the last word.
+    /// There are so many instances now, with these numbers in order. The termination log says nothing of others.
     pub(super) fn keep_instances(&mut self, count: u32, numbers: &[u32]) {
         self.instances = count;
         self.of_instances.retain(|(number, _)| numbers.binary_search(number).is_ok());
@@ -94,7 +96,7 @@ impl<'a> Journal<'a> {
         self.of_instances.iter().find(|(number, _)| *number == run.instance).map_or("", |(_, record)| &record.check)
     }
 
-    /// How the last run of an instance ended that had begun, in a sentence; empty if none has.
+    /// How the last run of an instance that had a process ended, in a sentence; empty if there was none.
     pub(super) fn last_run(&self, number: u32) -> &str {
         let record = self.of_instances.iter().find(|(known, _)| *known == number);
         record.map_or("", |(_, record)| &record.last_run)
@@ -199,7 +201,7 @@ impl<'a> Journal<'a> {
         self.of_instance(run).check = check;
     }
 
-    /// The last word, which is there before guard waits for connections: the orchestrator may not.
+    /// The last word of the termination log. It is there before guard waits for connections, since the orchestrator may not wait.
     pub(super) fn over(&mut self, code: u8) {
         self.write_down(&format!("exit code {code}: {}", self.reason()));
     }

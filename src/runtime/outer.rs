@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Tells the manager of guard's state. What finds no room at once is sent when there is room, as it is then.
+/// Sends guard's state to the manager. Where there is no room at once, guard sends the state of the moment at which there is.
 pub(super) struct Outer {
     socket: DatagramSocket,
     address: Address,

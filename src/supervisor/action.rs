@@ -47,9 +47,9 @@ pub enum Action {
     StartCheck(RunId),
     /// SIGKILL to the health check and all below it.
     KillCheck(RunId),
-    /// Ask a run what it has to say: by a signal, or by a command. Answered by `Diagnosed` where it is a command, in the end.
+    /// Ask a run for a diagnosis, by a signal or a command. A command is answered by `Diagnosed` in the end.
     Diagnose(RunId),
-    /// SIGKILL to that command and all below it, if it still runs.
+    /// SIGKILL to the command of a diagnosis and all below it, if it still runs.
     EndDiagnosis(RunId),
     /// Let go of the sockets that outlive a run: nobody will serve what waits there. Comes once, in guard's end.
     Release,

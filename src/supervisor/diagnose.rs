@@ -1,8 +1,7 @@
-//! What a run that hangs has to say (GUARD_DIAGNOSE): guard asks it once, before it ends the run.
+//! GUARD_DIAGNOSE: guard asks a run once for a diagnosis, by a signal or a command, before it ends the run.
 //!
 //! A run that has failed is asked first, and stopped or aborted when its time is over. A run that is being stopped is asked
-//! before its SIGKILL, which does not move. Whatever else asks, such as a limit that the run has passed, calls
-//! [`Supervisor::ask`].
+//! before its SIGKILL, which does not move. A run that reaches its memory limit is asked while it serves.
 
 use super::exit_code::Failure;
 use super::run_id::RunId;
@@ -11,12 +10,12 @@ use super::timestamp::Timestamp;
 use super::{Action, Supervisor};
 use std::time::Duration;
 
-/// How far a run is with what it has to say.
+/// How far the diagnosis of a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Diagnosis {
     /// It was not asked.
     Unasked,
-    /// It is asked then, unless its stop is over before.
+    /// guard asks it at this time, unless its stop is over before.
     Due(Timestamp),
     /// It was asked. A command may run.
     Asked,
@@ -24,14 +23,14 @@ pub(super) enum Diagnosis {
     Over,
 }
 
-/// When a run is asked that gets SIGKILL then: a third of what is left before it, or later.
+/// When guard asks a run that gets SIGKILL at `kill_at`: `timeout` before that, and not in the first two thirds of what is left.
 fn before(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
     let left = kill_at.since(now);
     now.after(left - timeout.min(left / 3))
 }
 
 impl Run {
-    /// When it is asked, where it is being stopped.
+    /// When guard asks it, where it is being stopped.
     pub(super) fn diagnosis_at(&self) -> Option<Timestamp> {
         match self.diagnosis {
             Diagnosis::Due(at) => Some(at),
@@ -41,7 +40,7 @@ impl Run {
 }
 
 impl Supervisor {
-    /// Asks a run, once; `None` if it was asked before, or nobody wants to know.
+    /// Asks a run, once, and returns its time for that; `None` if it was asked before, or GUARD_DIAGNOSE is not set.
     pub(super) fn ask(&mut self, id: RunId) -> Option<Duration> {
         let timeout = self.settings.diagnose?;
         let run = self.run_mut(id)?;
@@ -53,7 +52,7 @@ impl Supervisor {
         Some(timeout)
     }
 
-    /// A run has failed: it is asked what it has to say, or ended where it is not.
+    /// A run has failed: guard asks it for a diagnosis, or ends it where there is none.
     pub(super) fn diagnose_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
         match self.ask(id) {
             Some(timeout) => {
@@ -74,7 +73,7 @@ impl Supervisor {
         }
     }
 
-    /// Failed runs whose time is over, and runs that are to be asked before their SIGKILL.
+    /// The time of a failed run for its diagnosis is over, or a run that stops is to be asked before its SIGKILL.
     pub(super) fn diagnosis_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
         let Some(run) = self.run_mut(id) else { return };
         match run.state {
@@ -91,8 +90,8 @@ impl Supervisor {
         }
     }
 
-    /// Settles when runs are asked whose stop has a deadline, and ends what has lost its purpose: SIGKILL has come, or the
-    /// main process has ended.
+    /// Sets the time of the diagnosis of each run that stops by a deadline, and ends diagnoses that have lost their purpose: the
+    /// run has got SIGKILL, or its main process has ended.
     pub(super) fn update_diagnoses(&mut self, now: Timestamp) {
         let Some(timeout) = self.settings.diagnose else { return };
         let mut over = Vec::new();

@@ -66,7 +66,7 @@ pub enum Event {
     /// A health check has ended, and has passed or not. A check that guard has killed has not passed. Answers
     /// [`Action::StartCheck`](super::Action::StartCheck) in the end.
     Checked(RunId, bool),
-    /// The command that asks a run what it has to say has ended, or cannot be started. Answers
+    /// The command of a run's diagnosis has ended, or cannot be started. Answers
     /// [`Action::Diagnose`](super::Action::Diagnose) in the end.
     Diagnosed(RunId),
     /// guard was kept from running for this long at most, and the app most likely with it.

@@ -1,4 +1,4 @@
-//! Runs that are replaced for what they have reached: GUARD_MAX_LIFETIME, or GUARD_MAX_MEMORY.
+//! GUARD_MAX_LIFETIME and GUARD_MAX_MEMORY: a run that reaches one of them is replaced.
 //!
 //! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`, elsewhere a restart in
 //! place does. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
@@ -41,14 +41,14 @@ impl Supervisor {
             self.run_failed(now, id, Failure::Memory);
         } else if !run.is_too_large {
             match self.ask(id) {
-                Some(timeout) => self.let_it_say(now, id, timeout),
+                Some(timeout) => self.diagnose_serving(now, id, timeout),
                 None => self.replace(now, id, Asker::Memory),
             }
         }
     }
 
-    /// A run that still serves has this long to say what it has to say, in which it may be silent otherwise.
-    fn let_it_say(&mut self, now: Timestamp, id: RunId, timeout: Duration) {
+    /// A run is diagnosed while it serves. It may hang for that long: its watchdog and its checks wait.
+    fn diagnose_serving(&mut self, now: Timestamp, id: RunId, timeout: Duration) {
         let Some(run) = self.run_mut(id) else { return };
         run.is_too_large = true;
         run.replace_at = Some(now.after(timeout));

@@ -13,7 +13,7 @@ pub struct Settings {
     /// A run is replaced when it has lived about this long.
     pub lifetime: Option<Duration>,
     pub health: Option<HealthSettings>,
-    /// A run that hangs is asked what it has to say, and has this long for it.
+    /// A run that hangs is diagnosed, and has this long for it.
     pub diagnose: Option<Duration>,
     /// The app may listen on Node's channel.
     pub node_ipc: bool,

@@ -91,7 +91,7 @@ pub(super) struct Run {
     pub(super) state: RunState,
     /// Since when it can take work; `None` again when it has failed, since a run that fails is never stable.
     pub(super) ready_since: Option<Timestamp>,
-    /// Why it ends; `None` while nobody wants it to end, and where its main process ends of itself without a word.
+    /// Why it ends; `None` while nobody wants it to end, and where its main process ends without a word.
     pub(super) cause: Option<Cause>,
     /// How often it must send WATCHDOG=1 once it is ready.
     pub(super) watchdog: Option<Duration>,
@@ -102,11 +102,11 @@ pub(super) struct Run {
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,
-    /// When it has had its time (GUARD_MAX_LIFETIME), or has said what it has to say about its memory.
+    /// When it is replaced: its lifetime is over (GUARD_MAX_LIFETIME), or its time to answer a diagnosis of its memory.
     pub(super) replace_at: Option<Timestamp>,
-    /// It uses too much memory, and is asked what it has to say before it is replaced.
+    /// It uses too much memory, and is diagnosed before it is replaced.
     pub(super) is_too_large: bool,
-    /// A reload was to replace it for a limit, and has failed: the next time it is restarted in place.
+    /// A reload that was to replace it for a limit has failed: the next time it is restarted in place.
     pub(super) was_kept: bool,
 }
 
@@ -123,7 +123,7 @@ pub(super) enum RunState {
     Draining { signal: Signal, until: Timestamp, idle: Idle, kill_at: Option<Timestamp> },
     /// It was asked to stop, or stops by itself. Where it was asked over Node's channel, a signal follows.
     Stopping { kill_at: Option<Timestamp>, fallback: Option<(Timestamp, Signal)> },
-    /// It has failed, and was asked what it has to say. Then its end follows, and `kill_at` is that of a stop or a restart.
+    /// It has failed, and is diagnosed before its end. `kill_at` is the deadline of a stop or a restart that came meanwhile.
     Diagnosing { failure: Failure, until: Timestamp, kill_at: Option<Timestamp> },
     /// Its watchdog has failed: it has got SIGABRT, and may be writing a core file.
     Aborting { kill_at: Timestamp },

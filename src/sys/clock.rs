@@ -25,7 +25,7 @@ pub fn timestamp() -> String {
     )
 }
 
-/// A time by which something is to have come, on the monotonic clock.
+/// A deadline on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Option<Instant>);
 

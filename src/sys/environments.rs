@@ -32,7 +32,7 @@ pub struct Findings {
     pub of: Vec<(Pid, Finding)>,
 }
 
-/// Has a copy of guard read this file of each of these processes below /proc, and conclude from it; environ is described here.
+/// A copy of guard reads this file of each process below /proc, and concludes from it. The rest of this text is of `environ`.
 /// An environment is the one that the process was started with, as it stands in its memory now. It is an error where guard
 /// has no access (`ptrace(2)`, access mode checks), where it is too long, and where the process has ended (ENOENT or ESRCH).
 /// Fails where no copy can be made.

@@ -11,8 +11,8 @@ pub struct ChildLimit {
     limit: libc::rlimit,
 }
 
-/// Prepares the limit of a child, which guard cannot raise any more when it has changed its user: guard raises its own hard limit
-/// now where the child needs it. Its soft limit stays. `None` is unlimited; without a `hard` limit the present one stays, or is raised to
+/// Prepares the limit of a child. Where the child needs a higher hard limit guard raises its own now, since it cannot when it has
+/// changed its user. Its soft limit stays. `None` is unlimited; without a `hard` limit the present one stays, or is raised to
 /// the soft one. The error is that of `setrlimit(2)`, with the hard limit that is in force.
 pub fn prepare(resource: Resource, soft: Option<u64>, hard: Option<Option<u64>>) -> Result<ChildLimit, (Errno, u64)> {
     let (own_soft, own_hard) = getrlimit(resource).map_err(|error| (error, 0))?;

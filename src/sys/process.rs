@@ -10,7 +10,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// What `wait4(2)` had to say.
+/// The result of `wait4(2)`.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
     /// A child has ended and was reaped.

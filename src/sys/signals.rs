@@ -46,7 +46,9 @@ pub enum Sender {
     Other,
 }
 
-/// The place where signals come in. There is one for the whole process.
+/// The signals that guard gets. There is one value for the whole process.
+///
+/// After each wait its owner calls [`Signals::receive`], and then takes the signals with [`Signals::pop`].
 pub struct Signals {
     /// The flag that the handler sets. It cannot be lost, as a write to the pipe could.
     handled: Arc<AtomicBool>,
@@ -133,7 +135,7 @@ impl Signals {
         self.received.pop_front()
     }
 
-    /// Takes those of these signals out of their turn that were received from such a sender.
+    /// Takes the signals of this list that this sender has sent, before their turn.
     pub fn take(&mut self, signals: &[Signal], sender: Sender) -> Vec<Signal> {
         let mut taken = Vec::new();
         self.received.retain(|(signal, by)| {
@@ -149,7 +151,7 @@ impl Signals {
         std::mem::take(&mut self.child_news)
     }
 
-    /// Looks at the flag of the handled signal; `true` if it was set.
+    /// Takes the flag of the handled signal; `true` if it was set.
     fn receive_handled(&mut self) -> bool {
         let is_set = self.handled.swap(false, Ordering::AcqRel);
         self.received.extend(is_set.then_some((HANDLED, Sender::Other)));

@@ -114,7 +114,7 @@ fn wait(candidates: &[Candidate], deadline: Deadline) -> io::Result<()> {
 }
 
 impl Guard {
-    /// No other user can speak for it: a trusted one, and PID 1, which is the container's.
+    /// Whether no other user can speak for this guard: it is trusted, or it is PID 1, which belongs to the container.
     fn stands_alone(&self) -> bool {
         self.trusted || self.pid == 1
     }

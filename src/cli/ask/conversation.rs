@@ -6,7 +6,7 @@ use crate::sys::{Pid, process};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// An answer is no longer, in bytes: a status of a thousand instances.
+/// The longest answer, in bytes: the status of a thousand instances.
 const LONGEST: usize = 256 * 1024;
 
 /// A socket that is connected to a guard's. Nobody else can send to it (`unix(7)`), so nobody else can fill it.
@@ -25,7 +25,7 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
 }
 
-/// Datagrams that are no replies and that the client skips, before it takes their sender for no guard.
+/// How many datagrams that are no replies the client skips. A sender of more is no guard.
 const MOST_SKIPPED: usize = 32;
 
 impl Conversation {
@@ -36,7 +36,7 @@ impl Conversation {
         Ok(Conversation { socket, guard: *guard, uid: process::effective_uid() })
     }
 
-    /// Sends a request, without a wait: `false` if there is no room for it. `ConnectionRefused` if nobody listens any more.
+    /// Sends a request without waiting; `false` if there is no room for it. `ConnectionRefused` if nobody listens any more.
     pub(super) fn ask(&self, request: Request) -> io::Result<bool> {
         match self.socket.send_on(request.to_text().as_bytes()) {
             Ok(()) => Ok(true),
@@ -45,8 +45,8 @@ impl Conversation {
         }
     }
 
-    /// The next reply; `WouldBlock` if there is none yet, `PermissionDenied` if it is of a user that is not believed. Fails also
-    /// where what listens there is no guard, since it sends descriptors, or much that is no reply.
+    /// The next reply. Errors: `WouldBlock` if there is none yet, `PermissionDenied` if it is of a user that is not believed,
+    /// others if the peer is no guard, since it sends descriptors or too much that is no reply.
     pub(super) fn answer(&self) -> io::Result<Answer> {
         for _ in 0..MOST_SKIPPED {
             let Head::Datagram(Datagram { bytes, sender, credentials, .. }) = self.socket.peek(LONGEST)? else {

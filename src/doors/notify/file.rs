@@ -22,7 +22,7 @@ const PREFIX: &str = "guard-notify-";
 /// The socket's name.
 const NAME: &str = "socket";
 
-/// Entries of a place that guard looks at for what killed guards have left.
+/// How many entries of a place guard searches for the sockets of killed guards.
 const MOST_ENTRIES: usize = 4096;
 
 /// A socket's file and its directory. Both are removed when this is dropped.
@@ -75,13 +75,13 @@ fn remove(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-/// Whether nobody but the directory's owner can put something else in the place of what guard makes there: others may not
+/// Whether only the directory's owner can replace what guard makes there: others may not
 /// write to it, or it is sticky (`unlink(2)`).
 fn is_safe(place: &Path) -> bool {
     fs::metadata(place).is_ok_and(|metadata| metadata.mode() & (libc::S_IWOTH | libc::S_ISVTX) != libc::S_IWOTH)
 }
 
-/// Removes what guards of this user have left that were killed. A living guard's directory always has a socket that answers,
+/// Removes the directories that killed guards of this user have left. A living guard's directory always has a socket that answers,
 /// except for the moment in which guard makes it: a directory without a socket is left alone.
 pub fn remove_stale() {
     for place in PLACES.map(Path::new).into_iter().filter(|place| is_safe(place)) {
