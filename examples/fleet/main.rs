@@ -208,19 +208,27 @@ impl Fleet {
         let mut actions = Vec::new();
         self.containers[index].core.handle(Timestamp(now), event, &mut actions);
         for action in actions {
-            if let Action::Spawn { run, .. } = action {
-                self.containers[index].run = Some(run.number);
-                self.plan(now + STARTUP, index, Moment::Asks(run.number));
-                self.give(now, index, Event::Spawned(run));
-            } else if let Action::Sweep(run, _) = action {
-                self.give(now, index, Event::Leftovers(run, 0));
-            } else if let Action::KillEverything(_) = action {
-                self.give(now, index, Event::NothingLeft);
-            } else if let Action::CountUnsent = action {
-                self.give(now, index, Event::UnsentCounted(supervisor::UnsentData::default()));
-            } else if let Action::Exit { .. } = action {
-                return self.restart_container(now, index);
-            }
+            let answer = match action {
+                Action::Spawn { run, .. } => {
+                    self.containers[index].run = Some(run.number);
+                    self.plan(now + STARTUP, index, Moment::Asks(run.number));
+                    Event::Spawned(run)
+                }
+                Action::Sweep(run, _) => Event::Leftovers(run, 0),
+                Action::SweepUnmarked => Event::UnmarkedCounted(0),
+                Action::KillEverything(_) => Event::NothingLeft,
+                Action::CountUnsent => Event::UnsentCounted(supervisor::UnsentData::default()),
+                Action::Exit { .. } => return self.restart_container(now, index),
+                // None of these is answered where nothing but the restarts is configured and nobody asks for anything.
+                Action::Signal(..) | Action::Stop(..) | Action::StopUnreached(..) | Action::Freeze(_) => continue,
+                Action::Thaw(_) | Action::Suspend | Action::Forget(_) | Action::SetDrainFile(_) => continue,
+                Action::StartHook { .. } | Action::SignalHook(_) | Action::StartCheck(_) => continue,
+                Action::KillCheck(_) | Action::SayDrain(_) | Action::SayShutdown(_) => continue,
+                Action::Diagnose(_) | Action::EndDiagnosis(_) => continue,
+                Action::Release | Action::Conclude { .. } | Action::ConcludeScale(_) | Action::CountCpus => continue,
+                Action::Report(_) | Action::CountConnections { .. } | Action::CountQueue(_) => continue,
+            };
+            self.give(now, index, answer);
         }
         if let Some(at) = self.containers[index].core.next_deadline() {
             self.plan(at.0.max(now), index, Moment::Deadline);
