@@ -108,6 +108,7 @@ impl Runtime<'_> {
     }
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
+        self.has_worked = true;
         let mut environment = self.launch.environment.for_run(run, self.supervisor.count());
         environment.set_history(restarts, last);
         if let Err(error) = environment.read_files(self.config) {

@@ -50,7 +50,7 @@ use crate::sys::poll::Poll;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
-use crate::sys::{process, reserve, residency, scheduler};
+use crate::sys::{process, reserve, scheduler};
 use anyhow::Context;
 use changes::Changes;
 use children::Children;
@@ -131,6 +131,8 @@ struct Runtime<'a> {
     counters: Counters,
     changes: Option<Changes>,
     ending: Ending,
+    /// guard has done more than to reap or to pass a signal on since it last gave the pages of its code back.
+    has_worked: bool,
 }
 
 /// What each child starts with.
@@ -208,6 +210,7 @@ impl<'a> Runtime<'a> {
             counters: Counters::default(),
             changes: None,
             ending: Ending::default(),
+            has_worked: true,
         }
     }
 
@@ -225,7 +228,6 @@ impl<'a> Runtime<'a> {
             // Only now, since it need not delay the app.
             notify::remove_stale();
         }
-        residency::forget_start();
         loop {
             if let Some(code) = self.ending.exit {
                 return code;

@@ -96,9 +96,11 @@ impl Runtime<'_> {
         for orphans in [true, false] {
             for index in 0..self.reaping.news.len() {
                 let news = self.reaping.news[index];
-                if matches!(news, News::Ended(Owner::Nobody, ..)) == orphans
-                    && let Some(event) = self.handle_child(news)
-                {
+                if matches!(news, News::Ended(Owner::Nobody, ..)) != orphans {
+                    continue;
+                }
+                self.has_worked |= !orphans;
+                if let Some(event) = self.handle_child(news) {
                     self.dispatch(event);
                 }
             }

@@ -3,11 +3,15 @@
 use super::Runtime;
 use super::doors::DoorId;
 use crate::supervisor::{Event, Timestamp};
+use crate::sys::residency;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// A wait that ends this much too late means that guard, and the app with it, was kept from running.
 const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// Before a rest of this length guard gives the pages of its code back, where it has used more than a few.
+const LONG_REST: Duration = Duration::from_millis(250);
 
 /// What guard does when its time has come, besides the core's deadlines. Each has one function.
 #[derive(Clone, Copy)]
@@ -46,7 +50,12 @@ impl Runtime<'_> {
         // guard reads the clock only where something is due.
         let before = self.deadline.or(due).map(|_| self.clock.now());
         let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
-        let tokens = self.poll.wait(self.deadline.into_iter().chain(due).min().map(timeout));
+        let rest = self.deadline.into_iter().chain(due).min().map(timeout);
+        if self.has_worked && rest.is_none_or(|rest| rest >= LONG_REST) {
+            self.has_worked = false;
+            residency::forget_code();
+        }
+        let tokens = self.poll.wait(rest);
         let woken = before.map(|_| self.clock.now());
         self.signals.receive(&tokens);
         self.take_typing();
@@ -64,10 +73,14 @@ impl Runtime<'_> {
         }
         self.reap();
         self.handle_signals();
-        doors.iter().filter(|id| !is_notify(id)).for_each(|id| self.handle_door(*id));
+        for id in doors.iter().filter(|id| !is_notify(id)) {
+            self.has_worked = true;
+            self.handle_door(*id);
+        }
         let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
         for timer in Timer::ALL {
             if is_due(self.due_at(timer)) {
+                self.has_worked = true;
                 self.timer_elapsed(timer);
             }
         }
