@@ -22,7 +22,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const SHORTEST_PAUSE: u128 = 100;
 
 /// Where a run is near the limit and does not grow.
-const PAUSE_AT_THE_LIMIT: u128 = 1_000;
+const PAUSE_AT_THE_LIMIT: u128 = 500;
+
+/// How fast a run may begin to grow, in bytes a second, so that guard still looks before it is at the limit.
+const SUDDEN_GROWTH: u128 = 64 << 20;
 
 const LONGEST_PAUSE: u128 = 10_000;
 
@@ -63,7 +66,8 @@ impl Runtime<'_> {
         }
         self.measuring.has_no_limit = container.is_none();
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
-        container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
+        let share = |bytes| u128::from(bytes) * u128::from(percent) / 100 / u128::from(instances);
+        container.and_then(|bytes| u64::try_from(share(bytes)).ok())
     }
 
     /// What each living run uses, for somebody who asks. A stranger may ask without a pause, so a look that took long is told for a
@@ -116,10 +120,9 @@ impl Runtime<'_> {
         }
     }
 
-    /// The proportional sets of these processes, in bytes. Where guard may not read one, or has no time for it, the resident
-    /// set counts.
+    /// What these processes use together, in bytes; see [`in_all`].
     fn proportional(&mut self, pids: &[Pid]) -> u64 {
-        let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(u32::MAX), 0, 0];
+        let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(HIDDEN), 0, 0];
         let read = environments::read(pids, "smaps_rollup", Deadline::after(LONGEST_WALK), &conclude);
         let found = read.map_or_else(
             |_| Vec::new(),
@@ -129,12 +132,29 @@ impl Runtime<'_> {
                 findings.of
             },
         );
-        let of = |pid: &Pid| match found.iter().find(|(known, _)| known == pid) {
-            Some((_, [kibibytes, ..])) if *kibibytes != u32::MAX => u64::from(*kibibytes) * 1024,
-            Some(_) | None => procfs::usage(*pid).unwrap_or_default().memory,
-        };
-        pids.iter().map(of).sum()
+        in_all(pids.iter().map(|pid| {
+            let told = found.iter().find(|(known, _)| known == pid).map(|(_, [kibibytes, ..])| *kibibytes);
+            (told, procfs::usage(*pid).unwrap_or_default().memory)
+        }))
     }
+}
+
+/// In place of a proportional set that guard may not read.
+const HIDDEN: u32 = u32::MAX;
+
+/// What processes use together, in bytes, by the proportional set of each, in KiB, and its resident set. Where guard may not
+/// read one the resident set counts. Where guard had no time for some, they use as much as the largest of them at least:
+/// what is only slow to read is no reason to end a run.
+fn in_all(processes: impl Iterator<Item = (Option<u32>, u64)>) -> u64 {
+    let (mut sum, mut largest_unread) = (0, 0);
+    for (proportional, resident) in processes {
+        match proportional {
+            Some(HIDDEN) => sum += resident,
+            Some(kibibytes) => sum += u64::from(kibibytes) * 1024,
+            None => largest_unread = resident.max(largest_unread),
+        }
+    }
+    sum.max(largest_unread)
 }
 
 /// The proportional set in the text of /proc/PID/smaps_rollup, in KiB.
@@ -144,10 +164,11 @@ fn proportional_set(text: &[u8]) -> Option<u32> {
 }
 
 /// The pause before the next measurement, in milliseconds: half of the time to the limit if the run goes on growing as it did
-/// since the last one, and less the nearer the limit is.
+/// since the last one, less the nearer the limit is, and no longer than a run at rest needs that begins to grow.
 fn pause_after(time: Duration, before: u64, memory: u64, limit: u64) -> u128 {
     let left = u128::from(limit.saturating_sub(memory));
-    let near = (LONGEST_PAUSE * left / u128::from(limit.max(1))).max(PAUSE_AT_THE_LIMIT);
+    let sudden = left * 1_000 / SUDDEN_GROWTH;
+    let near = (LONGEST_PAUSE * left / u128::from(limit.max(1))).min(sudden).max(PAUSE_AT_THE_LIMIT);
     let growth = u128::from(memory.saturating_sub(before));
     let half = (time.as_millis() * left / 2).checked_div(growth).unwrap_or(near);
     half.max(SHORTEST_PAUSE).min(near)
@@ -165,20 +186,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shared_counts_once_as_far_as_guard_can_read() {
+        let [a, b, hidden] = [(Some(10), 90 << 10), (Some(20), 80 << 10), (Some(HIDDEN), 70 << 10)];
+        let unread = |(_, resident)| (None, resident);
+        let kibibytes = |processes: &[(Option<u32>, u64)]| in_all(processes.iter().copied()) >> 10;
+        assert_eq!(kibibytes(&[a, b]), 30);
+        assert_eq!(kibibytes(&[a, b, hidden]), 100);
+        assert_eq!(kibibytes(&[unread(a), unread(b)]), 90, "neither more nor less is sure");
+        assert_eq!(kibibytes(&[a, hidden, unread(b)]), 80);
+        assert_eq!(kibibytes(&[]), 0);
+    }
+
+    #[test]
     fn guard_looks_more_often_the_nearer_the_limit_is() {
         let second = Duration::from_secs(1);
-        for (before, memory, pause) in [
-            (10, 10, 9_900),
-            (500, 500, 5_000),
-            (950, 950, 1_000),
-            (400, 300, 7_000),
+        let mebibytes = |count: u64| count << 20;
+        for (before, memory, limit, pause) in [
+            (10, 10, 1_000, 9_900),
+            (500, 500, 1_000, 5_000),
+            (950, 950, 1_000, 500),
+            (400, 300, 1_000, 7_000),
             // It would be there in 5 seconds.
-            (400, 500, 2_500),
-            (0, 990, 100),
-            (1_000, 1_000, 1_000),
-            (1_000, 1_001, 100),
+            (400, 500, 1_000, 2_500),
+            (0, 990, 1_000, 100),
+            (1_000, 1_000, 1_000, 500),
+            (1_000, 1_001, 1_000, 100),
+            // It could be there in 2 seconds.
+            (32, 32, 160, 2_000),
         ] {
-            assert_eq!(pause_after(second, before, memory, 1_000), pause, "{before} {memory}");
+            let [before, now, limit] = [before, memory, limit].map(mebibytes);
+            assert_eq!(pause_after(second, before, now, limit), pause, "{memory} of {limit}");
         }
     }
 }
