@@ -37,13 +37,23 @@ fn each_run_gets_what_the_file_holds_then() {
 }
 
 #[test]
+fn a_check_shows_no_value() {
+    let directory = TempDir::new().expect("a directory");
+    write(&directory, b"hidden");
+    let mut check = printing(child(), &directory).options(["check"]).start();
+    assert_eq!(check.code(), 0);
+    let shown = check.out().join("\n");
+    assert!(shown.contains("GUARD_ENV_FILES") && !shown.contains("hidden"), "{shown}");
+}
+
+#[test]
 fn what_cannot_be_read_at_the_first_run_is_125() {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().join("secret").display().to_string();
-    for (content, problem) in [
-        (None, "No such file or directory"),
-        (Some(&b"a\0b"[..]), "holds a NUL byte, which no variable can"),
-        (Some(&[b'x'; 200_000]), "longer than the 128 KiB that a variable can have"),
+    for (content, problem, errno) in [
+        (None, "No such file or directory", "ENOENT"),
+        (Some(&b"a\0b"[..]), "holds a NUL byte, which no variable can", "EINVAL"),
+        (Some(&[b'x'; 200_000]), "longer than the 128 KiB that a variable can have", "EINVAL"),
     ] {
         if let Some(content) = content {
             write(&directory, content);
@@ -52,7 +62,7 @@ fn what_cannot_be_read_at_the_first_run_is_125() {
         assert_eq!(guard.code(), 125);
         let event = guard.event("variable-file");
         assert_eq!((event.get("variable"), event.get("path")), (Some("SECRET"), Some(path.as_str())));
-        assert_eq!(event.get("error"), Some(problem));
+        assert_eq!((event.get("error"), event.get("errno")), (Some(problem), Some(errno)));
     }
 }
 
@@ -61,12 +71,13 @@ fn what_cannot_be_read_later_is_a_failed_run() {
     for setup in everywhere() {
         let directory = TempDir::new().expect("a directory");
         write(&directory, b"there");
-        let setup = printing(setup, &directory).env("GUARD_MAX_RESTARTS", "2").env("GUARD_BACKOFF_INITIAL", "1ms");
+        let setup = printing(setup, &directory).env("GUARD_MAX_RESTARTS", "2").env("GUARD_BACKOFF_INITIAL", "2s");
         let mut guard = setup.fixture("quit USR1 3 serve").start();
         guard.line("ready");
         fs::remove_file(directory.path().join("secret")).expect("it was there");
         guard.signal(libc::SIGUSR1);
         guard.event("variable-file");
+        assert!(guard.ask(&["status", "--json"]).out.contains(r#""last_exit":"ENOENT""#), "{}", guard.transcript());
         guard.event("variable-file");
         assert_eq!(guard.code(), 125);
     }

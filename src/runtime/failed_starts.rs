@@ -15,15 +15,15 @@ impl Journal<'_> {
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
-        self.note_spawn_failure(run, format!("{command}: {problem}"));
+        self.note_spawn_failure(run, format!("{command}: {problem} ({})", name_of(errno)));
         SpawnError { code, transient, name: name_of(errno) }
     }
 
     /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
     pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
         let (variable, path) = (error.variable, error.path.display());
-        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, error:% = error.problem; "variable-file");
-        self.note_spawn_failure(run, format!("{variable}: {path}: {}", error.problem));
+        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = error.name, error:% = error.problem; "variable-file");
+        self.note_spawn_failure(run, format!("{variable}: {path}: {} ({})", error.problem, error.name));
         SpawnError { code: OWN_ERROR, transient: false, name: error.name }
     }
 
