@@ -187,6 +187,27 @@ fn node_writes_a_report() {
 }
 
 #[test]
+fn node_writes_a_heap_snapshot() {
+    if in_path("node").is_none() {
+        return skipped("there is no node");
+    }
+    let text = "process.on('SIGTERM', () => {}); setInterval(() => {}, 1000); console.log('ready')";
+    for setup in everywhere() {
+        let (directory, path) = script("server.js", text);
+        // Node writes it into its working directory.
+        let setup = setup.env("GUARD_DIAGNOSE", "USR2").env("GUARD_STOP_TIMEOUT", "12s").directory(directory.path());
+        let mut guard = setup.app(["node", "--heapsnapshot-signal=SIGUSR2", &path]).start();
+        guard.line("ready");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137);
+        let mut files = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let snapshot =
+            files.find(|path| path.extension().is_some_and(|end| end == "heapsnapshot")).expect("a snapshot");
+        assert!(fs::read_to_string(snapshot).unwrap().starts_with("{\"snapshot\":"), "{}", guard.transcript());
+    }
+}
+
+#[test]
 fn python_writes_its_stacks_though_it_spins() {
     if in_path("python3").is_none() {
         return skipped("there is no python3");
@@ -206,5 +227,49 @@ spin()";
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 137);
         assert!(guard.out().iter().any(|line| line.ends_with(" in spin")), "{}", guard.transcript());
+    }
+}
+
+/// Without a line in the app, which ends of it.
+#[test]
+fn python_that_is_aborted_writes_its_stacks() {
+    if in_path("python3").is_none() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let (_directory, path) = script("app.py", "def spin():\n while True: pass\nspin()");
+        let setup = setup.env("GUARD_DIAGNOSE", "ABRT").env("PYTHONFAULTHANDLER", "1").env("GUARD_LIMIT_CORE", "0");
+        let setup = setup.env("GUARD_READY", "notify").env("GUARD_READY_TIMEOUT", "1s").env("GUARD_RESTART", "never");
+        let mut guard = setup.app(["python3", &path]).start();
+        assert_eq!(guard.event("exit").get("cause"), Some("not-ready"));
+        guard.code();
+        assert!(guard.err().iter().any(|line| line.ends_with(" in spin")), "{}", guard.transcript());
+    }
+}
+
+/// Prometheus is a program in Go. QUIT ends it, after it has written its goroutines; the failure that came first counts.
+#[test]
+fn go_writes_its_goroutines_and_the_restart_follows_the_failure() {
+    if in_path("prometheus").is_none() {
+        return skipped("there is no prometheus");
+    }
+    for setup in everywhere() {
+        let (directory, config) = script("prometheus.yaml", "");
+        let setup = setup.env("GUARD_DIAGNOSE", "QUIT").env("GOTRACEBACK", "all").env("GUARD_DIAGNOSE_TIMEOUT", "15s");
+        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:test -e healthy").env("GUARD_HEALTH_INTERVAL", "200ms");
+        let setup = setup.env("GUARD_HEALTH_RETRIES", "1").directory(directory.path()).env("GUARD_MAX_RESTARTS", "1");
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "10ms");
+        let healthy = directory.path().join("healthy");
+        fs::write(&healthy, "").unwrap();
+        let line = ["prometheus", "--config.file", &config, "--web.listen-address", "127.0.0.1:0"];
+        let mut guard = setup.app(line).start();
+        guard.event("ready");
+        fs::remove_file(&healthy).unwrap();
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("code"), exit.get("cause")), (Some("2"), Some("health")), "{}", exit.line);
+        assert_eq!(guard.event("restart").get("last"), Some("health"));
+        let lines = guard.err();
+        assert!(lines.iter().any(|line| line.starts_with("SIGQUIT: quit")), "{}", guard.transcript());
+        assert!(lines.iter().any(|line| line.starts_with("goroutine ")), "{}", guard.transcript());
     }
 }

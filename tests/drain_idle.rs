@@ -108,6 +108,27 @@ fn what_guard_listens_on_for_the_app_counts_too_and_its_own_door_does_not() {
     }
 }
 
+/// guard keeps a duplicate of what the app listens on, which knows nothing of it.
+#[test]
+fn what_guard_holds_counts_once() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if in_path(PYTHON).is_none() {
+        return skipped("there is no python3");
+    }
+    let script = "import signal, socket, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n\
+                  server = socket.create_server(('', int(sys.argv[1])))\nprint('listens', flush=True)\nsignal.pause()";
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = setup.env("GUARD_HOLD", "on").env("GUARD_DRAIN_IDLE", "700ms").env("GUARD_STOP_TIMEOUT", "1m");
+        let mut guard = setup.app([PYTHON, "-c", script, &port.to_string()]).start();
+        guard.line("listens");
+        let _clients = [connect(port), connect(port), connect(port)];
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.event("connections-left").get("connections"), Some("3"), "{}", guard.transcript());
+        assert_eq!(guard.code(), 0);
+    }
+}
+
 #[test]
 fn a_node_server_on_ipv6_with_a_client_of_ipv4() {
     if in_path("node").is_none() {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Setup, everywhere, pid1, skipped};
+use common::{Guard, Setup, everywhere, pid1, skipped};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -52,6 +52,79 @@ fn a_file_that_comes_later_is_a_change() {
         fs::create_dir_all(path.parent().expect("it has one")).expect("ours");
         fs::write(&path, "22").expect("ours");
         guard.line("got USR1");
+    }
+}
+
+/// Makes one change after the other. Of each of them one signal comes, and no more.
+fn one_signal_each(mut guard: Guard, root: &Path, changes: &mut [&mut dyn FnMut()]) {
+    guard.line("ready");
+    for change in changes.iter_mut() {
+        change();
+        guard.line("got HUP");
+    }
+    // What else the last one was taken for comes before this.
+    fs::write(root.join("sentinel"), "1").expect("ours");
+    guard.line("got USR1");
+    let told = guard.out().iter().filter(|line| **line == "got HUP").count();
+    assert_eq!(told, changes.len(), "{}", guard.transcript());
+}
+
+/// Guard that watches a path below a root, and a file beside it.
+fn watching_below(setup: Setup, root: &Path, path: &str) -> Guard {
+    let value = format!("{}=HUP,{}=USR1", root.join(path).display(), root.join("sentinel").display());
+    setup.env("GUARD_ON_CHANGE", value).fixture("serve").start()
+}
+
+/// A volume as the kubelet makes it and swaps its content: a new directory, a link to it, which is put in the old one's
+/// place, and the end of the old directory.
+#[test]
+fn a_swap_of_the_kubelets_is_one_change() {
+    for path in ["volume", "volume/tls.crt"] {
+        for setup in everywhere() {
+            let root = TempDir::new().expect("a directory");
+            let root = root.path();
+            let volume = root.join("volume");
+            fs::create_dir(&volume).expect("ours");
+            let mut version = 0;
+            let mut publish = || {
+                version += 1;
+                let directory = volume.join(format!("..{version}"));
+                fs::create_dir(&directory).expect("ours");
+                for name in ["tls.crt", "tls.key", "ca.crt"] {
+                    fs::write(directory.join(name), version.to_string()).expect("ours");
+                }
+                symlink(format!("..{version}"), volume.join("..data_tmp")).expect("ours");
+                fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("ours");
+                let _ = fs::remove_dir_all(volume.join(format!("..{}", version - 1)));
+            };
+            publish();
+            for name in ["tls.crt", "tls.key", "ca.crt"] {
+                symlink(format!("..data/{name}"), volume.join(name)).expect("ours");
+            }
+            let guard = watching_below(setup, root, path);
+            let publish = std::cell::RefCell::new(publish);
+            let again = || (publish.borrow_mut())();
+            one_signal_each(guard, root, &mut [&mut { again }, &mut { again }, &mut { again }]);
+        }
+    }
+}
+
+#[test]
+fn a_directory_changes_when_it_is_another_and_when_a_file_comes_or_goes() {
+    for setup in everywhere() {
+        let root = TempDir::new().expect("a directory");
+        let path = root.path().join("conf");
+        fs::create_dir(&path).expect("ours");
+        fs::write(path.join("a"), "1").expect("ours");
+        let guard = watching_below(setup, root.path(), "conf");
+        let mut replace = || {
+            fs::rename(&path, root.path().join("aside")).expect("ours");
+            fs::create_dir(&path).expect("ours");
+            fs::write(path.join("a"), "1").expect("ours");
+        };
+        let mut add = || fs::write(path.join("c"), "1").expect("ours");
+        let mut remove = || fs::remove_file(path.join("c")).expect("ours");
+        one_signal_each(guard, root.path(), &mut [&mut replace, &mut add, &mut remove]);
     }
 }
 

@@ -47,6 +47,41 @@ fn the_app_and_guard_become_the_user() {
     }
 }
 
+/// Those of the image's /etc/group, and HOME where it is not set.
+#[test]
+fn the_app_has_the_supplementary_groups_of_its_user() {
+    let nobody = nobody();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let directory = TempDir::new().expect("a directory");
+    let group = directory.path().join("group");
+    std::fs::write(&group, "root:x:0:\nours:x:4242:nobody\nother:x:4243:root\nalso:x:4244:root,nobody\n")
+        .expect("ours");
+    for setup in as_root().into_iter().filter(Setup::is_pid1) {
+        // In the mount namespace of this guard.
+        let mount = format!("mount --bind {} /etc/group && exec \"$@\"", group.display());
+        let setup = setup.program("/bin/sh").options(["-c", &mount, "sh", env!("CARGO_BIN_EXE_guard")]);
+        let mut guard = setup.env("GUARD_USER", "nobody").app(["sh", "-c", WHO]).start();
+        guard.line(&format!("ids {uid} {gid} {gid} 4242 4244 {}", nobody.dir.display()));
+        assert_eq!(status_field(guard.pid(), "Groups:"), "4242 4244");
+    }
+}
+
+/// The directory is root's alone.
+#[test]
+fn what_needs_root_is_open_before_guard_becomes_the_user() {
+    for setup in as_root() {
+        let directory = TempDir::new().expect("a directory");
+        let (log, socket) = (directory.path().join("last-word"), directory.path().join("socket"));
+        let setup = setup.env("GUARD_USER", "nobody").env("GUARD_TERMINATION_LOG", &log);
+        let setup = setup.env("GUARD_LISTEN", format!("unix:{}", socket.display())).env("GUARD_RESTART", "never");
+        let mut guard = setup.app(["sh", "-c", "echo fds $LISTEN_FDS; exit 7"]).start();
+        guard.line("fds 1");
+        assert_eq!(guard.code(), 7);
+        let word = std::fs::read_to_string(&log).expect("a last word");
+        assert!(word.contains("run 1 exited with code 7"), "{word}");
+    }
+}
+
 #[test]
 fn a_user_without_an_entry_has_the_group_of_its_number() {
     for setup in as_root() {
@@ -104,9 +139,10 @@ fn limits_are_the_apps_alone() {
     let (low, lower) = ((hard / 2).min(soft), (hard / 4).min(soft));
     for setup in common::everywhere() {
         let setup = setup.env("GUARD_LIMIT_NOFILE", format!("{lower}:{low}")).env("GUARD_LIMIT_CORE", "0");
-        let script = "echo nofile $(ulimit -Sn) $(ulimit -Hn) core $(ulimit -Sc); exec sleep 1000";
+        let setup = setup.env("GUARD_LIMIT_STACK", "unlimited:unlimited");
+        let script = "echo nofile $(ulimit -Sn) $(ulimit -Hn) core $(ulimit -Sc) stack $(ulimit -Ss); exec sleep 1000";
         let mut guard = setup.app(["sh", "-c", script]).start();
-        guard.line(&format!("nofile {lower} {low} core 0"));
+        guard.line(&format!("nofile {lower} {low} core 0 stack unlimited"));
         let own = std::fs::read_to_string(format!("/proc/{}/limits", guard.pid())).expect("guard runs");
         let own = own.lines().find(|line| line.starts_with("Max open files")).expect("a limit").to_owned();
         let own: Vec<&str> = own.split_whitespace().collect();
