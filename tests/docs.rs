@@ -301,3 +301,30 @@ fn make_has_the_habits() {
     }
     assert!(count >= 6, "build, test, containers, bench, mutants, release");
 }
+
+/// The log's macros end with the event's name.
+#[test]
+fn each_event_of_the_log_is_in_the_guide() {
+    fn sources(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let read = |path: std::path::PathBuf| match path.is_dir() {
+            true => sources(&path),
+            false => vec![fs::read_to_string(path).expect("a source")],
+        };
+        entries.flat_map(read).collect()
+    }
+    let guide =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).expect("the guide");
+    let (_, log) = guide.split_once("## The log").expect("a chapter");
+    let is_known = |name: &str| log.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == name);
+    let mut unknown = Vec::new();
+    for source in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        // What follows the keys, up to the end of the macro.
+        let ends =
+            source.split("; \"").skip(1).filter_map(|rest| rest.split_once("\")").map(|(name, _)| name.to_owned()));
+        unknown.extend(
+            ends.filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !is_known(name)),
+        );
+    }
+    assert_eq!(unknown, [""; 0]);
+}
