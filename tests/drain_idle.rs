@@ -56,6 +56,26 @@ fn the_stop_signal_waits_for_the_last_connection() {
     }
 }
 
+/// As gosu in an entrypoint makes it, in a container that has no CAP_SYS_PTRACE.
+#[test]
+fn the_stop_signal_waits_for_the_connections_of_an_app_of_another_user() {
+    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
+        return skipped("only root can take a capability away, with setpriv");
+    };
+    for setup in everywhere() {
+        let port = free_port();
+        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
+        let setup = setup.program(&setpriv).options(words).env("GUARD_DRAIN_IDLE", "700ms");
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1m");
+        let mut guard = setup.fixture(&format!("setuid 65534 listen {port} quit TERM 0 serve")).start();
+        guard.line("ready");
+        let _client = connect(port);
+        guard.signal(libc::SIGTERM);
+        guard.event("connections-left");
+        assert_eq!(guard.code(), 0);
+    }
+}
+
 #[test]
 fn a_connection_that_stays_is_counted_in_the_log() {
     for setup in everywhere() {

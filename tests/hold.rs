@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, eventually, everywhere, in_path, skipped};
+use common::{Guard, Setup, eventually, everywhere, in_path, pid1, skipped};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -429,6 +429,34 @@ fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
+}
+
+/// As gosu in an entrypoint makes it, in a container that has no CAP_SYS_PTRACE.
+#[test]
+fn an_app_of_another_user_is_ready_when_it_listens() {
+    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
+        return skipped("only root can take a capability away, with setpriv");
+    };
+    for setup in everywhere() {
+        let port = free_port();
+        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
+        let setup = setup.program(&setpriv).options(words).env("GUARD_READY", "listen");
+        let mut guard = setup.fixture(&format!("setuid 65534 listen {port} serve")).start();
+        guard.line("listening");
+        guard.event("ready");
+    }
+}
+
+#[test]
+fn without_a_proc_the_app_binds_as_ever_and_is_ready() {
+    let Some(setup) = pid1() else { return };
+    let port = free_port();
+    let setup = holding(setup).inherits("hide /proc").env("GUARD_INSTANCES", "1");
+    let mut guard = setup.fixture(&format!("listen {port} serve")).start();
+    let event = guard.event("not-held");
+    assert!(event.get("msg").is_some_and(|msg| msg.contains("no /proc")), "{event:?}");
+    guard.line("listening");
+    guard.event("ready");
 }
 
 /// All of them bind at once, and guard makes no more than a few copies of itself at a time.

@@ -147,6 +147,12 @@ impl Holding {
         self.keep(|_| false, poll);
     }
 
+    /// There is no way to hold anything.
+    fn give_up(&mut self, poll: &Poll) {
+        self.release(poll);
+        self.failed = true;
+    }
+
     /// Lets go of the sockets that an app has bound and connected: guard must not keep a connection open that the app closes.
     pub(super) fn let_clients_go(&mut self, poll: &Poll) {
         self.keep(|caught| caught.held || listen::is_unconnected(caught.socket.as_fd()), poll);
@@ -313,6 +319,11 @@ impl Runtime<'_> {
         if !self.holding.is_on() {
             return None;
         }
+        if !caller::is_visible() {
+            log::warn!(msg = "GUARD_HOLD: there is no /proc, in which guard looks at the app's sockets; the app binds as ever"; "not-held");
+            self.holding.give_up(&self.poll);
+            return None;
+        }
         match Channel::open(|descriptor| self.held.make_room(descriptor)) {
             Ok(channel) => Some(channel),
             Err(error) => {
@@ -330,9 +341,7 @@ impl Runtime<'_> {
                 let known = REASONS.iter().find(|(errno, _)| *errno == error);
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = error.desc(), msg = why; "not-held");
-                self.holding.release(&self.poll);
-                self.holding.failed = true;
-                return;
+                return self.holding.give_up(&self.poll);
             }
         };
         let hold = Hold::new(run, questions);

@@ -170,7 +170,9 @@ impl Journal<'_> {
             Failure::NotReady => {
                 let (colon, why) = match config.ready.when {
                     Readiness::Exec => ("", ""),
-                    Readiness::Listen => (": ", "the app does not listen on a TCP or unix socket"),
+                    Readiness::Listen => {
+                        (": ", "the app does not listen on a TCP or unix socket, as far as guard may see")
+                    }
                     Readiness::Notify => (": ", self.silence.as_str()),
                     Readiness::Health if self.check(run).is_empty() => ("", ""),
                     Readiness::Health => ("; the last check: ", self.check(run)),

@@ -2,21 +2,35 @@
 
 use super::Pid;
 use super::clock::Deadline;
+use super::process::effective_uid_of;
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 /// No more than so many bytes of a table are read.
 const LONGEST_TABLE: u64 = 8 * 1024 * 1024;
 
-/// A socket that listens: its inode, and its port where it is TCP.
-type Listener = (u64, Option<u16>);
+/// A socket that listens: its inode, and where it is TCP its port and the user that made it.
+type Listener = (u64, Option<(u16, u32)>);
 
-/// Whether one of these processes has a TCP or unix stream socket open that listens, as far as can be seen by the deadline.
+/// Whether one of these processes has a TCP or unix stream socket open that listens, as far as can be seen by the deadline. Of a
+/// process whose descriptors guard may not see (`ptrace(2)`) every TCP socket counts that its user has made. Without a /proc
+/// nobody can tell, and all count as listening.
 pub fn any_listens(pids: &[Pid], deadline: Deadline) -> bool {
+    if !Path::new("/proc/self/net").exists() {
+        return true;
+    }
     let sockets = listeners(pids, deadline);
+    let is_of = |user: u32| sockets.iter().any(|(_, tcp)| tcp.is_some_and(|(_, owner)| owner == user));
     !sockets.is_empty()
-        && pids.iter().any(|pid| descriptors(*pid, deadline).any(|inode| find(&sockets, inode).is_some()))
+        && (pids.iter().any(|pid| descriptors(*pid, deadline).any(|inode| find(&sockets, inode).is_some()))
+            || pids.iter().filter(|pid| is_hidden(pid)).filter_map(|pid| effective_uid_of(*pid)).any(is_of))
+}
+
+/// Whether guard may not see what a process has open. Root may list the numbers of all, and then follow none of them.
+fn is_hidden(pid: &Pid) -> bool {
+    read_link(format!("/proc/{pid}/cwd")).is_err_and(|error| error.kind() == PermissionDenied)
 }
 
 /// The TCP ports that these processes listen on; all that are listened on where guard may not see what one has open, or not by
@@ -24,11 +38,9 @@ pub fn any_listens(pids: &[Pid], deadline: Deadline) -> bool {
 pub fn ports_of(pids: &[Pid], deadline: Deadline) -> Vec<u16> {
     let sockets = listeners(pids, deadline);
     let seen = pids.iter().flat_map(|pid| descriptors(*pid, deadline));
-    let mut ports: Vec<u16> = seen.filter_map(|inode| find(&sockets, inode)?.1).collect();
-    let is_hidden =
-        |pid: &Pid| read_dir(format!("/proc/{pid}/fd")).is_err_and(|error| error.kind() == PermissionDenied);
+    let mut ports: Vec<u16> = seen.filter_map(|inode| find(&sockets, inode)?.1).map(|(port, _)| port).collect();
     if deadline.left().is_zero() || pids.iter().any(is_hidden) {
-        ports = sockets.iter().filter_map(|(_, port)| *port).collect();
+        ports = sockets.iter().filter_map(|(_, tcp)| *tcp).map(|(port, _)| port).collect();
     }
     ports
 }
@@ -71,7 +83,11 @@ fn of_tcp(line: &str) -> Option<Listener> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
     let port = local_port(fields.nth(1)?)?;
-    (fields.nth(1)? == LISTEN).then(|| Some((fields.nth(5)?.parse().ok()?, Some(port))))?
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let user = fields.nth(3)?.parse().ok()?;
+    Some((fields.nth(1)?.parse().ok()?, Some((port, user))))
 }
 
 /// Of an address as the tables have it.
@@ -96,8 +112,8 @@ mod tests {
     #[test]
     fn sockets_that_listen_are_found_in_the_tables() {
         let line =
-            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 ffff";
-        assert_eq!(of_tcp(line), Some((4711, Some(8080))));
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 4711 1 ffff";
+        assert_eq!(of_tcp(line), Some((4711, Some((8080, 33)))));
         assert_eq!(of_tcp(&line.replace(" 0A ", " 01 ")), None, "a connection");
         assert_eq!(of_tcp("  sl  local_address rem_address   st tx_queue rx_queue tr"), None);
         let table = b"ffff8880: 00000002 00000000 00000000 0002 01 815 @\xff\nffff8880: 00000002 00000000 00010000 0001 01 816\n";
