@@ -41,8 +41,6 @@ pub struct Bind {
     pub socket: Socket,
     pub address: SocketAddr,
     pub only_v6: bool,
-    /// It is one of MPTCP.
-    pub multipath: bool,
     /// accept(2) waits.
     pub waits: bool,
     pub close_on_exec: bool,
@@ -122,7 +120,7 @@ impl Hold {
         let (address, length) = match (question.call, socket.kind) {
             (Call::Listen, Kind::Tcp { .. } | Kind::Stream) => return Step::Listen(question, socket),
             (Call::Bind { address, length }, Kind::Tcp { .. }) => (address, length),
-            (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true, .. }) => (value, length),
+            (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true }) => (value, length),
             (Call::Listen | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => return self.go_on(&question),
         };
         // The kernel takes an int, and refuses an address that is longer than any can be (`struct sockaddr_storage`).
@@ -157,7 +155,7 @@ impl Hold {
             }
         };
         match (question.call, socket.kind) {
-            (Call::Bind { .. }, Kind::Tcp { v6, multipath }) => {
+            (Call::Bind { .. }, Kind::Tcp { v6 }) => {
                 let flags = caller::flags_of(question.caller, question.socket);
                 let (Some(address), Some((waits, close_on_exec))) = (caller::address(&bytes, v6), flags) else {
                     return self.go_on(&question);
@@ -167,10 +165,7 @@ impl Hold {
                 if !self.questions.is_waiting(&question) {
                     return Step::Answered;
                 }
-                Step::Bind(
-                    question,
-                    Bind { socket, address, only_v6, multipath, waits, close_on_exec, options, polled },
-                )
+                Step::Bind(question, Bind { socket, address, only_v6, waits, close_on_exec, options, polled })
             }
             (Call::OnlyV6 { .. }, _) => {
                 if let Some(&bytes) = bytes.first_chunk::<4>() {

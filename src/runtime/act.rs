@@ -56,7 +56,7 @@ impl Runtime<'_> {
             }
             Action::Forget(id) => self.forget(id),
             Action::Release => {
-                self.held.release();
+                self.held.release(Some(&self.poll));
                 self.holding.release(&self.poll);
             }
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
@@ -94,8 +94,7 @@ impl Runtime<'_> {
             Action::CountConnections { first } => {
                 return Some(Event::ConnectionsCounted(self.count_connections(first)));
             }
-            // All runs share one queue, which the others serve.
-            Action::CountQueue(id) => return Some(Event::QueueCounted(id, 0)),
+            Action::CountQueue(id) => return Some(Event::QueueCounted(id, self.waiting_for(id))),
             Action::Exit { code } => {
                 self.take_terminal_back();
                 self.restore_terminal();
@@ -122,9 +121,9 @@ impl Runtime<'_> {
             early::restore_flags();
         }
         let filter = self.open_hold();
-        let refuse_at = self.held.run_starts(self.clock.now());
+        self.held.run_starts(run, &self.poll);
         self.held.announce(&mut environment);
-        let passed = self.held.passed();
+        let passed = self.held.passed(run);
         let own_pid = [("WATCHDOG_PID", self.config.watchdog.is_some()), ("LISTEN_PID", !passed.is_empty())];
         let own_pid: Vec<&str> = own_pid.into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect();
         let kept: Vec<BorrowedFd> = of_the_app.iter().map(OwnedFd::as_fd).collect();
@@ -141,7 +140,7 @@ impl Runtime<'_> {
         };
         match self.launch.program.spawn(&start) {
             Ok(pid) => {
-                self.held.run_started(None);
+                self.held.run_started(run, true);
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
@@ -160,7 +159,7 @@ impl Runtime<'_> {
                 Event::Spawned(run)
             }
             Err(failure) => {
-                self.held.run_started(refuse_at);
+                self.held.run_started(run, false);
                 let problem = problem(&self.launch.program, self.config.directory.as_deref());
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, problem))
             }

@@ -37,7 +37,7 @@ pub(super) enum DoorId {
     Hold(RunId),
     /// Memory of such a process was read.
     HoldMemory(RunId),
-    /// A socket that an app has bound connects, perhaps.
+    /// A socket that an app has bound connects, perhaps, or one that listens was shut down.
     Bound,
 }
 
@@ -143,7 +143,7 @@ impl Runtime<'_> {
             DoorId::Changes => self.check_files(),
             DoorId::Hold(id) => self.handle_hold(id),
             DoorId::HoldMemory(id) => self.handle_hold_memory(id),
-            DoorId::Bound => self.holding.let_clients_go(&self.poll),
+            DoorId::Bound => self.note_changed_sockets(),
         }
     }
 

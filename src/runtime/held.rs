@@ -1,22 +1,21 @@
 //! The listening sockets of which guard keeps a duplicate, so that their queues outlive a run.
 //!
 //! A run gets the passed ones as descriptors from 3 on, by the protocol of `sd_listen_fds(3)`: first those that guard was handed
-//! itself, then those of GUARD_LISTEN. Each of GUARD_LISTEN's is in one state:
-//!
-//! | state | what it means | left when |
-//! | --- | --- | --- |
-//! | open | clients are served, or wait for the next run | the hold timeout has passed since the last run ended → refusing |
-//! | refusing | clients are refused; a TCP socket keeps its port | the next run starts → open |
+//! itself, then those of GUARD_LISTEN. Of a TCP address of GUARD_LISTEN each run has a socket to itself (`pool.rs`), which listens before
+//! it starts. All runs share the others. When the hold timeout has passed since the last run ended clients are refused, until the
+//! next one starts; a TCP socket keeps its port.
 //!
 //! guard's end lets go of all (`Action::Release`). The sockets that guard was handed are open until then: others have them too.
 
 use super::Runtime;
 use super::environment::Environment;
+use super::pool::Pool;
 use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::listen::{self, FIRST};
-use crate::sys::{Errno, process};
+use crate::sys::poll::Poll;
+use crate::sys::{Errno, process, spread, user};
 use anyhow::{Context, anyhow};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,14 +27,12 @@ const NAMELESS: &str = "unknown";
 
 /// A socket that each run is handed.
 struct Passed {
-    descriptor: OwnedFd,
+    pool: Pool,
     name: String,
     /// Where guard has opened it; `None` for one that guard was handed.
     address: Option<ListenAddress>,
     /// It is one that listens, and no pipe or datagram socket.
     listens: bool,
-    /// Clients are refused.
-    refusing: bool,
 }
 
 /// Who owns what outlives a run.
@@ -44,8 +41,6 @@ pub(super) struct Held {
     timeout: Duration,
     /// In the order of their numbers.
     passed: Vec<Passed>,
-    /// When clients of the sockets of GUARD_LISTEN are refused, unless a run starts before.
-    refuse_at: Option<Timestamp>,
 }
 
 impl Held {
@@ -59,11 +54,10 @@ impl Held {
         let passed = handed.map(|descriptor| Passed {
             name: names.next().unwrap_or(NAMELESS).to_owned(),
             listens: listen::is_listening(descriptor.as_fd()),
-            descriptor,
+            pool: Pool::new(Some(descriptor), false),
             address: None,
-            refusing: false,
         });
-        Held { timeout: config.hold_timeout, passed: passed.collect(), refuse_at: None }
+        Held { timeout: config.hold_timeout, passed: passed.collect() }
     }
 
     /// Opens the sockets of GUARD_LISTEN besides.
@@ -74,8 +68,8 @@ impl Held {
             let descriptor = descriptor.map_err(|error| explain(error, address));
             let descriptor = descriptor.with_context(|| format!("GUARD_LISTEN: cannot listen on {address}"))?;
             let name = name.as_deref().unwrap_or(NAMELESS).to_owned();
-            let address = Some(address.clone());
-            self.passed.push(Passed { descriptor, name, address, listens: true, refusing: false });
+            let pool = Pool::new(Some(descriptor), matches!(address, ListenAddress::Tcp(_)));
+            self.passed.push(Passed { pool, name, address: Some(address.clone()), listens: true });
         }
         Ok(self)
     }
@@ -90,8 +84,19 @@ impl Held {
         !self.passed.is_empty()
     }
 
-    pub(super) fn passed(&self) -> Vec<BorrowedFd<'_>> {
-        self.passed.iter().map(|socket| socket.descriptor.as_fd()).collect()
+    /// Those that this run is handed.
+    pub(super) fn passed(&self, run: RunId) -> Vec<BorrowedFd<'_>> {
+        self.passed.iter().filter_map(|socket| socket.pool.of(run)).collect()
+    }
+
+    pub(super) fn pools(&mut self) -> impl Iterator<Item = &mut Pool> {
+        self.passed.iter_mut().map(|socket| &mut socket.pool)
+    }
+
+    /// Gives the sockets of GUARD_LISTEN to the user that guard becomes, whose later ones share an address with these alone.
+    pub(super) fn give_to(&self, uid: u32) {
+        let own = self.passed.iter().filter(|socket| matches!(socket.address, Some(ListenAddress::Tcp(_))));
+        own.filter_map(|socket| socket.pool.first()).for_each(|socket| user::give(socket, uid));
     }
 
     /// Tells a run of the sockets that it is handed.
@@ -108,62 +113,61 @@ impl Held {
         Ok(listen::move_above(descriptor, self.above(0))?)
     }
 
-    /// A run is about to start: it finds every socket listening. Returns when clients are refused if it does not start.
-    pub(super) fn run_starts(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// A run is about to start: it finds every socket listening.
+    pub(super) fn run_starts(&mut self, run: RunId, poll: &Poll) {
         let above = self.above(0);
-        let refused = self.passed.iter().any(|socket| socket.refusing);
-        for socket in self.passed.iter_mut().filter(|socket| socket.refusing) {
-            match socket.reopen(above) {
-                Ok(()) => log::info!(address = socket.shown(); "held-again"),
-                Err(error) => log::error!(address = socket.shown(), error = error.desc(); "not-held"),
+        for socket in &mut self.passed {
+            if !socket.pool.take(run) && socket.make(run, above, poll).is_err() {
+                socket.pool.share(run);
+            }
+            if socket.pool.refusing {
+                match socket.reopen(run, above, poll) {
+                    Ok(()) => log::info!(address = socket.shown(); "held-again"),
+                    Err(error) => log::error!(address = socket.shown(), error = error.desc(); "not-held"),
+                }
             }
         }
-        if refused { Some(now) } else { self.refuse_at }
     }
 
-    /// A run has started, or could not be: clients are refused from `refuse_at` on.
-    pub(super) fn run_started(&mut self, refuse_at: Option<Timestamp>) {
-        self.refuse_at = refuse_at;
-    }
-
-    /// A run has ended: it may have made a queue shorter, or shut its socket down. `last` says when, if no other run lives.
-    pub(super) fn run_ended(&mut self, last: Option<Timestamp>) {
-        let above = self.above(0);
-        for socket in self.passed.iter_mut().filter(|socket| socket.listens && !socket.refusing) {
-            let revived = listen::listen(socket.descriptor.as_fd());
-            // A unix socket that was shut down stays so.
-            if revived.is_err() || listen::is_shut_down(socket.descriptor.as_fd()) {
-                let _ = socket.reopen(above);
-            }
+    /// A run has started, or could not be.
+    pub(super) fn run_started(&mut self, run: RunId, has_started: bool) {
+        for pool in self.pools() {
+            if has_started { pool.serve(run) } else { pool.leave(run) }
         }
-        let is_held = self.passed.iter().any(|socket| socket.address.is_some());
-        if let Some(now) = last.filter(|_| is_held) {
-            self.refuse_at = Some(now.after(self.timeout));
+    }
+
+    /// A run has ended: it may have made a queue shorter, or shut its socket down.
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
+        let (above, timeout) = (self.above(0), self.timeout);
+        for socket in &mut self.passed {
+            socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), poll);
+            if socket.listens && !socket.pool.spreads() && !socket.pool.refusing {
+                socket.revive(run, above, poll);
+            }
         }
     }
 
     /// When something is due here; see [`Held::timer_elapsed`].
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.refuse_at
+        self.passed.iter().filter_map(|socket| socket.pool.deadline()).min()
     }
 
-    /// So long no run has served the sockets that their clients are refused now.
-    pub(super) fn timer_elapsed(&mut self) {
-        self.refuse_at = None;
-        for socket in self.passed.iter_mut().filter(|socket| socket.address.is_some() && !socket.refusing) {
-            socket.refusing = true;
-            listen::refuse(socket.descriptor.as_fd());
-            log::warn!(address = socket.shown(), msg = "no run for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
+    /// So long no run has served some sockets that their clients are refused now.
+    pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) {
+        for socket in &mut self.passed {
+            if socket.pool.timer_elapsed(now, poll) {
+                log::warn!(address = socket.shown(), msg = "no run for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
+            }
         }
     }
 
     /// Lets go of all.
-    pub(super) fn release(&mut self) {
-        self.refuse_at = None;
+    pub(super) fn release(&mut self, poll: Option<&Poll>) {
         for socket in self.passed.drain(..) {
             if let Some(ListenAddress::Unix(path)) = &socket.address {
                 let _ = std::fs::remove_file(path);
             }
+            poll.into_iter().for_each(|poll| socket.pool.close(poll));
         }
     }
 
@@ -172,8 +176,8 @@ impl Held {
         let held = |socket: &Passed| HeldStatus {
             address: socket.shown(),
             name: Some(socket.name.clone()).filter(|name| name != NAMELESS),
-            queue: listen::queue(socket.descriptor.as_fd()),
-            refusing: socket.refusing,
+            queue: socket.pool.queue(None),
+            refusing: socket.pool.refusing,
         };
         self.passed.iter().filter(|socket| socket.listens).map(held).collect()
     }
@@ -181,37 +185,55 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.release();
+        self.release(None);
     }
 }
 
 impl Passed {
     /// For people.
     fn shown(&self) -> String {
-        let address = listen::address(self.descriptor.as_fd());
+        let address = self.pool.first().and_then(listen::address);
         let of_config = || self.address.as_ref().map_or_else(String::new, ToString::to_string);
         address.unwrap_or_else(of_config)
     }
 
-    /// Listens again at the same address. guard was handed the others, and cannot open them.
-    fn reopen(&mut self, above: RawFd) -> Result<(), Errno> {
-        match &self.address {
-            Some(address @ ListenAddress::Unix(path)) => {
-                // guard's own file, which a shut socket leaves behind.
-                let _ = std::fs::remove_file(path);
-                self.descriptor = listen::move_above(open(address)?, above)?;
-            }
-            Some(ListenAddress::Tcp(_)) | None => listen::listen(self.descriptor.as_fd())?,
+    /// Makes one more socket, for this run.
+    fn make(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
+        let first = self.pool.first().filter(|_| self.pool.spreads()).ok_or(Errno::EOPNOTSUPP)?;
+        let address = listen::tcp_address(first).ok_or(Errno::EOPNOTSUPP)?;
+        let socket = listen::bind_beside(address, listen::takes_only_v6(first), |_| {})?;
+        let socket = listen::spare(listen::move_above(socket, above)?)?;
+        listen::set_waiting(socket.as_fd(), true);
+        self.pool.add(socket, run, poll)?;
+        self.pool.open_for(run, poll).inspect_err(|_| self.pool.abandon(run, poll))
+    }
+
+    /// Listens again at the same address.
+    fn reopen(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
+        if let Some(address @ ListenAddress::Unix(path)) = &self.address {
+            // guard's own file, which a shut socket leaves behind.
+            let _ = std::fs::remove_file(path);
+            self.pool.replace(listen::move_above(open(address)?, above)?);
+            return Ok(());
         }
-        self.refusing = false;
-        Ok(())
+        self.pool.open_for(run, poll)
+    }
+
+    /// After a run that has shared it. guard was handed some, and cannot open them.
+    fn revive(&mut self, run: RunId, above: RawFd, poll: &Poll) {
+        let is_revived = |socket: BorrowedFd| listen::listen(socket).is_ok() && !listen::is_shut_down(socket);
+        // A unix socket that was shut down stays so.
+        if !self.pool.first().is_some_and(is_revived) {
+            let _ = self.reopen(run, above, poll);
+        }
     }
 }
 
 /// A socket that listens at this address.
 fn open(address: &ListenAddress) -> Result<OwnedFd, Errno> {
     let socket = match address {
-        ListenAddress::Tcp(address) => bind_tcp(*address),
+        // Whoever shares his address has it all the same, so this comes after the bind.
+        ListenAddress::Tcp(address) => bind_tcp(*address).inspect(|socket| spread::share_address(socket.as_fd(), true)),
         ListenAddress::Unix(path) => listen::bind_path(path),
     }?;
     listen::listen(socket.as_fd())?;
@@ -255,12 +277,38 @@ fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
 impl Runtime<'_> {
     /// A main process has ended.
     pub(super) fn queue_after_run(&mut self, run: RunId) {
-        if self.holding.is_on() {
-            self.holding.run_ended(run, self.clock.now(), &self.poll);
+        let now = self.clock.now();
+        self.holding.run_ended(run, now, &self.poll);
+        self.held.run_ended(run, now, &self.poll);
+    }
+
+    /// The time of a queue that no run serves is over.
+    pub(super) fn queue_timer_elapsed(&mut self) {
+        let now = self.clock.now();
+        self.holding.timer_elapsed(now, &self.poll);
+        self.held.timer_elapsed(now, &self.poll);
+        self.lead_connections();
+    }
+
+    /// Leads new connections to the runs that can take them.
+    pub(super) fn lead_connections(&mut self) {
+        let supervisor = &self.supervisor;
+        for pool in self.held.pools().chain(self.holding.pools()) {
+            pool.lead(supervisor.count(), &|run| supervisor.fitness(run));
         }
-        let is_last = self.children.runs().all(|run| run.reaped);
-        let last = is_last.then(|| self.clock.now());
-        self.held.run_ended(last);
+    }
+
+    /// A socket was connected, perhaps, or shut down.
+    pub(super) fn note_changed_sockets(&mut self) {
+        self.holding.note_changes(&self.poll);
+        self.held.pools().for_each(Pool::note_shut);
+        self.lead_connections();
+    }
+
+    /// How many connections wait to be accepted by this run.
+    pub(super) fn waiting_for(&mut self, run: RunId) -> usize {
+        let queues = self.held.pools().chain(self.holding.pools()).filter_map(|pool| pool.queue(Some(run)));
+        queues.map(|(waiting, _)| usize::try_from(waiting).unwrap_or(usize::MAX)).sum()
     }
 
     /// Tells what is held from the start on.

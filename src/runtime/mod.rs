@@ -30,7 +30,9 @@ mod operator;
 mod outer;
 mod pace;
 mod pages;
+mod pool;
 mod privileges;
+mod questions;
 mod readiness;
 mod reap;
 mod silence;
@@ -92,6 +94,9 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     runtime.open_http()?;
     runtime.check_quota();
     runtime.launch.limits = privileges::prepare_limits(config)?;
+    if let Some(user) = &config.user {
+        runtime.held.give_to(user.uid);
+    }
     privileges::drop(config)?;
     runtime.outer = Outer::of(config.notify_socket.as_deref());
     hooks::set_drain_file(config.drain_file.as_deref(), false);

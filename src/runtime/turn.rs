@@ -122,8 +122,7 @@ impl Runtime<'_> {
             }
             Timer::Listeners => self.find_listeners(),
             Timer::Memory => self.check_memory(),
-            Timer::Holding => self.holding.timer_elapsed(self.clock.now()),
-            Timer::Held => self.held.timer_elapsed(),
+            Timer::Holding | Timer::Held => self.queue_timer_elapsed(),
             Timer::Files => self.check_files(),
         }
     }
@@ -146,6 +145,8 @@ impl Runtime<'_> {
         while let Some(event) = next {
             self.supervisor.handle(self.clock.now(), event, &mut actions);
             self.note_instances();
+            // Before anybody hears of it, or is stopped.
+            self.lead_connections();
             for action in actions.drain(..) {
                 match self.perform(action) {
                     // The answer to a spawn comes before anything else.

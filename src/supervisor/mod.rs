@@ -48,7 +48,6 @@ pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERRO
 pub use run_id::RunId;
 pub use settings::Settings;
 pub use shutdown::ShutdownCause;
-#[allow(unused_imports, reason = "the runtime has no socket for each run yet")]
 pub use status::Fitness;
 pub use timestamp::Timestamp;
 

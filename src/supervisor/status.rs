@@ -30,7 +30,6 @@ pub struct InstanceStatus {
 }
 
 /// How well a run can take new connections, the best first. Where sockets are held they go to the best that there are.
-#[allow(dead_code, reason = "as above")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fitness {
     Ready,
@@ -43,9 +42,11 @@ pub enum Fitness {
 
 impl Supervisor {
     /// How well a run can take new connections.
-    #[allow(dead_code, reason = "as above")]
     pub fn fitness(&self, id: RunId) -> Fitness {
-        let Some(run) = self.runs().find(|run| run.id == id) else { return Fitness::Ending };
+        // Every socket's run is asked after, again and again.
+        let index = self.instances.binary_search_by_key(&id.instance, |instance| instance.number);
+        let run = index.ok().and_then(|index| self.instances[index].runs().find(|run| run.id == id));
+        let Some(run) = run else { return Fitness::Ending };
         match run.state {
             RunState::Ready { .. } => Fitness::Ready,
             RunState::Draining { .. } => Fitness::Draining,

@@ -20,9 +20,9 @@ use std::path::Path;
 /// What a socket is. The kernel gives the name of its protocol as an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// MPTCP too.
     Tcp {
         v6: bool,
-        multipath: bool,
     },
     /// A stream of another kind: a unix socket.
     Stream,
@@ -67,10 +67,8 @@ fn kind(path: &str) -> Kind {
     let length = unsafe { libc::getxattr(path.as_ptr(), attribute.as_ptr(), name.as_mut_ptr().cast(), name.len()) };
     let name = name.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
     match name.strip_suffix(b"\0").unwrap_or(name) {
-        b"TCP" => Kind::Tcp { v6: false, multipath: false },
-        b"TCPv6" => Kind::Tcp { v6: true, multipath: false },
-        b"MPTCP" => Kind::Tcp { v6: false, multipath: true },
-        b"MPTCPv6" => Kind::Tcp { v6: true, multipath: true },
+        b"TCP" | b"MPTCP" => Kind::Tcp { v6: false },
+        b"TCPv6" | b"MPTCPv6" => Kind::Tcp { v6: true },
         b"UNIX" | b"UNIX-STREAM" => Kind::Stream,
         _ => Kind::Other,
     }
@@ -312,7 +310,7 @@ mod tests {
         let own = std::process::id() as Pid;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let found = socket_of(own, listener.as_raw_fd()).expect("guard may look").expect("a socket");
-        assert_eq!(found.kind, Kind::Tcp { v6: false, multipath: false });
+        assert_eq!(found.kind, Kind::Tcp { v6: false });
         assert_eq!(flags_of(own, listener.as_raw_fd()), Some((true, true)));
         listener.set_nonblocking(true).expect("a socket");
         assert_eq!(flags_of(own, listener.as_raw_fd()), Some((false, true)));

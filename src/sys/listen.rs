@@ -1,6 +1,6 @@
 //! Listening sockets that outlive a run (`listen(2)`, `sd_listen_fds(3)`).
 
-use super::Errno;
+use super::{Errno, spread};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self as nix_socket, Shutdown, UnixAddr};
 use nix::sys::stat::{Mode, fchmod, umask};
@@ -40,21 +40,21 @@ pub fn move_above(descriptor: OwnedFd, lowest: RawFd) -> Result<OwnedFd, Errno> 
 /// A TCP socket that is bound to this address and does not listen yet. It takes an address of which old connections are left
 /// (SO_REUSEADDR, `socket(7)`).
 pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
-    bind_as(address, only_v6, false, |_| {})
+    bind_as(address, only_v6, |_| {})
 }
 
-/// The same, and one of MPTCP where `multipath` and the kernel have it. `prepare` comes before the bind.
-pub fn bind_as(
-    address: SocketAddr,
-    only_v6: bool,
-    multipath: bool,
-    prepare: impl FnOnce(BorrowedFd),
-) -> Result<OwnedFd, Errno> {
+/// The same beside others that share this address (SO_REUSEPORT).
+pub fn bind_beside(address: SocketAddr, only_v6: bool, prepare: impl FnOnce(BorrowedFd)) -> Result<OwnedFd, Errno> {
+    bind_as(address, only_v6, |socket| {
+        spread::share_address(socket, true);
+        prepare(socket);
+    })
+}
+
+/// A socket with an address of its own. `prepare` comes before the bind.
+pub fn bind_as(address: SocketAddr, only_v6: bool, prepare: impl FnOnce(BorrowedFd)) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let socket = match open(family, if multipath { libc::IPPROTO_MPTCP } else { 0 }) {
-        Err(_) if multipath => open(family, 0),
-        result => result,
-    }?;
+    let socket = open(family)?;
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if address.is_ipv6() {
         set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6.into())?;
@@ -94,7 +94,7 @@ pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
     /// As systemd makes them (SocketMode, `systemd.socket(5)`).
     const MODE: libc::mode_t = 0o666;
     let address = UnixAddr::new(path)?;
-    let socket = open(libc::AF_UNIX, 0)?;
+    let socket = open(libc::AF_UNIX)?;
     // The file gets the mode of the socket. To change the mode of a path that was bound would follow a link which another process
     // has put there meanwhile.
     fchmod(&socket, Mode::from_bits_truncate(MODE))?;
@@ -115,17 +115,17 @@ pub fn bind_path(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Whether something is at a path that must not be replaced: a socket that somebody listens on, or no socket at all.
 fn is_served(address: &UnixAddr) -> bool {
-    let connect = open(libc::AF_UNIX, 0).and_then(|probe| nix_socket::connect(probe.as_raw_fd(), address));
+    let connect = open(libc::AF_UNIX).and_then(|probe| nix_socket::connect(probe.as_raw_fd(), address));
     let is_socket =
         address.path().and_then(|path| path.symlink_metadata().ok()).is_some_and(|file| file.file_type().is_socket());
     connect != Err(Errno::ECONNREFUSED) || !is_socket
 }
 
 /// A stream socket that never waits and is closed on exec.
-fn open(family: libc::c_int, protocol: libc::c_int) -> Result<OwnedFd, Errno> {
+fn open(family: libc::c_int) -> Result<OwnedFd, Errno> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: socket(2) takes numbers.
-    let socket = Errno::result(unsafe { libc::socket(family, kind, protocol) })?;
+    let socket = Errno::result(unsafe { libc::socket(family, kind, 0) })?;
     // SAFETY: it was just made, for nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
@@ -140,6 +140,7 @@ pub fn set_waiting(socket: BorrowedFd, waits: bool) {
 pub fn refuse(socket: BorrowedFd) {
     // Or another could have the address of a socket that does not listen.
     let _ = set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0);
+    spread::share_address(socket, false);
     let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
@@ -163,11 +164,21 @@ fn info(socket: BorrowedFd) -> Option<libc::tcp_info> {
     (result == 0).then_some(info)
 }
 
-/// The address of a socket, as GUARD_LISTEN writes it; `None` for one that has none.
-pub fn address(socket: BorrowedFd) -> Option<String> {
+/// The address of a TCP socket.
+pub fn tcp_address(socket: BorrowedFd) -> Option<SocketAddr> {
     // SAFETY: it is open, and the value that seems to own it is never dropped.
     let listener = ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(socket.as_raw_fd()) });
-    if let Ok(address) = listener.local_addr() {
+    listener.local_addr().ok()
+}
+
+/// Whether a socket of IPv6 takes IPv6 alone.
+pub fn takes_only_v6(socket: BorrowedFd) -> bool {
+    option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1)
+}
+
+/// The address of a socket, as GUARD_LISTEN writes it; `None` for one that has none.
+pub fn address(socket: BorrowedFd) -> Option<String> {
+    if let Some(address) = tcp_address(socket) {
         return Some(address.to_string());
     }
     let address: UnixAddr = nix_socket::getsockname(socket.as_raw_fd()).ok()?;

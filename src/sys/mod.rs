@@ -28,6 +28,7 @@ pub mod signal_set;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod spread;
 pub mod stderr;
 pub mod stdin;
 pub mod terminal;

@@ -35,6 +35,12 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(flags, token))
     }
 
+    /// Adds a descriptor whose token comes back when both of its directions are shut down (EPOLLHUP), and when nothing else
+    /// happens. One that is there already stays as it is.
+    pub fn add_for_hangup(&self, descriptor: BorrowedFd, token: Token) {
+        let _ = self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLET, token));
+    }
+
     /// Removes a descriptor, which a copy of guard may still have open.
     pub fn remove(&self, descriptor: BorrowedFd) {
         let _ = self.0.delete(descriptor);

@@ -4,7 +4,7 @@ use super::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, setgroups, setresgid, setresuid, setuid};
 use std::io::{stderr, stdin, stdout};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: with the
 /// last id the kernel takes all capabilities away (`capabilities(7)`). The error is that of the first call that failed.
@@ -25,6 +25,11 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     // The kernel hides a process that has changed its user from that user, /proc/self included (PR_SET_DUMPABLE, prctl(2)).
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Gives a socket to a user, where that is allowed.
+pub fn give(socket: BorrowedFd, uid: u32) {
+    let _ = fchown(socket, Some(Uid::from_raw(uid)), None);
 }
 
 /// Gives pipes and terminals at descriptors 0 to 2 to the user, as engines do for the user that an image names: an app that opens

@@ -1,0 +1,357 @@
+//! The sockets of one address that guard holds. Each run has one of them to itself, so that the kernel can lead a new connection
+//! to a run that can take it.
+//!
+//! A run takes a free socket, the one with the longest queue first: clients that a crash has left there are served at once. Where
+//! none is free guard makes one more, beside the others (SO_REUSEPORT). So a single run has the only one, and a reload has two for a
+//! while. A socket is in one state:
+//!
+//! | state | what it means | left when |
+//! | --- | --- | --- |
+//! | bound | a run has it, and has not listened | the run listens → served; the run ends → it is closed |
+//! | served | it listens, and is a run's that lives | the run ends → free; the run shuts it down → shut |
+//! | shut | a run that lives has shut it down | the run ends → free |
+//! | free | it listens, and no run has it: clients wait, and new ones come only where no run lives | a run takes it → served; the hold timeout → it is closed, or where no other is left refusing |
+//! | refusing | clients are refused | a run listens → served |
+
+use super::doors::DoorId;
+use crate::supervisor::{Fitness, RunId, Timestamp};
+use crate::sys::poll::Poll;
+use crate::sys::{Errno, listen, spread};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+pub(super) struct Pool {
+    /// First those that listen, numbered as the kernel numbers them (`sys/spread.rs`): who leaves is replaced by the last.
+    members: Vec<Member>,
+    /// So many listen.
+    listening: usize,
+    /// The numbers of those that new connections are led to; none where the kernel does not know yet.
+    led_to: Vec<u32>,
+    /// Clients are refused.
+    pub(super) refusing: bool,
+    /// Its sockets may be several: it is one of TCP that guard has made.
+    spreads: bool,
+}
+
+/// A socket of guard's own of which apps have duplicates.
+struct Member {
+    socket: OwnedFd,
+    inode: u64,
+    /// The runs that live and have it: one, or more where there can be no more sockets.
+    runs: Vec<RunId>,
+    /// It has listened.
+    is_held: bool,
+    /// What becomes of it then, see above, unless a run listens before.
+    free_until: Option<Timestamp>,
+}
+
+impl Member {
+    fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
+        let inode = listen::inode(socket.as_fd()).unwrap_or(0);
+        Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None }
+    }
+
+    fn waiting(&self) -> u32 {
+        listen::queue(self.socket.as_fd()).map_or(0, |(waiting, _)| waiting)
+    }
+}
+
+impl Pool {
+    /// A pool with a socket that listens, or is none of those, or without any.
+    pub(super) fn new(socket: Option<OwnedFd>, spreads: bool) -> Pool {
+        let members: Vec<Member> =
+            socket.into_iter().map(|socket| Member { is_held: true, ..Member::new(socket, None) }).collect();
+        Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads }
+    }
+
+    fn group(&self) -> &[Member] {
+        &self.members[..self.listening]
+    }
+
+    /// The first of the others that is wanted.
+    fn position_of_other(&self, is_wanted: impl Fn(&Member) -> bool) -> Option<usize> {
+        (self.listening..self.members.len()).find(|index| is_wanted(&self.members[*index]))
+    }
+
+    /// Whether each run has a socket to itself.
+    pub(super) fn spreads(&self) -> bool {
+        self.spreads
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Any socket, which stands for all.
+    pub(super) fn first(&self) -> Option<BorrowedFd<'_>> {
+        self.members.first().map(|member| member.socket.as_fd())
+    }
+
+    /// The socket that a run has.
+    pub(super) fn of(&self, run: RunId) -> Option<BorrowedFd<'_>> {
+        self.members.iter().find(|member| member.runs.contains(&run)).map(|member| member.socket.as_fd())
+    }
+
+    pub(super) fn has(&self, inode: u64) -> bool {
+        self.members.iter().any(|member| member.inode == inode)
+    }
+
+    /// A run has listened here.
+    pub(super) fn is_held(&self) -> bool {
+        self.members.iter().any(|member| member.is_held)
+    }
+
+    /// Whether others than this run have its socket.
+    pub(super) fn is_shared(&self, run: RunId) -> bool {
+        self.members.iter().any(|member| member.runs.contains(&run) && member.runs.len() > 1)
+    }
+
+    /// Gives a run the socket that it has, or a free one; `false` where there is none.
+    pub(super) fn take(&mut self, run: RunId) -> bool {
+        if self.of(run).is_some() {
+            return true;
+        }
+        let refusing = self.refusing;
+        let free =
+            self.members.iter_mut().filter(|member| member.runs.is_empty()).max_by_key(|member| member.waiting());
+        let Some(member) = free else { return false };
+        member.runs.push(run);
+        if refusing && self.spreads {
+            // Others may be made beside it before it listens again.
+            self.of(run).into_iter().for_each(|socket| spread::share_address(socket, true));
+        }
+        true
+    }
+
+    /// Adds a socket that is bound, for this run.
+    pub(super) fn add(&mut self, socket: OwnedFd, run: RunId, poll: &Poll) -> Result<(), Errno> {
+        // Guard may not hold the connection of a client open that has bound its end.
+        poll.add_for_changes(socket.as_fd(), DoorId::Bound.token())?;
+        self.members.push(Member::new(socket, Some(run)));
+        Ok(())
+    }
+
+    /// A run did not get the socket that it was to have.
+    pub(super) fn abandon(&mut self, run: RunId, poll: &Poll) {
+        for member in self.members.iter_mut().filter(|member| !member.is_held || member.free_until.is_some()) {
+            member.runs.retain(|other| *other != run);
+        }
+        self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
+    }
+
+    /// Gives a run the socket that the fewest others have.
+    pub(super) fn share(&mut self, run: RunId) {
+        if let Some(member) = self.members.iter_mut().min_by_key(|member| member.runs.len()) {
+            member.runs.push(run);
+        }
+    }
+
+    /// Has the socket with this inode listen, if it is here. guard's listen(2) lets the queue be as long as it can be.
+    pub(super) fn listen(&mut self, inode: u64, poll: &Poll) -> Result<(), Errno> {
+        match self.members.iter().position(|member| member.inode == inode) {
+            Some(index) if index < self.listening => listen::listen(self.members[index].socket.as_fd()),
+            Some(index) => self.join(index, poll),
+            None => Ok(()),
+        }
+    }
+
+    /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
+    fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
+        if let [only] = self.group() {
+            spread::lead_to(only.socket.as_fd(), &[0])?;
+            self.led_to = vec![0];
+        }
+        let member = &mut self.members[index];
+        if self.spreads {
+            spread::share_address(member.socket.as_fd(), true);
+        }
+        listen::listen(member.socket.as_fd())?;
+        member.is_held = true;
+        // Each client would wake guard.
+        poll.remove(member.socket.as_fd());
+        self.members.swap(index, self.listening);
+        self.listening += 1;
+        // Where there are several it matters who leaves.
+        let watched = match self.listening {
+            1 => 1,
+            2 => 0,
+            count => count - 1,
+        };
+        for member in &self.members[watched..self.listening] {
+            poll.add_for_hangup(member.socket.as_fd(), DoorId::Bound.token());
+        }
+        Ok(())
+    }
+
+    /// A run that lives listens.
+    pub(super) fn serve(&mut self, run: RunId) {
+        self.members.iter_mut().filter(|member| member.runs.contains(&run)).for_each(|member| member.free_until = None);
+        self.refusing = false;
+    }
+
+    /// The main process of a run has ended, which may have made a queue shorter or shut its socket down. What a run has bound and
+    /// never listened on is closed. `timeout` is how long the others wait for a run.
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>, poll: &Poll) {
+        if self.of(run).is_none() {
+            return;
+        }
+        let at = timeout.map(|timeout| now.after(timeout)).filter(|_| !self.refusing);
+        if self.spreads {
+            for member in self.group().iter().filter(|member| member.runs.contains(&run)) {
+                let _ = listen::listen(member.socket.as_fd());
+            }
+        }
+        for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
+            member.runs.retain(|other| *other != run);
+            if member.runs.is_empty() {
+                member.free_until = member.free_until.or(at);
+            }
+        }
+        self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
+        // What it has shut down.
+        while !self.refusing
+            && let Some(index) = self.position_of_other(|member| member.is_held && member.runs.is_empty())
+        {
+            let member = &mut self.members[index];
+            member.free_until = member.free_until.or(at);
+            if self.join(index, poll).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Has the socket listen that a run has which is about to start.
+    pub(super) fn open_for(&mut self, run: RunId, poll: &Poll) -> Result<(), Errno> {
+        let index = self.position_of_other(|member| member.runs.contains(&run));
+        index.map_or(Ok(()), |index| self.join(index, poll))
+    }
+
+    /// Puts another socket, which listens, in the place of the only one.
+    pub(super) fn replace(&mut self, socket: OwnedFd) {
+        if let Some(member) = self.members.first_mut() {
+            (member.socket, self.listening) = (socket, 1);
+        }
+    }
+
+    /// A run that was to have a socket of these has not started.
+    pub(super) fn leave(&mut self, run: RunId) {
+        self.members.iter_mut().for_each(|member| member.runs.retain(|other| *other != run));
+        if self.refusing {
+            self.refuse();
+        }
+    }
+
+    /// A run that lives listens, or has shut its socket down.
+    pub(super) fn is_served(&self) -> bool {
+        self.members.iter().any(|member| member.is_held && !member.runs.is_empty() && member.free_until.is_none())
+    }
+
+    /// When something is due here. Where no run listens clients wait in several sockets, until the last of them is due.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let times = self.members.iter().filter_map(|member| member.free_until);
+        if self.is_served() { times.min() } else { times.max() }
+    }
+
+    /// Free sockets whose time is over are closed. Where no run listens one is kept, and clients are refused from now on: then the
+    /// answer is `true`.
+    pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> bool {
+        if self.deadline().is_none_or(|at| at > now) {
+            return false;
+        }
+        let is_served = self.is_served();
+        let is_due = |member: &Member| member.free_until.is_some_and(|at| at <= now);
+        let mut is_kept = is_served || self.members.iter().any(|member| !member.runs.is_empty());
+        for index in (0..self.listening).rev() {
+            let member = &self.members[index];
+            let is_free = member.runs.is_empty() && (is_due(member) || !is_served);
+            if is_free && std::mem::replace(&mut is_kept, true) {
+                poll.remove(member.socket.as_fd());
+                self.leave_group(index);
+                self.members.swap_remove(self.listening);
+            }
+        }
+        if is_served {
+            self.members.iter_mut().filter(|member| is_due(member)).for_each(|member| member.free_until = None);
+        } else {
+            self.refuse();
+        }
+        !is_served
+    }
+
+    /// Refuses clients, and keeps the address.
+    fn refuse(&mut self) {
+        self.refusing = true;
+        self.led_to.clear();
+        self.listening = 0;
+        for member in self.members.iter_mut().filter(|member| member.is_held) {
+            member.free_until = None;
+            listen::refuse(member.socket.as_fd());
+        }
+    }
+
+    /// It is the first of the others now.
+    fn leave_group(&mut self, index: usize) {
+        self.led_to.clear();
+        self.listening -= 1;
+        self.members.swap(index, self.listening);
+    }
+
+    /// Sockets that a run has shut down have left the group.
+    pub(super) fn note_shut(&mut self) {
+        while self.listening > 1
+            && let Some(index) = self.group().iter().position(|member| listen::queue(member.socket.as_fd()).is_none())
+        {
+            self.leave_group(index);
+        }
+    }
+
+    /// Lets go of the sockets that an app has bound and connected: guard must not keep a connection open that the app closes.
+    pub(super) fn let_clients_go(&mut self, poll: &Poll) {
+        self.drop_others(|member| member.is_held || listen::is_unconnected(member.socket.as_fd()), poll);
+    }
+
+    /// Closes those of the others that are not kept. Where the app has a duplicate the poll would go on with it.
+    fn drop_others(&mut self, is_kept: impl Fn(&Member) -> bool, poll: &Poll) {
+        while let Some(index) = self.position_of_other(|member| !is_kept(member)) {
+            poll.remove(self.members[index].socket.as_fd());
+            self.members.swap_remove(index);
+        }
+    }
+
+    /// Leads new connections to the runs that can take them best. Where no run can, they wait in as many sockets as there are
+    /// `instances`, whose next runs take them: those that runs have left last.
+    pub(super) fn lead(&mut self, instances: usize, fitness: &impl Fn(RunId) -> Fitness) {
+        if self.listening < 2 {
+            return;
+        }
+        let of = |member: &Member| member.runs.iter().map(|run| fitness(*run)).min().unwrap_or(Fitness::Ending);
+        let group = self.group();
+        let best = group.iter().map(of).min().unwrap_or(Fitness::Ending);
+        let left_at = |index: usize| group[index].free_until.unwrap_or(Timestamp(Duration::MAX));
+        let is_late = |index: usize| {
+            let later = (0..group.len()).filter(|other| (left_at(*other), index) > (left_at(index), *other));
+            best != Fitness::Ending || later.count() < instances.max(1)
+        };
+        let is_chosen = |(number, member)| (of(member) == best && is_late(number as usize)).then_some(number);
+        let chosen: Vec<u32> = (0_u32..).zip(group).filter_map(is_chosen).collect();
+        if chosen == self.led_to {
+            return;
+        }
+        match spread::lead_to(group[0].socket.as_fd(), &chosen) {
+            Ok(()) => self.led_to = chosen,
+            Err(error) => log::debug!(error = error.desc(); "not-led"),
+        }
+    }
+
+    /// Clients that wait for this run alone, or for all, and how many can.
+    pub(super) fn queue(&self, of: Option<RunId>) -> Option<(u32, u32)> {
+        let meant = self.group().iter().filter(|member| of.is_none_or(|run| member.runs == [run]));
+        let queues = meant.filter_map(|member| listen::queue(member.socket.as_fd()));
+        queues.reduce(|all, one| (all.0.saturating_add(one.0), all.1.saturating_add(one.1)))
+    }
+
+    /// Closes all.
+    pub(super) fn close(&self, poll: &Poll) {
+        self.members.iter().for_each(|member| poll.remove(member.socket.as_fd()));
+    }
+}

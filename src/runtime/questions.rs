@@ -1,0 +1,199 @@
+//! What the processes of runs ask about their sockets, and who answers (GUARD_HOLD, `doors/hold.rs`).
+
+use super::Runtime;
+use super::doors::{DoorId, MOST_COPIES, RETRY};
+use crate::config::Readiness;
+use crate::doors::hold::{Hold, Step};
+use crate::supervisor::{Event, RunId};
+use crate::sys::Errno;
+use crate::sys::caller::{self, Kind};
+use crate::sys::seccomp::{Answer, Channel, Question};
+use std::time::Duration;
+
+/// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
+const MOST_DOORS: usize = 64;
+
+/// So long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Questions that are answered in a turn.
+const QUESTIONS: usize = 16;
+
+/// Why a filter cannot be had.
+const REASONS: [(Errno, &str); 5] = [
+    (Errno::EBUSY, "GUARD_HOLD: another filter asks already, such as an outer guard's; the app binds as ever"),
+    (Errno::ENOSYS, "GUARD_HOLD: the kernel has no such filter; the app binds as ever"),
+    (Errno::EINVAL, "GUARD_HOLD: the kernel has no such filter; the app binds as ever"),
+    (Errno::EPERM, "GUARD_HOLD: a seccomp profile forbids it; the app binds as ever"),
+    (Errno::EACCES, "GUARD_HOLD: a seccomp profile forbids it; the app binds as ever"),
+];
+
+impl Runtime<'_> {
+    /// A way for a run to ask guard, where its sockets are to be held.
+    pub(super) fn open_hold(&mut self) -> Option<Channel> {
+        if !self.holding.is_on() {
+            return None;
+        }
+        if !caller::is_visible() {
+            log::warn!(msg = "GUARD_HOLD: there is no /proc, in which guard looks at the app's sockets; the app binds as ever"; "not-held");
+            self.holding.give_up(&self.poll);
+            return None;
+        }
+        match Channel::open(|descriptor| self.held.make_room(descriptor)) {
+            Ok(channel) => Some(channel),
+            Err(error) => {
+                log::warn!(error:%; "not-held");
+                None
+            }
+        }
+    }
+
+    /// A run has started with the filter, or without.
+    pub(super) fn begin_hold(&mut self, run: RunId, channel: Channel) {
+        let questions = match channel.receive() {
+            Ok(questions) => questions,
+            Err(error) => {
+                let known = REASONS.iter().find(|(errno, _)| *errno == error);
+                let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
+                log::warn!(error = error.desc(), msg = why; "not-held");
+                return self.holding.give_up(&self.poll);
+            }
+        };
+        let hold = Hold::new(run, questions);
+        if let Err(error) = self.poll.add(hold.descriptor(), DoorId::Hold(run).token()) {
+            // Its binds would wait for ever: without a reader the kernel refuses them.
+            log::error!(error = error.desc(); "not-held");
+            return;
+        }
+        let is_over = |door: &Hold| self.children.main(door.run()).is_none();
+        let over = self.holding.doors.iter().filter(|door| is_over(door)).count();
+        if over >= MOST_DOORS
+            && let Some(oldest) = self.holding.doors.iter().position(is_over)
+        {
+            let oldest = self.holding.doors.remove(oldest);
+            self.poll.remove(oldest.descriptor());
+        }
+        self.holding.doors.push(hold);
+    }
+
+    /// Somebody of a run asks.
+    pub(super) fn handle_hold(&mut self, run: RunId) {
+        for _ in 0..QUESTIONS {
+            let may_copy = self.children.copies.len() < MOST_COPIES && !self.ending.killing;
+            let waited = self.holding.starved_since.map(|since| self.clock.now().since(since));
+            let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && !self.ending.killing;
+            let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy, may_wait)) else { return };
+            if matches!(step, Step::Nothing) || !self.take_step(run, step) {
+                return;
+            }
+        }
+    }
+
+    /// There may be room for a copy of guard: takes the questions that wait for one.
+    pub(super) fn resume_hold(&mut self) {
+        if self.holding.starved_since.is_none() {
+            return;
+        }
+        let postponed = self.holding.doors.iter().filter(|door| door.is_postponed()).map(Hold::run);
+        for run in postponed.collect::<Vec<RunId>>() {
+            self.poll_hold(run);
+            self.handle_hold(run);
+            if self.holding.door(run).is_some_and(Hold::is_postponed) {
+                return;
+            }
+        }
+        self.holding.starved_since = None;
+    }
+
+    fn poll_hold(&self, run: RunId) {
+        if let Some(door) = self.holding.door(run)
+            && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
+        {
+            log::error!(error = error.desc(); "not-held");
+        }
+    }
+
+    /// A copy of guard has read the memory of somebody who asks.
+    pub(super) fn handle_hold_memory(&mut self, run: RunId) {
+        let Some(door) = self.holding.door_mut(run) else { return };
+        if let Some(report) = door.report() {
+            self.poll.remove(report);
+        }
+        let step = door.memory_read();
+        self.poll_hold(run);
+        self.take_step(run, step);
+    }
+
+    /// Answers; `false` if no other question can be taken now.
+    fn take_step(&mut self, run: RunId, step: Step) -> bool {
+        // What has outlived its run holds nothing.
+        let lives = self.children.main(run).is_some();
+        match step {
+            Step::Bind(question, bind) => {
+                let answer = if lives { self.holding.bind(run, &question, &bind, &self.poll) } else { Answer::GoOn };
+                self.answer_hold(run, &question, answer);
+            }
+            Step::Listen(question, socket) => {
+                let answer = self.holding.listen(run, lives, socket, &self.poll);
+                self.lead_connections();
+                self.answer_hold(run, &question, answer);
+                let listens = match answer {
+                    Answer::GoOn => matches!(socket.kind, Kind::Tcp { .. } | Kind::Stream),
+                    Answer::Done => true,
+                    Answer::Failed(_) => false,
+                };
+                self.note_listener(run, listens && lives);
+            }
+            Step::Reads(copy) => {
+                // Others that wait have a new chance.
+                self.holding.starved_since = self.holding.starved_since.map(|_| self.clock.now());
+                self.children.copies.push(copy);
+                self.reaping.childless = false;
+                let Some(door) = self.holding.door(run) else { return false };
+                self.poll.remove(door.descriptor());
+                let report = door.report().map(|report| self.poll.add(report, DoorId::HoldMemory(run).token()));
+                if let Some(Err(_)) = report {
+                    self.handle_hold_memory(run);
+                }
+                return false;
+            }
+            Step::Postponed => {
+                if let Some(door) = self.holding.door(run) {
+                    self.poll.remove(door.descriptor());
+                }
+                let now = self.clock.now();
+                self.holding.starved_since.get_or_insert(now);
+                self.resting.retry_at = Some(now.after(RETRY));
+                return false;
+            }
+            Step::Unreadable { error, listens } => {
+                if !std::mem::replace(&mut self.holding.blind, true) {
+                    log::warn!(error = error.desc(), msg = "GUARD_HOLD: guard may not look at the app's sockets, which has another user; it binds as ever"; "not-held");
+                }
+                self.note_listener(run, listens && lives);
+            }
+            Step::Answered | Step::Nothing => {}
+            Step::End => {
+                if let Some(door) = self.holding.door(run) {
+                    self.poll.remove(door.descriptor());
+                }
+                self.holding.doors.retain(|door| door.run() != run);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A run listens, if `listens`.
+    fn note_listener(&mut self, run: RunId, listens: bool) {
+        if listens && self.config.ready.when == Readiness::Listen {
+            self.dispatch(Event::Listens(run));
+        }
+    }
+
+    fn answer_hold(&self, run: RunId, question: &Question, answer: Answer) {
+        if let Some(door) = self.holding.door(run) {
+            door.answer(question, answer);
+        }
+    }
+}

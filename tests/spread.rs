@@ -1,0 +1,453 @@
+//! Connections to what several instances listen on: each has its share, and none goes to a run that cannot take it while another
+//! can (GUARD_HOLD, GUARD_LISTEN).
+
+mod common;
+
+use common::{Answer, Guard, Setup, begin, eventually, everywhere, in_path, skipped};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const PYTHON: &str = "/usr/bin/python3";
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+fn several(setup: Setup, instances: u32) -> Setup {
+    let setup = setup.env("GUARD_INSTANCES", instances.to_string()).env("GUARD_STOP_TIMEOUT", "8s");
+    setup.env("GUARD_MAX_RESTARTS", "unlimited").env("GUARD_BACKOFF_INITIAL", "1ms").env("GUARD_BACKOFF_MAX", "1ms")
+}
+
+/// A Python server that answers each client with the numbers of its instance and run. `script` comes before it listens.
+fn server(script: &str, socket: &str, rest: &str) -> [String; 3] {
+    let start = "
+import os, signal, socket, sys, threading, time
+instance, run = os.environ['GUARD_INSTANCE'], os.environ['GUARD_RUN']
+def says(*words): print(instance + '.' + run, *words, flush=True)
+def notify(word):
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    name = os.environ['NOTIFY_SOCKET']
+    one.sendto(word, '\\0' + name[1:] if name[0] == '@' else name)
+def bound(port):
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(('127.0.0.1', port))
+    one.listen(64)
+    return one
+def serve(server):
+    while True:
+        client, _ = server.accept()
+        client.recv(64)
+        client.sendall((instance + '.' + run).encode())
+        client.close()
+";
+    let serve = "says('serves')\nserve(server)\n";
+    let serve = if rest.is_empty() { serve } else { rest };
+    [PYTHON.to_owned(), "-c".to_owned(), format!("{start}{script}\nserver = {socket}\n{serve}")]
+}
+
+/// Which run has answered a client, which must not be refused or reset.
+fn ask(port: u16) -> String {
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), common::DEADLINE).expect("not refused");
+    stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+    stream.read_to_string(&mut answer).expect("not reset");
+    answer.rsplit(['\n', ' ']).next().unwrap_or_default().to_owned()
+}
+
+/// So many clients, a few at a time: how many each run has answered.
+fn clients(port: u16, count: usize) -> BTreeMap<String, usize> {
+    const AT_A_TIME: usize = 4;
+    let answered = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                for _ in 0..count / AT_A_TIME {
+                    let answer = ask(port);
+                    *answered.lock().expect("no panic under it").entry(answer).or_insert(0) += 1;
+                }
+            });
+        }
+    });
+    answered.into_inner().expect("no panic under it")
+}
+
+/// Each of four instances has its share of 2,000 connections.
+fn each_has_its_share(answered: &BTreeMap<String, usize>, guard: &Guard) {
+    assert_eq!(answered.len(), 4, "{answered:?}\n{}", guard.transcript());
+    let (least, most) = (answered.values().min().expect("four"), answered.values().max().expect("four"));
+    assert!(2 * most <= 3 * least, "{answered:?}");
+}
+
+fn all_serve(guard: &mut Guard, count: usize) {
+    for _ in 0..count {
+        while !guard.line_after("").ends_with("serves") {}
+    }
+}
+
+#[test]
+fn four_node_instances_have_their_shares() {
+    let Some(node) = in_path("node") else { return skipped("there is no node") };
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "require('http').createServer((q, s) => s.end(' ' + process.env.GUARD_INSTANCE + '.' + process.env.GUARD_RUN))
+                .listen({port}, () => console.log('serves'))"
+        );
+        let app = [node.as_os_str(), "-e".as_ref(), script.as_ref()].map(std::ffi::OsStr::to_owned);
+        let mut guard = several(setup, 4).app(app).start();
+        all_serve(&mut guard, 4);
+        each_has_its_share(&clients(port, 2_000), &guard);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+/// Its workers wait for the socket that the main process has opened.
+#[test]
+fn four_prefork_servers_have_their_shares() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let workers = "
+for worker in range(3):
+    if os.fork() == 0: serve(server)
+says('serves')
+signal.pause()
+";
+        let mut guard = several(setup, 4).app(server("", &format!("bound({port})"), workers)).start();
+        all_serve(&mut guard, 4);
+        each_has_its_share(&clients(port, 2_000), &guard);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn instances_that_are_handed_their_sockets_have_their_shares() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let user = nix::unistd::geteuid().is_root().then_some("54321");
+    for user in [None, user] {
+        for setup in everywhere() {
+            let port = free_port();
+            let setup = several(setup, 4).env("GUARD_LISTEN", format!("127.0.0.1:{port}"));
+            let setup = user.into_iter().fold(setup, |setup, user| setup.env("GUARD_USER", user));
+            let mut guard = setup.app(server("", "socket.socket(fileno=3)", "")).start();
+            all_serve(&mut guard, 4);
+            each_has_its_share(&clients(port, 2_000), &guard);
+            let status = guard.ask(&["status"]).out;
+            assert_eq!(status.matches("held: ").count(), 1, "once a port: {status}");
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 143);
+        }
+    }
+}
+
+#[test]
+fn no_connection_goes_to_an_instance_that_is_not_ready_while_another_is() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for listen in [false, true] {
+        for setup in everywhere() {
+            let port = free_port();
+            let socket = if listen { "socket.socket(fileno=3)".to_owned() } else { format!("bound({port})") };
+            let setup = several(setup, 3).env("GUARD_READY", "notify");
+            let setup = if listen { setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")) } else { setup };
+            let rest = "
+signal.signal(signal.SIGUSR1, lambda *_: notify(b'READY=1'))
+if instance == '1': notify(b'READY=1')
+says('serves')
+serve(server)
+";
+            let mut guard = setup.app(server("", &socket, rest)).start();
+            all_serve(&mut guard, 3);
+            guard.event("ready");
+            let answered = clients(port, 100);
+            assert_eq!(answered, [("1.1".to_owned(), 100)].into(), "{}", guard.transcript());
+            guard.signal(libc::SIGUSR1);
+            eventually("all of them", || (clients(port, 100).len() == 3).then_some(()));
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 143);
+        }
+    }
+}
+
+#[test]
+fn no_connection_goes_to_a_run_that_drains_while_another_is_ready() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        // It goes on to accept when it was told to stop.
+        let script = "
+told = []
+def stop(*_):
+    told.append(True)
+    says('was told')
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(0) if told else None)
+";
+        let setup = several(setup, 2);
+        let mut guard = setup.app(server(script, &format!("bound({port})"), "")).start();
+        all_serve(&mut guard, 2);
+        let client = begin(&mut guard.client(&["scale", "1"]));
+        guard.line("1.1 was told");
+        assert_eq!(clients(port, 100), [("0.1".to_owned(), 100)].into());
+        guard.signal(libc::SIGUSR1);
+        Answer::of(client).yes("scaled: 1 instance");
+    }
+}
+
+/// A server that closes its listener when it is told to stop, and finishes what it has accepted.
+fn graceful(setup: Setup, port: u16) -> Guard {
+    let script = "
+def stop(*_):
+    server.close()
+    says('closed')
+    threading.Timer(.05, lambda: os._exit(0)).start()
+signal.signal(signal.SIGTERM, stop)
+";
+    let rest = "
+def one(client):
+    client.recv(64)
+    time.sleep(.002)
+    client.sendall((instance + '.' + run).encode())
+    client.close()
+says('serves')
+while True:
+    try: client, _ = server.accept()
+    except OSError: break
+    threading.Thread(target=one, args=(client,)).start()
+time.sleep(10)
+";
+    setup.app(server(script, &format!("bound({port})"), rest)).start()
+}
+
+/// Does something under load, in which nobody is refused or reset.
+fn under_load(port: u16, something: impl FnOnce(&dyn Fn())) {
+    let (ends, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let load = || {
+            while !ends.load(Ordering::Relaxed) {
+                assert!(!ask(port).is_empty(), "an answer");
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+        let _end = Defer(&ends);
+        something(&|| {
+            let before = count.load(Ordering::Relaxed);
+            eventually("answers", || {
+                let fails = clients.iter().any(|client| client.is_finished());
+                (fails || count.load(Ordering::Relaxed) > before + 20).then_some(())
+            });
+        });
+    });
+}
+
+/// Tells the clients to end.
+struct Defer<'a>(&'a AtomicBool);
+
+impl Drop for Defer<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nobody_is_refused_or_reset_over_reloads() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for (instances, reloads) in [(1, 10), (3, 3)] {
+        for setup in everywhere() {
+            let port = free_port();
+            let setup = several(setup, instances).env("GUARD_HOLD", "on").env("GUARD_HOLD_TIMEOUT", "1s");
+            let mut guard = graceful(setup, port);
+            all_serve(&mut guard, usize::try_from(instances).expect("a few"));
+            under_load(port, |some_more| {
+                for _ in 0..reloads {
+                    let answer = guard.ask(&["reload"]);
+                    assert_eq!(answer.code, 0, "{answer:?}\n{}", guard.transcript());
+                    some_more();
+                }
+            });
+            guard.signal(libc::SIGTERM);
+            guard.code();
+        }
+    }
+}
+
+#[test]
+fn nobody_is_refused_or_reset_while_instances_come_and_go() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = several(setup, 4).env("GUARD_HOLD_TIMEOUT", "1s");
+        let mut guard = graceful(setup, port);
+        all_serve(&mut guard, 4);
+        under_load(port, |some_more| {
+            for number in ["1", "4", "2", "4", "1"] {
+                let answer = guard.ask(&["scale", number]);
+                assert_eq!(answer.code, 0, "{answer:?}\n{}", guard.transcript());
+                some_more();
+            }
+        });
+        // What is left over is closed, and nothing else is.
+        eventually("one socket", || {
+            let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.pid())).expect("guard lives");
+            let address = format!(" 0100007F:{port:04X} 00000000:0000 0A ");
+            (table.matches(&address).count() == 1).then_some(())
+        });
+        assert_eq!(clients(port, 20).len(), 1);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn what_a_crashed_instance_leaves_in_its_queue_the_next_run_serves() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        // The first run of instance 1 accepts nobody, and ends when it is told.
+        let rest = "
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(1) if (instance, run) == ('1', '1') else None)
+says('serves')
+if (instance, run) == ('1', '1'): time.sleep(1000)
+serve(server)
+";
+        let mut guard = several(setup, 2).app(server("", &format!("bound({port})"), rest)).start();
+        all_serve(&mut guard, 2);
+        let mut waiting: Vec<TcpStream> =
+            (0..20).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("not refused")).collect();
+        waiting.iter_mut().for_each(|stream| stream.write_all(b"hello").expect("it is open"));
+        guard.signal(libc::SIGUSR1);
+        let mut answers = BTreeMap::new();
+        for stream in &mut waiting {
+            let mut answer = String::new();
+            stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+            stream.read_to_string(&mut answer).expect("an answer");
+            *answers.entry(answer).or_insert(0) += 1;
+        }
+        let runs: Vec<&str> = answers.keys().map(String::as_str).collect();
+        assert_eq!(runs, ["0.1", "1.2"], "{}", guard.transcript());
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn a_run_that_shuts_its_listener_down_harms_nobody_else() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        // Those of instance 0 stand first in the group. Instance 2 is not ready.
+        let rest = "
+says('serves')
+if instance != '2': notify(b'READY=1')
+if (instance, run) == ('0', '1'):
+    def shut(*_):
+        server.shutdown(socket.SHUT_RDWR)
+        says('shut')
+    signal.signal(signal.SIGUSR1, shut)
+    signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
+    while True: time.sleep(1000)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+serve(server)
+";
+        let setup = several(setup, 3).env("GUARD_READY", "notify");
+        let mut guard = setup.app(server("", &format!("bound({port})"), rest)).start();
+        all_serve(&mut guard, 3);
+        guard.event("ready");
+        guard.event("ready");
+        guard.signal(libc::SIGUSR1);
+        guard.line("0.1 shut");
+        assert_eq!(clients(port, 100), [("1.1".to_owned(), 100)].into(), "{}", guard.transcript());
+        // The next run has a socket that listens.
+        guard.signal(libc::SIGUSR2);
+        guard.event("ready");
+        eventually("both of them", || {
+            let answered = clients(port, 40);
+            assert!(!answered.contains_key("2.1"), "{answered:?}");
+            (answered.len() == 2).then_some(())
+        });
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn a_port_of_which_another_shares_the_address_is_in_use() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let other = format!(
+            "import socket, sys; one = socket.socket(); one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+one.bind(('127.0.0.1', {port})); one.listen(); print('listens', flush=True); sys.stdin.read()"
+        );
+        let mut command = std::process::Command::new(PYTHON);
+        let mut other = common::spawn(command.args(["-c", &other]).stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut line = [0; 8];
+        other.stdout.as_mut().expect("a pipe").read_exact(&mut line).expect("it listens");
+        let setup = setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")).env("GUARD_INSTANCES", "2");
+        let mut guard = setup.fixture("serve").start();
+        assert_eq!(guard.code(), 125);
+        assert!(guard.err().iter().any(|line| line.contains("another process has this port")), "{:?}", guard.err());
+        drop(other.stdin.take());
+        other.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn when_all_instances_are_down_clients_wait_and_then_are_refused_and_then_served() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script =
+            "if run != '1' and int(run) < 3: sys.exit(1)\nsignal.signal(signal.SIGUSR1, lambda *_: os._exit(1))";
+        let setup = several(setup, 2).env("GUARD_HOLD_TIMEOUT", "300ms");
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "10m").env("GUARD_BACKOFF_MAX", "10m");
+        let mut guard = setup.app(server(script, &format!("bound({port})"), "")).start();
+        all_serve(&mut guard, 2);
+        guard.signal(libc::SIGUSR1);
+        guard.event("not-held");
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("no run for too long");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "the port is still guard's");
+        assert_eq!(guard.ask(&["restart"]).code, 0);
+        guard.event("held-again");
+        all_serve(&mut guard, 2);
+        let answered = eventually("both of them", || Some(clients(port, 40)).filter(|answered| answered.len() == 2));
+        assert_eq!(answered.values().sum::<usize>(), 40);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("it was let go");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let told = guard.events().iter().filter(|event| event.name() == "held").count();
+        assert_eq!(told, 1, "once a port");
+    }
+}
