@@ -120,11 +120,11 @@ fn text(date: &str) -> String {
     let mut page = format!(".TH GUARD 1 \"{}\" \"guard {version}\" \"User Commands\"\n", date);
     page.push_str(".SH NAME\nguard \\- the init process for containers\n.SH SYNOPSIS\n");
     page.push_str(".B guard\n[OPTIONS] \\-\\- COMMAND [ARG]...\n");
-    for Subcommand { name, arguments, .. } in SUBCOMMANDS {
+    for Subcommand { name, arguments, .. } in &SUBCOMMANDS {
         let _ = write!(page, ".br\n.B guard {name}\n{}\n", roff(arguments));
     }
     let _ = write!(page, ".br\n.B guard\n\\-\\-help | \\-\\-version\n.SH DESCRIPTION{DESCRIPTION}.SH COMMANDS\n");
-    for Subcommand { name, arguments, about, .. } in SUBCOMMANDS {
+    for Subcommand { name, arguments, about, .. } in &SUBCOMMANDS {
         let _ = write!(page, ".TP\n.B guard {name}\n{}\n", lines(about));
         if arguments.contains("--pid") {
             let _ = write!(page, "{OF_A_RUNNING_GUARD}");
@@ -155,7 +155,7 @@ fn the_man_page_has_every_command_and_every_setting() {
         assert!(page.contains(&roff(&variable.flag())) && page.contains(variable.name), "{}", variable.name);
     }
     let overview = help::page(None);
-    for Subcommand { name, .. } in SUBCOMMANDS {
+    for Subcommand { name, .. } in &SUBCOMMANDS {
         assert!(page.contains(&format!(".TP\n.B guard {name}\n")), "{name}");
         let is_named = [format!(" guard {name} "), format!(" | {name} ")].iter().any(|words| overview.contains(words));
         assert!(is_named, "guard --help names {name}");

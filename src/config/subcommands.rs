@@ -40,7 +40,7 @@ pub struct Subcommand {
     pub about: &'static str,
 }
 
-pub const SUBCOMMANDS: [Subcommand; 9] = [
+pub static SUBCOMMANDS: [Subcommand; 9] = [
     Subcommand {
         name: "check",
         invocation: Invocation::Check,
