@@ -106,26 +106,28 @@ pub(crate) fn target() -> (&'static Path, Option<&'static OsStr>) {
     }
 }
 
-/// The fixture app, built if cargo has not done so: `cargo test --test NAME` leaves examples out.
+/// The fixture app.
 pub(crate) fn fixture() -> &'static Path {
     static FIXTURE: OnceLock<PathBuf> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let profile = profile();
-        let fixture = profile.join("examples/fixture");
-        let sources =
-            ["app.rs", "swarm.rs"].map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture").join(name));
-        let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-        if sources.iter().any(|source| modified(&fixture) < modified(source)) {
-            let (target, triple) = target();
-            let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-            build.args(["build", "--quiet", "--example", "fixture", "--target-dir"]).arg(target);
-            build.args(triple.iter().flat_map(|triple| [OsStr::new("--target"), triple]));
-            build.args((profile.file_name() == Some(OsStr::new("release"))).then_some("--release"));
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            assert!(spawn(&mut build).wait().is_ok_and(|status| status.success()), "the fixture cannot be built");
-        }
-        fixture
-    })
+    FIXTURE.get_or_init(|| example("fixture", &["tests/fixture/app.rs", "tests/fixture/swarm.rs"]))
+}
+
+/// A program of the project's own, built if cargo has not done so: `cargo test --test NAME` leaves examples out.
+pub(crate) fn example(name: &str, sources: &[&str]) -> PathBuf {
+    let profile = profile();
+    let program = profile.join("examples").join(name);
+    let sources = sources.iter().map(|source| Path::new(env!("CARGO_MANIFEST_DIR")).join(source));
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    if sources.into_iter().any(|source| modified(&program) < modified(&source)) {
+        let (target, triple) = target();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args(["build", "--quiet", "--example", name, "--target-dir"]).arg(target);
+        build.args(triple.iter().flat_map(|triple| [OsStr::new("--target"), triple]));
+        build.args((profile.file_name() == Some(OsStr::new("release"))).then_some("--release"));
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(spawn(&mut build).wait().is_ok_and(|status| status.success()), "{name} cannot be built");
+    }
+    program
 }
 
 /// Held while a process begins and while a program is written: a child that inherits a program's descriptor before it
