@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_void};
 
 /// Forgets the pages of the program's code and constants. The kernel maps sixteen pages around each that is touched, so a program that
 /// has done a few things has nearly all of itself in memory; what is needed again comes from the page cache (MADV_DONTNEED of
-/// file pages, `madvise(2)`). That takes some ten microseconds, and as much when the pages come back.
+/// file pages, `madvise(2)`). In all that takes some sixty microseconds, most of them for page faults when the code is
+/// needed again.
 pub fn forget_code() {
     // SAFETY: dl_iterate_phdr(3) calls the function with a valid structure, for the program itself first.
     unsafe { libc::dl_iterate_phdr(Some(forget_segments), std::ptr::null_mut()) };
