@@ -1,6 +1,6 @@
 //! What a container runs out of: processes, memory, and somebody who reads what it says.
 
-use crate::common::{eventually, send, status_field};
+use crate::common::{Event, eventually, send, status_field};
 use crate::container::{Container, Run, docker, podman};
 use crate::engine::Engine;
 use crate::image::image;
@@ -16,6 +16,7 @@ tests![
     docker_an_app_out_of_memory_is_restarted,
     podman_an_app_out_of_memory_is_restarted,
     out_of_memory_may_be_the_last_word,
+    an_app_is_restarted_before_it_is_out_of_memory,
     a_guard_that_is_out_of_memory_leaves_its_last_word,
     nobody_reads_what_the_container_says,
 ];
@@ -155,6 +156,24 @@ fn out_of_memory_may_be_the_last_word() {
     assert_eq!(container.code(), 137);
     assert_eq!(container.names(), ["start", "spawn", "exit", "not-restarted", "end"]);
     assert_eq!(container.inspect("{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+}
+
+/// The limit is half of the container's, which `docker update` changes.
+fn an_app_is_restarted_before_it_is_out_of_memory() {
+    let eat = "{ head -c 40000000 /dev/zero; sleep 1000; } | tail -c 40000000";
+    let run = docker().options("--memory 64m").env("GUARD_MAX_MEMORY", "50%").env("GUARD_STABLE_AFTER", "0s");
+    let mut container = run.env("GUARD_LOG", "debug").command(["sh", "-c", eat]).start();
+    assert_eq!(container.event("memory-limit").get("limit"), Some("32.0M"));
+    let exit = container.event("exit");
+    assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGTERM"), Some("memory-limit")), "{}", exit.line);
+    container.tell("update --memory 256m --memory-swap 256m");
+    // A run that has all that it takes, and may have it.
+    let has_all =
+        |look: &Event| look.get("memory").is_some_and(|memory| memory.starts_with("4") && memory.ends_with('M'));
+    while !Some(container.event("memory")).is_some_and(|look| look.get("limit") == Some("128.0M") && has_all(&look)) {}
+    container.tell("stop");
+    assert_eq!(container.code(), 143);
+    assert!(container.said("exit").iter().all(|exit| exit.get("cause") != Some("oom")), "{}", container.transcript());
 }
 
 /// Where the kernel kills guard too the whole container ends, as with cgroup v2's memory.oom.group. Here guard is made the
