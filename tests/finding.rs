@@ -28,23 +28,29 @@ fn another_user_is_refused_and_told_so() {
     assert!(guard.ask(&["status"]).out.contains("\n1 datagrams of strangers refused\n"));
 }
 
+/// It was started as the user, or has become it.
 #[test]
 fn a_guard_without_privileges_answers_its_own_user_and_root() {
-    let Some(setup) = alone() else { return };
     let fixture = fixture().to_str().expect("UTF-8");
-    let setup = setup.options([fixture, "in", "setuid", "65534", "--", GUARD]);
-    let mut guard = setup.fixture("quit TERM 5 serve").start();
-    guard.line("ready");
-    eventually("guard", || (beside(&guard, &[GUARD, "ready"]).code == 0).then_some(()));
-    beside_as(65534, &guard, &["ready"]).yes("ready");
-    for verb in ["ready", "health", "status", "stop", "restart"] {
-        let answer = beside_as(65533, &guard, &[verb]);
-        assert_eq!((answer.code, answer.err.as_str()), (125, "guard: only root or uid 65534 may ask this guard\n"));
+    for becomes in [false, true] {
+        let Some(setup) = alone() else { return };
+        let setup = match becomes {
+            false => setup.options([fixture, "in", "setuid", "65534", "--", GUARD]),
+            true => setup.options([GUARD]).env("GUARD_USER", "65534"),
+        };
+        let mut guard = setup.fixture("quit TERM 5 serve").start();
+        guard.line("ready");
+        eventually("guard", || (beside(&guard, &[GUARD, "ready"]).code == 0).then_some(()));
+        beside_as(65534, &guard, &["ready"]).yes("ready");
+        for verb in ["ready", "health", "status", "stop", "restart"] {
+            let answer = beside_as(65533, &guard, &[verb]);
+            assert_eq!((answer.code, answer.err.as_str()), (125, "guard: only root or uid 65534 may ask this guard\n"));
+        }
+        beside_as(65534, &guard, &["restart"]).yes("restarted: run 2 is ready");
+        let answer = beside(&guard, &[GUARD, "stop"]);
+        assert!(answer.code == 0 && answer.out.starts_with("stopped: "), "{answer:?}");
+        assert_eq!(guard.code(), 5);
     }
-    beside_as(65534, &guard, &["restart"]).yes("restarted: run 2 is ready");
-    let answer = beside(&guard, &[GUARD, "stop"]);
-    assert!(answer.code == 0 && answer.out.starts_with("stopped: "), "{answer:?}");
-    assert_eq!(guard.code(), 5);
 }
 
 #[test]
