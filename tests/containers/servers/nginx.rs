@@ -1,7 +1,18 @@
 use super::{cuts_transfers_off, finishes_transfers, server, serves_again};
+use crate::common::eventually;
 use crate::container::{Container, Run};
+use crate::engine::Engine;
+use crate::image::image;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
-tests![a_crash_leaves_its_port_free, quit_finishes_transfers, term_cuts_transfers_off];
+tests![
+    a_crash_leaves_its_port_free,
+    quit_finishes_transfers,
+    term_cuts_transfers_off,
+    a_certificate_that_is_rotated_is_served_by_the_same_run,
+];
 
 /// It is ready when it answers.
 fn nginx(run: Run) -> Container {
@@ -21,4 +32,50 @@ fn quit_finishes_transfers() {
 
 fn term_cuts_transfers_off() {
     cuts_transfers_off(nginx(server()), "SIGTERM", 0);
+}
+
+/// A key and a certificate of this name, in a directory of their own.
+fn certify(volume: &Path, directory: &str, name: &str) {
+    fs::create_dir(volume.join(directory)).expect("ours");
+    let (mount, image) = (format!("{}:/tls", volume.join(directory).display()), image(Engine::Docker, "servers"));
+    let subject = format!("/CN={name}");
+    Engine::Docker.tell(
+        &[
+            &["run", "--rm", "--volume", &mount, "--entrypoint", "openssl", &image, "req", "-x509", "-nodes"][..],
+            &["-newkey", "rsa:2048", "-subj", &subject, "-keyout", "/tls/tls.key", "-out", "/tls/tls.crt"],
+        ]
+        .concat(),
+    );
+}
+
+/// As the kubelet swaps the content of a Secret that is mounted.
+fn a_certificate_that_is_rotated_is_served_by_the_same_run() {
+    const SERVER: &str = "server { listen 443 ssl; ssl_certificate /tls/tls.crt; ssl_certificate_key /tls/tls.key; }";
+    let directory = tempfile::tempdir().expect("a directory");
+    let (volume, config) = (directory.path().join("tls"), directory.path().join("tls.conf"));
+    fs::create_dir(&volume).expect("ours");
+    fs::write(&config, SERVER).expect("ours");
+    certify(&volume, "..1", "first.example");
+    symlink("..1", volume.join("..data")).expect("ours");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), volume.join(name)).expect("ours");
+    }
+    let run = server().option("--volume", &format!("{}:/tls:ro", volume.display()));
+    let run = run.option("--volume", &format!("{}:/etc/nginx/conf.d/tls.conf:ro", config.display()));
+    let mut nginx = nginx(run.env("GUARD_ON_CHANGE", "/tls=HUP"));
+    let serves = |nginx: &Container, name: &str| {
+        let ask = "openssl s_client -connect 127.0.0.1:443 </dev/null 2>/dev/null | openssl x509 -noout -subject";
+        eventually(name, || nginx.exec(&["sh", "-c", ask]).out.contains(name).then_some(()));
+    };
+    serves(&nginx, "first.example");
+
+    certify(directory.path(), "..2", "second.example");
+    fs::rename(directory.path().join("..2"), volume.join("..2")).expect("ours");
+    symlink("..2", volume.join("..data_tmp")).expect("ours");
+    fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("ours");
+    fs::remove_dir_all(volume.join("..1")).expect("ours");
+    let changed = nginx.event("changed");
+    assert_eq!((changed.get("path"), changed.get("meaning")), (Some("/tls"), Some("SIGHUP")), "{}", changed.line);
+    serves(&nginx, "second.example");
+    assert_eq!((nginx.said("changed").len(), nginx.said("exit").len()), (1, 0), "{}", nginx.transcript());
 }
