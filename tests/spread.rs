@@ -28,7 +28,7 @@ fn server(script: &str, socket: &str, rest: &str) -> [String; 3] {
     let start = "
 import os, signal, socket, sys, threading, time
 instance, run = os.environ['GUARD_INSTANCE'], os.environ['GUARD_RUN']
-def says(*words): print(instance + '.' + run, *words, flush=True)
+def says(word): os.write(1, f'{instance}.{run} {word}\\n'.encode())
 def notify(word):
     one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     name = os.environ['NOTIFY_SOCKET']
@@ -382,7 +382,8 @@ serve(server)
         guard.event("ready");
         guard.signal(libc::SIGUSR1);
         guard.line("0.1 shut");
-        assert_eq!(clients(port, 100), [("1.1".to_owned(), 100)].into(), "{}", guard.transcript());
+        // guard hears of it a moment later.
+        eventually("the right numbers", || (clients(port, 100) == [("1.1".to_owned(), 100)].into()).then_some(()));
         // The next run has a socket that listens.
         guard.signal(libc::SIGUSR2);
         guard.event("ready");
@@ -391,6 +392,37 @@ serve(server)
             assert!(!answered.contains_key("2.1"), "{answered:?}");
             (answered.len() == 2).then_some(())
         });
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+#[test]
+fn a_single_run_that_shuts_its_listener_down_is_replaced_by_a_reload() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let rest = "
+def shut(*_):
+    server.shutdown(socket.SHUT_RDWR)
+    says('shut')
+signal.signal(signal.SIGUSR1, shut if run == '1' else signal.SIG_IGN)
+says('serves')
+if run == '1':
+    while True: time.sleep(1000)
+serve(server)
+";
+        let setup = several(setup, 1).env("GUARD_HOLD", "on");
+        let mut guard = setup.app(server("", &format!("bound({port})"), rest)).start();
+        all_serve(&mut guard, 1);
+        guard.signal(libc::SIGUSR1);
+        guard.line("0.1 shut");
+        for run in 2..5 {
+            guard.ask(&["reload"]).yes(&format!("reloaded: run {run} is ready"));
+            assert_eq!(clients(port, 40), [(format!("0.{run}"), 40)].into(), "{}", guard.transcript());
+        }
         guard.signal(libc::SIGTERM);
         guard.code();
     }

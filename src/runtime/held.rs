@@ -199,7 +199,11 @@ impl Passed {
 
     /// Makes one more socket, for this run.
     fn make(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
-        let first = self.pool.first().filter(|_| self.pool.spreads()).ok_or(Errno::EOPNOTSUPP)?;
+        if !self.pool.spreads() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.pool.prepare_group()?;
+        let first = self.pool.first().ok_or(Errno::EOPNOTSUPP)?;
         let address = listen::tcp_address(first).ok_or(Errno::EOPNOTSUPP)?;
         let socket = listen::bind_beside(address, listen::takes_only_v6(first), |_| {})?;
         let socket = listen::spare(listen::move_above(socket, above)?)?;

@@ -199,7 +199,7 @@ impl Holding {
             }
             *owner = bind.socket.owner;
             if !pool.take(run) {
-                let may_make = if count < MOST_SOCKETS { Ok(()) } else { Err(Errno::EMFILE) };
+                let may_make = if count < MOST_SOCKETS { pool.prepare_group() } else { Err(Errno::EMFILE) };
                 let made = may_make.and_then(|()| listen::bind_beside(key.address, key.only_v6, prepare));
                 match made.and_then(listen::spare).and_then(|socket| pool.add(socket, run, poll)) {
                     Ok(()) => {}

@@ -155,12 +155,21 @@ impl Pool {
         }
     }
 
-    /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
-    fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
+    /// Prepares for one more socket, to which nothing is led at first. Fails where the kernel takes no program.
+    pub(super) fn prepare_group(&mut self) -> Result<(), Errno> {
+        // One that was shut down would be made a group of its own.
+        self.forget_shut(0);
         if let [only] = self.group() {
             spread::lead_to(only.socket.as_fd(), &[0])?;
             self.led_to = vec![0];
         }
+        Ok(())
+    }
+
+    /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
+    fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
+        // Without a program the kernel spreads connections over all.
+        let _ = self.prepare_group();
         let member = &mut self.members[index];
         if self.spreads {
             spread::share_address(member.socket.as_fd(), true);
@@ -296,9 +305,15 @@ impl Pool {
         self.members.swap(index, self.listening);
     }
 
-    /// Sockets that a run has shut down have left the group.
+    /// Sockets that a run has shut down have left the group, perhaps.
     pub(super) fn note_shut(&mut self) {
-        while self.listening > 1
+        self.forget_shut(1);
+    }
+
+    /// The same, where the group has more than so many.
+    fn forget_shut(&mut self, least: usize) {
+        while self.spreads
+            && self.listening > least
             && let Some(index) = self.group().iter().position(|member| listen::queue(member.socket.as_fd()).is_none())
         {
             self.leave_group(index);
@@ -334,12 +349,8 @@ impl Pool {
         };
         let is_chosen = |(number, member)| (of(member) == best && is_late(number as usize)).then_some(number);
         let chosen: Vec<u32> = (0_u32..).zip(group).filter_map(is_chosen).collect();
-        if chosen == self.led_to {
-            return;
-        }
-        match spread::lead_to(group[0].socket.as_fd(), &chosen) {
-            Ok(()) => self.led_to = chosen,
-            Err(error) => log::debug!(error = error.desc(); "not-led"),
+        if chosen != self.led_to && spread::lead_to(group[0].socket.as_fd(), &chosen).is_ok() {
+            self.led_to = chosen;
         }
     }
 
