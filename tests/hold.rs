@@ -459,6 +459,22 @@ fn without_a_proc_the_app_binds_as_ever_and_is_ready() {
     guard.event("ready");
 }
 
+/// A run that somebody has killed before it was executed says nothing of the next; one after the other does.
+#[test]
+fn runs_that_die_before_they_have_the_filter_turn_it_off_at_the_third_time() {
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = holding(setup).inherits("forbid seccomp");
+        let mut guard = setup.fixture(&format!("listen {port} serve")).start();
+        for msg in ["this run", "this run", "the filter cannot be had"] {
+            let event = guard.event("not-held");
+            assert!(event.get("msg").is_some_and(|text| text.contains(msg)), "{event:?}");
+        }
+        guard.line("listening");
+        guard.event("ready");
+    }
+}
+
 /// All of them bind at once, and guard makes no more than a few copies of itself at a time.
 #[test]
 fn a_hundred_instances_that_bind_at_once_share_a_port() {

@@ -52,6 +52,8 @@ pub(super) struct Holding {
     caught: Vec<Caught>,
     /// Since then questions wait for a copy of guard.
     pub(super) starved_since: Option<Timestamp>,
+    /// Runs in a row that have not told guard of their filter.
+    pub(super) lost: u32,
     /// The filter cannot be had, and the core does not know yet.
     failed: bool,
     /// The log says that the app binds what GUARD_HOLD does not name.
@@ -70,6 +72,7 @@ impl Holding {
             doors: Vec::new(),
             caught: Vec::new(),
             starved_since: None,
+            lost: 0,
             failed: false,
             told: false,
             blind: false,

@@ -16,6 +16,10 @@ const MOST_DOORS: usize = 64;
 /// So long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So many runs in a row may end before they have told guard of their filter. Somebody may have killed one, but a profile may kill
+/// all for it.
+const MOST_LOST: u32 = 3;
+
 /// Questions that are answered in a turn.
 const QUESTIONS: usize = 16;
 
@@ -54,11 +58,18 @@ impl Runtime<'_> {
             Ok(questions) => questions,
             Err(error) => {
                 let known = REASONS.iter().find(|(errno, _)| *errno == error);
+                self.holding.lost += 1;
+                if known.is_none() && self.holding.lost < MOST_LOST {
+                    let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
+                    log::warn!(run = run.number, error = error.desc(), msg; "not-held");
+                    return;
+                }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = error.desc(), msg = why; "not-held");
                 return self.holding.give_up(&self.poll);
             }
         };
+        self.holding.lost = 0;
         let hold = Hold::new(run, questions);
         if let Err(error) = self.poll.add(hold.descriptor(), DoorId::Hold(run).token()) {
             // Its binds would wait for ever: without a reader the kernel refuses them.

@@ -49,15 +49,19 @@ pub fn ports_of(pids: &[Pid], deadline: Deadline) -> Vec<u16> {
 fn listeners(pids: &[Pid], deadline: Deadline) -> Vec<Listener> {
     // They share a network, as a rule.
     let Some(first) = pids.first() else { return Vec::new() };
-    let tables = [("tcp", of_tcp as fn(&str) -> Option<Listener>), ("tcp6", of_tcp), ("unix", of_unix)];
-    tables
-        .into_iter()
-        .filter_map(|(name, read)| Some((File::open(format!("/proc/{first}/net/{name}")).ok()?, read)))
-        .flat_map(|(table, read)| {
-            let lines = lines(BufReader::new(table.take(LONGEST_TABLE)));
-            lines.take_while(|_| !deadline.left().is_zero()).filter_map(move |line| read(&line))
-        })
-        .collect()
+    let open = |name| File::open(format!("/proc/{first}/net/{name}")).ok().map(|table| table.take(LONGEST_TABLE));
+    let lines_of = |name| {
+        let lines = open(name).into_iter().flat_map(|table| lines(BufReader::new(table)));
+        lines.take_while(|_| !deadline.left().is_zero())
+    };
+    let tcp = ["tcp", "tcp6"].into_iter().flat_map(|name| of_tcp_table(lines_of(name)));
+    tcp.chain(lines_of("unix").filter_map(|line| of_unix(&line))).collect()
+}
+
+/// The kernel has the sockets that listen first, after a heading (`tcp_get_idx` of the kernel). To read of all connections may take
+/// seconds.
+fn of_tcp_table(lines: impl Iterator<Item = String>) -> impl Iterator<Item = Listener> {
+    lines.skip(1).map_while(|line| of_tcp(&line))
 }
 
 /// The lines of a table. The name of a unix socket, which ends a line, is any bytes that its owner likes.
@@ -116,6 +120,10 @@ mod tests {
         assert_eq!(of_tcp(line), Some((4711, Some((8080, 33)))));
         assert_eq!(of_tcp(&line.replace(" 0A ", " 01 ")), None, "a connection");
         assert_eq!(of_tcp("  sl  local_address rem_address   st tx_queue rx_queue tr"), None);
+        let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr";
+        let table = [heading, line, line, &line.replace(" 0A ", " 06 ")].map(str::to_owned).into_iter();
+        let endless = table.chain(std::iter::once_with(|| panic!("no connection is read")));
+        assert_eq!(of_tcp_table(endless).count(), 2);
         let table = b"ffff8880: 00000002 00000000 00000000 0002 01 815 @\xff\nffff8880: 00000002 00000000 00010000 0001 01 816\n";
         let found: Vec<Listener> = lines(&table[..]).filter_map(|line| of_unix(&line)).collect();
         assert_eq!(found, [(816, None)], "a stranger's name hides none");
