@@ -86,6 +86,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/docker.md", "docker run -d -e GUARD_HEALTH_CHECK", By(CONTAINERS, "a_health_check")),
     ("docs/docker.md", "docker exec CONTAINER", By(CONTAINERS, "what_docker_exec_asks")),
     ("docs/docker.md", "docker run --read-only", By(CONTAINERS, "without_privileges")),
+    ("docs/docker.md", "FROM gcr.io/distroless", By(CONTAINERS, "a_distroless_image")),
     ("docs/docker.md", "services:", By(CONTAINERS, "the_compose_file_of_the_guide")),
     (
         "docs/docker.md",

@@ -25,12 +25,13 @@ impl Block {
     }
 }
 
-fn root() -> &'static Path {
+/// The root of the project.
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// README.md and its neighbours, and the guides.
-fn documents() -> Vec<PathBuf> {
+pub(crate) fn documents() -> Vec<PathBuf> {
     let guides = fs::read_dir(root().join("docs")).expect("docs/ is there");
     let guides = guides.map(|entry| entry.expect("a file").path());
     let mut documents: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]

@@ -2,11 +2,12 @@
 //! which. The engine is the tests' own, so the names `guard`, `app` and `example/app` are free.
 
 use crate::blocks::{block, blocks, command};
-use crate::common::{Answer, begin, eventually};
+use crate::common::{Answer, begin, eventually, fixture, status_field};
 use crate::compose::Project;
-use crate::container::{Container, Run};
+use crate::container::{Container, Run, docker, podman};
 use crate::engine::Engine;
 use crate::image::{base, image, image_of, project, tagged};
+use crate::inline::inline;
 use crate::kube::{Pod, manifest};
 use crate::steps::crash;
 use std::fs;
@@ -48,6 +49,12 @@ tests![
     instead_of_forever,
     sockets_for_an_app_that_takes_them,
     sockets_for_an_app_that_knows_nothing_of_it,
+    the_zero_downtime_example_as_nobody,
+    a_distroless_image,
+    what_the_readme_tries,
+    a_job_that_a_pipe_feeds,
+    a_signal_that_reloads,
+    podman_keeps_health_checks,
 ];
 
 /// A line in a shell, at the root of the project.
@@ -429,4 +436,125 @@ fn sockets_for_an_app_that_takes_them() {
 
 fn sockets_for_an_app_that_knows_nothing_of_it() {
     refuses_nobody(fragment(ZERO_DOWNTIME, "ENV GUARD_HOLD=on", "languages"));
+}
+
+/// As its head comment builds it, and by a user without privileges. All its runs are killed at once, and nobody is refused.
+fn the_zero_downtime_example_as_nobody() {
+    const ASK: [&str; 4] = ["probe", "http://127.0.0.1:8080/", "--timeout", "20s"];
+    guard();
+    base("node:20-slim");
+    let tag = "guard-test/zero-downtime";
+    let example = project().join("examples/zero-downtime").display().to_string();
+    Engine::Docker.tell(&["build", "--quiet", "--tag", tag, &example]);
+    let run = Run::of(Engine::Docker, tag.to_owned()).env("GUARD_MAX_RESTARTS", "unlimited");
+    let mut container = run.options("--user 65534 --cap-drop ALL --security-opt no-new-privileges").start();
+    container.until_yes(&["ready"]);
+    container.until_yes(&ASK);
+    let pids = |container: &Container| -> Vec<String> {
+        let status = container.ask(&["status"]).out;
+        let rows = status.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
+        let pids = rows.filter_map(|row| row.split_whitespace().nth(2).map(str::to_owned));
+        pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())).collect()
+    };
+    for _ in 0..5 {
+        let living = eventually("two runs", || Some(pids(&container)).filter(|pids| pids.len() == 2));
+        container.exec(&["sh", "-c", &format!("kill -KILL {}", living.join(" "))]);
+        let answer = container.ask(&ASK);
+        assert_eq!(answer.code, 0, "{answer:?}\n{}", container.transcript());
+    }
+    eventually("two runs", || (pids(&container).len() == 2).then_some(()));
+    container.until_yes(&["reload"]);
+    assert_eq!(container.ask(&ASK).code, 0, "{}", container.transcript());
+    container.tell("stop");
+    // Node without a handler.
+    assert_eq!(container.code(), 143, "{}", container.transcript());
+}
+
+/// Made from Debian's packages as the real one is: the C library and no shell. The app is linked dynamically.
+fn a_distroless_image() {
+    guard();
+    base("gcr.io/distroless/cc-debian12:nonroot");
+    let tag = "guard-test/distroless";
+    build(&block("docs/docker.md", "FROM gcr.io/distroless").text, &[("app", fixture())], tag);
+    let run = Run::of(Engine::Docker, tag.to_owned()).env("GUARD_PRE_STOP", "/app say hook exit 0");
+    let run = run.options("--read-only --cap-drop ALL --security-opt no-new-privileges");
+    let words = "before-run 2 exit 1 listen 8080 fork setsid as left serve . quit TERM 3 serve";
+    let mut container = run.command(words.split(' ')).start();
+    container.event("restart");
+    container.line("ready");
+    container.ask(&["ready"]).yes("ready");
+    assert_eq!(container.ask(&["probe", "tcp://127.0.0.1:8080"]).code, 0);
+    assert!(container.ask(&["status"]).out.contains("app: /app before-run"));
+    for missing in ["sh", "/bin/sh", "ls", "bash"] {
+        assert_ne!(container.exec(&[missing]).code, 0, "{missing} is there");
+    }
+    let guard = container.inspect("{{.State.Pid}}").parse().expect("a pid");
+    assert_eq!(status_field(guard, "Uid:").split_whitespace().next(), Some("65532"));
+    container.tell("stop");
+    container.line("hook");
+    container.line("got TERM");
+    container.line("left got TERM");
+    assert_eq!(container.code(), 3, "{}", container.transcript());
+}
+
+/// What the README has beside the commands in its blocks, in its order.
+fn what_the_readme_tries() {
+    let here: Vec<String> =
+        inline().into_iter().filter(|found| found.file == "README.md").map(|found| found.command).collect();
+    let one = |words: &str| here.iter().find(|command| command.contains(words)).expect(words).clone();
+    in_the_foreground(&app(), "tried", |container| {
+        assert!(tell(&format!("{} --silent --show-error", one("curl "))).contains("run 1"));
+        let inside = |line: &str| tell(&line.replace("CONTAINER", &container.name));
+        let status = inside(&one("guard status"));
+        assert!(status.contains("server.js"), "{status}");
+        inside(&one("guard restart"));
+        let status = inside(&one("guard status"));
+        let row = status.lines().find(|line| line.starts_with("0 ")).expect("an instance");
+        let pid = row.split_whitespace().nth(2).expect("its pid");
+        let mut log = container.log();
+        inside(&one("kill -SEGV").replace("PID", pid));
+        while log.event("restart").get("last") != Some("SIGSEGV") {}
+        container.until_yes(&["probe", "http://127.0.0.1:8080/"]);
+        container.until_yes(&["ready"]);
+        let checked = tell(&one("guard check"));
+        assert!(checked.contains("GUARD_STOP_TIMEOUT") && !checked.contains("event="), "{checked}");
+        // `docker stop` follows.
+        assert_eq!(one("docker stop"), "docker stop CONTAINER");
+    });
+}
+
+/// `docker run -i`: the app fails when it has read the pipe, and is not run again.
+fn a_job_that_a_pipe_feeds() {
+    let image = image(Engine::Docker, "fixture");
+    let line = format!("echo 'echo working; exit 3' | docker run --rm -i {image} sh");
+    let answer = Answer::of(begin(&mut shell(&line)));
+    assert_eq!((answer.code, answer.out.as_str()), (3, "working\n"), "{answer:?}");
+    assert!(answer.err.contains("GUARD_RESTART"), "{answer:?}");
+}
+
+/// As docs/migrating.md has it for those who had `pm2 reload`.
+fn a_signal_that_reloads() {
+    let mut container = docker().env("GUARD_SIGNAL_MAP", "USR1=reload").fixture("quit TERM 0 serve").start();
+    container.line("ready");
+    container.tell("kill -s USR1");
+    container.line("ready");
+    container.event("reloaded");
+    container.tell("stop");
+    assert_eq!(container.code(), 0);
+}
+
+/// One in the image, and one that is given when it is run. There is no systemd whose timers Podman could use.
+fn podman_keeps_health_checks() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!("FROM {}\nHEALTHCHECK CMD [\"guard\", \"ready\"]\n", image(Engine::Podman, "fixture"));
+    fs::write(directory.path().join("Dockerfile"), text).expect("a file");
+    let tag = "localhost/guard-test/healthcheck";
+    let context = directory.path().display().to_string();
+    Engine::Podman.tell(&["build", "--format", "docker", "--tag", tag, &context]);
+    for run in [Run::of(Engine::Podman, tag.to_owned()), podman().option("--health-cmd", "guard ready")] {
+        let container = run.client_env("DISABLE_HC_SYSTEMD", "true").start();
+        container.until_yes(&["ready"]);
+        let answer = Engine::Podman.ask(&["healthcheck", "run", &container.name]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+    }
 }

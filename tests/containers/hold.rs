@@ -10,6 +10,7 @@ tests![
     docker_holds_for_root,
     docker_holds_for_nobody_without_privileges,
     podman_holds_for_root,
+    podman_holds_for_nobody_without_privileges,
     docker_holds_from_scratch,
     a_profile_that_denies_the_filter_is_told_and_the_app_binds_itself,
 ];
@@ -60,13 +61,19 @@ fn docker_holds_for_root() {
     holds(docker(), "guard", "fixture");
 }
 
+const FOR_NOBODY: &str = "--user 65534 --cap-drop ALL --read-only --security-opt no-new-privileges";
+
 fn docker_holds_for_nobody_without_privileges() {
-    let options = "--user 65534 --cap-drop ALL --read-only --security-opt no-new-privileges";
-    holds(docker().options(options), "guard", "fixture");
+    holds(docker().options(FOR_NOBODY), "guard", "fixture");
 }
 
 fn podman_holds_for_root() {
     holds(podman(), "guard", "fixture");
+}
+
+fn podman_holds_for_nobody_without_privileges() {
+    // What Docker does by default: a tmpfs at /tmp is Podman's.
+    holds(podman().options(FOR_NOBODY).options("--read-only-tmpfs=false"), "guard", "fixture");
 }
 
 fn docker_holds_from_scratch() {

@@ -40,6 +40,9 @@ mod hardened;
 mod healthcheck;
 mod hold;
 mod image;
+#[allow(dead_code, reason = "tests/prose.rs needs the rest")]
+#[path = "../common/inline.rs"]
+mod inline;
 mod kube;
 mod languages;
 mod limits;
