@@ -88,6 +88,24 @@ fn names_that_guard_hands_to_apps_are_no_settings() {
 }
 
 #[test]
+fn what_may_come_later_is_a_note() {
+    for (name, value, note) in [
+        ("GUARD_ON_CHANGE", "/no/such/file=HUP", "GUARD_ON_CHANGE=/no/such/file: nothing is there yet"),
+        ("GUARD_ENV_FILES", "SECRET", "GUARD_ENV_FILES=SECRET: neither SECRET_FILE nor SECRET is set"),
+    ] {
+        let mut guard = child().env(name, value).options(["check"]).start();
+        let said = ended(&mut guard, 0);
+        assert!(said.contains(&format!("note: {note}")), "{said}");
+    }
+    let mut guard = child().env("GUARD_ENV_FILES", "SECRET").env("SECRET", "1").options(["check"]).start();
+    assert!(!ended(&mut guard, 0).contains("note: "), "{}", guard.transcript());
+    let mut guard = child().env("GUARD_TERMINATION_LOG", "/no/such/log").app(["true"]).start();
+    let event = guard.event("termination-log");
+    assert!(event.line.contains("/no/such/log"), "{}", event.line);
+    assert_eq!(guard.code(), 0);
+}
+
+#[test]
 fn a_memory_limit_without_a_unit_is_doubted() {
     for (value, doubted) in [("450", true), ("1048576", false), ("450M", false), ("100K", false)] {
         let mut guard = child().env("GUARD_MAX_MEMORY", value).options(["check"]).start();

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What is missing, without the app itself, which the first spawn finds missing in a moment.
+/// What is missing, or may be, without the app itself, which the first spawn finds missing in a moment.
 pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut doubts = Vec::new();
     let mut add = |variable: &str, text| {
@@ -43,6 +43,16 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
         if let Some(problem) = missing(config, &words) {
             add(name, format!("{name}: {problem}"));
         }
+    }
+    let mut note = |variable: &str, text| {
+        doubts.push(Warning { kind: WarningKind::Note, variable: variable.to_owned(), text });
+    };
+    for (path, _) in config.on_change.iter().filter(|(path, _)| !path.exists()) {
+        note("GUARD_ON_CHANGE", format!("GUARD_ON_CHANGE={}: nothing is there yet", path.display()));
+    }
+    let is_set = |name: &str| config.variable_of_the_app(name).is_some();
+    for name in config.env_files.iter().filter(|name| !is_set(name) && !is_set(&format!("{name}_FILE"))) {
+        note("GUARD_ENV_FILES", format!("GUARD_ENV_FILES={name}: neither {name}_FILE nor {name} is set"));
     }
     doubts
 }

@@ -53,7 +53,8 @@ impl<'a> Journal<'a> {
     /// Opens the termination log.
     pub(super) fn new(config: &'a Config, instances: u32) -> Journal<'a> {
         let last_word = LastWord::open(config.termination_log.as_deref()).unwrap_or_else(|error| {
-            log::warn!(error:% = error; "termination-log");
+            let path = config.termination_log.as_ref().map(|path| path.to_string_lossy());
+            log::warn!(path = path.as_deref(), error:% = error; "termination-log");
             LastWord::none()
         });
         Journal {
