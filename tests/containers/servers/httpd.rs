@@ -7,7 +7,6 @@ tests![
     winch_finishes_transfers,
     term_cuts_transfers_off,
     below_apachectl_nobody_hears_winch,
-    a_window_that_changes_ends_it_at_a_terminal,
 ];
 
 /// Debian's httpd takes its paths and its user from a file that a shell has to read; `exec` keeps the shell from staying.
@@ -46,11 +45,4 @@ fn below_apachectl_nobody_hears_winch() {
     assert_eq!(httpd.code(), 137);
     let kill = httpd.said("kill").pop().expect("the end of its patience").line;
     assert!(kill.contains("apachectl[") && kill.contains("apache2["), "{kill}");
-}
-
-/// `docker run -t`: the kernel sends WINCH to all that is in the terminal's foreground.
-fn a_window_that_changes_ends_it_at_a_terminal() {
-    let mut httpd = httpd(server().terminal().env("GUARD_STOP_SIGNAL", "WINCH"));
-    httpd.resize(42, 102);
-    assert_eq!(httpd.code(), 0, "{}", httpd.transcript());
 }
