@@ -285,7 +285,7 @@ mod tests {
         journal.check_passed(of(1, 1));
         journal.spawn_failed(of(1, 1), SpawnFailure::Execute(Errno::ENOENT), Some("no such file".to_owned()));
         journal.spawn_failed(of(0, 1), SpawnFailure::Architecture, None);
-        let zero = "instance 0: app: built for another architecture";
+        let zero = "instance 0: app: built for another architecture (ENOEXEC)";
         assert_eq!(journal.reason(), format!("{zero}; instance 1: app: no such file (ENOENT)"));
         assert_eq!(journal.check(of(0, 1)), "exited with code 1: no answer");
         journal.spawned(of(1, 2), 11);
