@@ -180,6 +180,10 @@ fn it_is_in_the_first_directory_that_can_be_written() {
         ("seal /run seal /dev/shm seal /tmp", None),
     ] {
         let Some(setup) = pid1() else { return };
+        if state.contains("/tmp") && fixture().starts_with("/tmp") {
+            skipped("the tests themselves are below /tmp, which this hides");
+            continue;
+        }
         let setup = setup.env("GUARD_READY", "notify").inherits(state);
         let mut guard = setup.fixture("env notify READY=1 serve").start();
         let socket = notify_socket(&mut guard).expect("a socket");

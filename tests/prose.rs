@@ -120,7 +120,7 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["docker run IMAGE COMMAND"], By(STOP, "cmd_is_the_app_and_what_follows_the_image_replaces_it")),
     (&["docker run -i"], By(GUIDES, "a_job_that_a_pipe_feeds")),
     (&["docker run -it IMAGE sh"], By("tests/containers/terminal.rs", "a_shell_has_its_jobs_under_docker")),
-    (&["docker run -t"], Not("seen by hand, as the line says")),
+    (&["docker run -t"], By("tests/containers/servers/httpd.rs", "a_window_that_changes_ends_it_at_a_terminal")),
     (&["docker run --init"], By(NAMESPACES, "below_dockers_init")),
     (&["docker stop"], By(STOP, "docker_stop_is_a_drain")),
     (&["docker stop -t 60", "docker stop -t 5"], By(STOP, "a_shorter_stop_of_dockers_kills_guard")),
@@ -148,7 +148,10 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["aws ecs execute-command … --command \"guard status\""], Not("it takes an account of AWS")),
     // Apps
     (&["nginx -g 'daemon off;'"], By("tests/containers/servers/nginx.rs", "quit_finishes_transfers")),
-    (&["sh -c 'rm -f /run/nginx.sock; exec nginx -g \"daemon off;\"'"], Not("seen by hand, as the line says")),
+    (
+        &["sh -c 'rm -f /run/nginx.sock; exec nginx -g \"daemon off;\"'"],
+        By("tests/containers/servers/nginx.rs", "a_socket_file_that_is_left_is_removed_first"),
+    ),
     (&["apache2 -DFOREGROUND"], By("tests/containers/servers/httpd.rs", "winch_finishes_transfers")),
     (&["apachectl -DFOREGROUND"], By("tests/containers/servers/httpd.rs", "below_apachectl_nobody_hears_winch")),
     (&["haproxy -Ws -f haproxy.cfg"], By("tests/containers/servers/haproxy.rs", "usr1_finishes_transfers")),

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What is missing, or may be, without the app itself, which the first spawn finds missing in a moment.
+/// What is missing, or may be, as guard looks for it at its start.
 pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut doubts = Vec::new();
     let mut add = |variable: &str, text| {
@@ -47,9 +47,6 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut note = |variable: &str, text| {
         doubts.push(Warning { kind: WarningKind::Note, variable: variable.to_owned(), text });
     };
-    for (path, _) in config.on_change.iter().filter(|(path, _)| !path.exists()) {
-        note("GUARD_ON_CHANGE", format!("GUARD_ON_CHANGE={}: nothing is there yet", path.display()));
-    }
     let is_set = |name: &str| config.variable_of_the_app(name).is_some();
     for name in config.env_files.iter().filter(|name| !is_set(name) && !is_set(&format!("{name}_FILE"))) {
         note("GUARD_ENV_FILES", format!("GUARD_ENV_FILES={name}: neither {name}_FILE nor {name} is set"));
@@ -57,10 +54,18 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     doubts
 }
 
-/// The app, where it is missing.
-pub fn doubt_of_command(config: &Config) -> Option<Warning> {
-    let problem = missing(config, &config.command)?;
-    Some(Warning { kind: WarningKind::Doubt, variable: String::new(), text: format!("the command: {problem}") })
+/// What guard does not look for at its start: the app, which the first spawn finds missing in a moment, and paths of others, at
+/// which a file system may hang.
+pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
+    let mut doubts = Vec::new();
+    let mut add = |kind, text| doubts.push(Warning { kind, variable: String::new(), text });
+    for (path, _) in config.on_change.iter().filter(|(path, _)| !path.exists()) {
+        add(WarningKind::Note, format!("GUARD_ON_CHANGE={}: nothing is there yet", path.display()));
+    }
+    if let Some(problem) = missing(config, &config.command) {
+        add(WarningKind::Doubt, format!("the command: {problem}"));
+    }
+    doubts
 }
 
 fn missing(config: &Config, words: &[OsString]) -> Option<String> {

@@ -7,11 +7,14 @@ tests![
     winch_finishes_transfers,
     term_cuts_transfers_off,
     below_apachectl_nobody_hears_winch,
+    a_window_that_changes_ends_it_at_a_terminal,
 ];
 
 /// Debian's httpd takes its paths and its user from a file that a shell has to read; `exec` keeps the shell from staying.
+const HTTPD: [&str; 3] = ["sh", "-c", ". /etc/apache2/envvars && exec apache2 -DFOREGROUND"];
+
 fn httpd(run: Run) -> Container {
-    is_ready(run.command(["sh", "-c", ". /etc/apache2/envvars && exec apache2 -DFOREGROUND"]))
+    is_ready(run.command(HTTPD))
 }
 
 fn is_ready(run: Run) -> Container {
@@ -45,4 +48,13 @@ fn below_apachectl_nobody_hears_winch() {
     assert_eq!(httpd.code(), 137);
     let kill = httpd.said("kill").pop().expect("the end of its patience").line;
     assert!(kill.contains("apachectl[") && kill.contains("apache2["), "{kill}");
+}
+
+/// `docker run -t`: the kernel sends WINCH to all that is in the terminal's foreground.
+fn a_window_that_changes_ends_it_at_a_terminal() {
+    let run = server().terminal().env("GUARD_STOP_SIGNAL", "WINCH").env("GUARD_HEALTH_CHECK", "http://127.0.0.1/");
+    let mut httpd = run.command(HTTPD).start();
+    httpd.until_yes(&["ready"]);
+    httpd.resize(42, 102);
+    assert_eq!(httpd.code(), 0, "{}", httpd.transcript());
 }

@@ -3,6 +3,8 @@ use crate::common::eventually;
 use crate::container::{Container, Run};
 use crate::engine::Engine;
 use crate::image::image;
+use crate::inline::inline;
+use crate::steps::crash;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -11,6 +13,7 @@ tests![
     a_crash_leaves_its_port_free,
     quit_finishes_transfers,
     term_cuts_transfers_off,
+    a_socket_file_that_is_left_is_removed_first,
     a_certificate_that_is_rotated_is_served_by_the_same_run,
 ];
 
@@ -78,4 +81,28 @@ fn a_certificate_that_is_rotated_is_served_by_the_same_run() {
     assert_eq!((changed.get("path"), changed.get("meaning")), (Some("/tls"), Some("SIGHUP")), "{}", changed.line);
     serves(&nginx, "second.example");
     assert_eq!((nginx.said("changed").len(), nginx.said("exit").len()), (1, 0), "{}", nginx.transcript());
+}
+
+/// nginx leaves its socket file behind when it is killed, and does not start where there is one: in the words of the guide.
+fn a_socket_file_that_is_left_is_removed_first() {
+    let inline = inline();
+    let line = inline.iter().find(|found| found.command.contains("/run/nginx.sock")).expect("the guide has it");
+    let script = line.command.strip_prefix("sh -c '").and_then(|rest| rest.strip_suffix('\'')).expect("a script");
+    let site = "echo 'server { listen unix:/run/nginx.sock; }' >/etc/nginx/sites-enabled/default";
+    let with_a_socket = |script: &str| {
+        let run = server().env("GUARD_MAX_RESTARTS", "3").env("GUARD_BACKOFF_INITIAL", "10ms");
+        let run = run.env("GUARD_HEALTH_CHECK", "http+unix:///run/nginx.sock:/");
+        run.command(["sh", "-c", &format!("{site}; {script}")]).start()
+    };
+    let mut nginx = with_a_socket(script);
+    nginx.event("ready");
+    crash(&mut nginx);
+    nginx.event("ready");
+    nginx.tell("stop");
+    nginx.code();
+    let mut without = with_a_socket("exec nginx -g \"daemon off;\"");
+    without.event("ready");
+    crash(&mut without);
+    without.event("give-up");
+    assert_ne!(without.code(), 0);
 }
