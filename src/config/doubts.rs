@@ -110,9 +110,10 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
             (None, '|' | '<' | '>' | '`') => return Some(character.to_string()),
             (None, ';' | '&') if is_last => return Some(character.to_string()),
             (None | Some('"'), '$')
-                if variables && tail.starts_with(|c: char| c.is_alphabetic() || "_{(".contains(c)) =>
+                if variables && tail.starts_with(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)) =>
             {
-                let end = tail[1..].find(|c: char| !c.is_alphanumeric() && c != '_').map_or(tail.len(), |end| end + 1);
+                let end =
+                    tail[1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(tail.len(), |end| end + 1);
                 return Some(format!("${}", &tail[..end]));
             }
             _ => {}

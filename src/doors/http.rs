@@ -85,7 +85,7 @@ enum State {
 impl Http {
     /// Waits for clients of a socket that listens and never waits. Errors are those of `epoll_ctl(2)` and
     /// `timerfd_create(2)`.
-    pub fn open(listener: TcpListener) -> Result<Http, Errno> {
+    pub fn open(listener: TcpListener) -> io::Result<Http> {
         let poll = Poll::new()?;
         let ticker = Ticker::new(TICK)?;
         poll.add(listener.as_fd(), LISTENER)?;

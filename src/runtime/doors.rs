@@ -7,6 +7,7 @@ use crate::doors::Door;
 use crate::doors::http::Http;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Errno;
+use crate::sys::errno::reason;
 use crate::sys::poll::Token;
 use crate::sys::rights::has_received;
 use crate::sys::socket::is_readable;
@@ -98,7 +99,7 @@ impl Runtime<'_> {
         match self.poll.add(door.descriptor(), id.token()) {
             Ok(()) => Some(door),
             Err(error) => {
-                log::warn!(door:? = id, error = error.desc(); "door");
+                log::warn!(door:? = id, error = reason(error); "door");
                 None
             }
         }
@@ -190,7 +191,7 @@ impl Runtime<'_> {
                 polled.map(|()| Some(receiver.report))
             }
             Err(error) => {
-                log::debug!(door:? = id, error = error.desc(); "no-copy");
+                log::debug!(door:? = id, error = reason(error); "no-copy");
                 self.resting.retry_at = Some(self.clock.now().after(RETRY));
                 Ok(None)
             }
@@ -201,7 +202,7 @@ impl Runtime<'_> {
                 self.resting.doors.push((id, report));
             }
             Err(error) => {
-                log::warn!(door:? = id, error = error.desc(); "door");
+                log::warn!(door:? = id, error = reason(error); "door");
                 self.close_door(id);
             }
         }
@@ -223,7 +224,7 @@ impl Runtime<'_> {
             match self.poll_again(id) {
                 Ok(()) => self.handle_door(id),
                 Err(error) => {
-                    log::warn!(door:? = id, error = error.desc(); "door");
+                    log::warn!(door:? = id, error = reason(error); "door");
                     self.close_door(id);
                 }
             }

@@ -5,6 +5,7 @@ use crate::config::{Config, duration};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
 use crate::sys::Errno;
+use crate::sys::errno::reason;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -145,7 +146,7 @@ fn read_value(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
         Ok(is_file.then_some(value))
     };
     let value = read().map_err(|error: std::io::Error| match error.raw_os_error() {
-        Some(errno) => (Errno::from_raw(errno).desc().to_owned(), name_of(Errno::from_raw(errno))),
+        Some(errno) => (reason(Errno::from_raw(errno)).to_owned(), name_of(Errno::from_raw(errno))),
         None => (error.to_string(), NO_NAME),
     })?;
     let mut value = value.ok_or_else(|| ("not a regular file".to_owned(), NO_NAME))?;

@@ -4,6 +4,7 @@ use super::environment::UnreadVariable;
 use super::journal::Journal;
 use crate::supervisor::{CANNOT_EXECUTE, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::Errno;
+use crate::sys::errno::reason;
 use crate::sys::spawn::SpawnFailure;
 
 impl Journal<'_> {
@@ -37,17 +38,17 @@ impl Journal<'_> {
             SpawnFailure::Clone(errno) => (
                 errno,
                 CANNOT_EXECUTE,
-                format!("no new process ({}): is a limit of processes or memory reached?", errno.desc()),
+                format!("no new process ({}): is a limit of processes or memory reached?", reason(errno)),
             ),
             SpawnFailure::Directory(errno) => {
-                (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), errno.desc()))
+                (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), reason(errno)))
             }
             SpawnFailure::Limit(errno) => {
-                (errno, OWN_ERROR, format!("a limit of GUARD_LIMIT_* cannot be set: {}", errno.desc()))
+                (errno, OWN_ERROR, format!("a limit of GUARD_LIMIT_* cannot be set: {}", reason(errno)))
             }
             SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
             SpawnFailure::Shell(errno) => {
-                let problem = format!("neither a binary nor a script with #!, and /bin/sh: {}", errno.desc());
+                let problem = format!("neither a binary nor a script with #!, and /bin/sh: {}", reason(errno));
                 (errno, CANNOT_EXECUTE, problem)
             }
             SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => {
@@ -56,7 +57,7 @@ impl Journal<'_> {
             }
             SpawnFailure::Execute(errno) => {
                 let problem = problem.filter(|_| errno == Errno::EACCES);
-                (errno, CANNOT_EXECUTE, problem.unwrap_or(errno.desc().to_owned()))
+                (errno, CANNOT_EXECUTE, problem.unwrap_or(reason(errno).to_owned()))
             }
         }
     }

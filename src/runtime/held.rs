@@ -13,6 +13,7 @@ use super::pool::Pool;
 use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
+use crate::sys::errno::reason;
 use crate::sys::listen::{self, FIRST};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, process, spread, user};
@@ -123,7 +124,7 @@ impl Held {
             if socket.pool.refusing {
                 match socket.reopen(run, above, poll) {
                     Ok(()) => log::info!(address = socket.shown(); "held-again"),
-                    Err(error) => log::error!(address = socket.shown(), error = error.desc(); "not-held"),
+                    Err(error) => log::error!(address = socket.shown(), error = reason(error); "not-held"),
                 }
             }
         }
@@ -274,7 +275,7 @@ fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
         (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
             anyhow!("not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not")
         }
-        _ => anyhow!("{}", error.desc()),
+        _ => anyhow!("{}", reason(error)),
     }
 }
 

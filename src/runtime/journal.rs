@@ -6,6 +6,7 @@ use crate::config::duration::show;
 use crate::report::{self, LastWord};
 use crate::signal::Signal;
 use crate::supervisor::{KillReason, RunId};
+use crate::sys::errno::reason;
 use crate::sys::process::Status;
 use crate::sys::procfs::Process;
 use crate::sys::signal_set::SignalSet;
@@ -138,7 +139,7 @@ impl<'a> Journal<'a> {
                 log::debug!(instance = self.instance(run), run = run.number, signal:%; "signal")
             }
             Err(errno) => {
-                log::warn!(instance = self.instance(run), run = run.number, signal:%, error = errno.desc(); "signal-refused")
+                log::warn!(instance = self.instance(run), run = run.number, signal:%, error = reason(errno); "signal-refused")
             }
         }
     }

@@ -16,7 +16,7 @@ impl Runtime<'_> {
     /// Opens the door where GUARD_HTTP names an address. It stays open until guard exits.
     pub(super) fn open_http(&mut self) -> anyhow::Result<()> {
         let Some(address) = self.config.http else { return Ok(()) };
-        let door = listen_tcp(address).and_then(|listener| Ok(Http::open(listener.into())?));
+        let door = listen_tcp(address).and_then(|listener| Http::open(listener.into()).map_err(Into::into));
         let door = door.with_context(|| format!("GUARD_HTTP: cannot listen on {address}"))?;
         self.http = self.register(DoorId::Http, door);
         log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");

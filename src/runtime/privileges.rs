@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::limits::{Limit, Resource};
+use crate::sys::errno::reason;
 use crate::sys::limits::{self, ChildLimit};
 use crate::sys::user::become_user;
 use crate::sys::{Errno, process};
@@ -15,7 +16,10 @@ pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>>
         limits::prepare(of_kernel(resource), limit.soft, limit.hard).map_err(|(error, hard)| {
             let hard = if hard == u64::MAX { "unlimited".to_owned() } else { hard.to_string() };
             let name = resource.variable();
-            anyhow!("{name}: the hard limit is {hard} and may not be raised: {}; it takes {hard} at most", error.desc())
+            anyhow!(
+                "{name}: the hard limit is {hard} and may not be raised: {}; it takes {hard} at most",
+                reason(error)
+            )
         })
     };
     config.limits.iter().map(prepare).collect()
@@ -39,7 +43,7 @@ pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
             let own = process::effective_uid();
             format!("uid {own} may not change its user or groups (CAP_SETUID, CAP_SETGID)")
         } else {
-            error.desc().to_owned()
+            reason(error).to_owned()
         };
         anyhow!("GUARD_USER={user}: {why}")
     })?;
@@ -48,7 +52,7 @@ pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
     if let Some(directory) = directory
         && let Err(error) = access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
     {
-        let msg = format!("{user} cannot write GUARD_DRAIN_FILE in {}: {}", directory.display(), error.desc());
+        let msg = format!("{user} cannot write GUARD_DRAIN_FILE in {}: {}", directory.display(), reason(error));
         log::warn!(msg:%; "user");
     }
     Ok(())

@@ -7,6 +7,7 @@ use crate::doors::hold::{Hold, Step};
 use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
 use crate::sys::caller::{self, Kind};
+use crate::sys::errno::reason;
 use crate::sys::seccomp::{Answer, Channel, Question};
 use std::time::Duration;
 
@@ -61,11 +62,11 @@ impl Runtime<'_> {
                 self.holding.lost += 1;
                 if known.is_none() && self.holding.lost < MOST_LOST {
                     let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
-                    log::warn!(run = run.number, error = error.desc(), msg; "not-held");
+                    log::warn!(run = run.number, error = reason(error), msg; "not-held");
                     return;
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
-                log::warn!(error = error.desc(), msg = why; "not-held");
+                log::warn!(error = reason(error), msg = why; "not-held");
                 return self.holding.give_up(&self.poll);
             }
         };
@@ -73,7 +74,7 @@ impl Runtime<'_> {
         let hold = Hold::new(run, questions);
         if let Err(error) = self.poll.add(hold.descriptor(), DoorId::Hold(run).token()) {
             // Its binds would wait for ever: without a reader the kernel refuses them.
-            log::error!(error = error.desc(); "not-held");
+            log::error!(error = reason(error); "not-held");
             return;
         }
         let is_over = |door: &Hold| self.children.main(door.run()).is_none();
@@ -120,7 +121,7 @@ impl Runtime<'_> {
         if let Some(door) = self.holding.door(run)
             && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
         {
-            log::error!(error = error.desc(); "not-held");
+            log::error!(error = reason(error); "not-held");
         }
     }
 
@@ -179,7 +180,7 @@ impl Runtime<'_> {
             }
             Step::Unreadable { error, listens } => {
                 if !std::mem::replace(&mut self.holding.blind, true) {
-                    log::warn!(error = error.desc(), msg = "GUARD_HOLD: guard may not look at the app's sockets, which has another user; it binds as ever"; "not-held");
+                    log::warn!(error = reason(error), msg = "GUARD_HOLD: guard may not look at the app's sockets, which has another user; it binds as ever"; "not-held");
                 }
                 self.note_listener(run, listens && lives);
             }

@@ -7,6 +7,7 @@ use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::cgroup::OomCounter;
+use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
 
 /// So many children are reaped before it is the turn of signals and doors.
@@ -153,7 +154,7 @@ impl Runtime<'_> {
                 }
                 Wait::Failed(error) => {
                     if !std::mem::replace(&mut self.reaping.failed, true) {
-                        log::error!(error = error.desc(), msg = "wait4(2) fails; guard tries again"; "wait-failed");
+                        log::error!(error = reason(error), msg = "wait4(2) fails; guard tries again"; "wait-failed");
                     }
                     self.reaping.again_at = Some(self.clock.now().after(RETRY));
                     return;

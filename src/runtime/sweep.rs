@@ -217,13 +217,11 @@ impl Runtime<'_> {
     /// takes the place of a walk through all of their processes for each that ends.
     fn has_only_started(&mut self) -> bool {
         if !self.reaping.only_started {
-            let mut started: Vec<Pid> = self.children.started().chain(self.children.copies.iter().copied()).collect();
-            started.sort_unstable();
+            let started: HashSet<Pid> = self.children.started().chain(self.children.copies.iter().copied()).collect();
             // A child that the kernel has missed the first time is hardly missed again.
             let sees_no_other = || {
-                procfs::children().is_some_and(|seen| {
-                    seen.len() == started.len() && seen.iter().all(|child| started.binary_search(child).is_ok())
-                })
+                procfs::children()
+                    .is_some_and(|seen| seen.len() == started.len() && seen.iter().all(|child| started.contains(child)))
             };
             self.reaping.only_started = sees_no_other() && sees_no_other();
         }

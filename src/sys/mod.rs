@@ -11,6 +11,7 @@ pub mod connections;
 pub mod directory;
 pub mod early;
 pub mod environments;
+pub mod errno;
 pub mod fork;
 pub mod itself;
 pub mod limits;

@@ -2,6 +2,7 @@
 
 use super::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ pub struct Poll(Epoll);
 
 impl Poll {
     /// An empty set, closed on exec.
-    pub fn new() -> Result<Poll, Errno> {
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Poll)
+    pub fn new() -> io::Result<Poll> {
+        Ok(Poll(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
     /// Adds a descriptor that guard reads from. Its token comes back from each wait while there is something to read or

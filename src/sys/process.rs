@@ -4,7 +4,7 @@ use super::{Errno, Pid};
 use crate::signal::Signal;
 use std::ffi::{CStr, c_char};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -180,7 +180,8 @@ fn ended_child(pid: Pid) -> Option<Pid> {
 }
 
 /// Makes guard the one that orphans among its descendants are handed to (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`).
-pub fn become_subreaper() -> Result<(), Errno> {
+pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: prctl(2) with this option takes one flag.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) }).map(drop)
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) })?;
+    Ok(())
 }

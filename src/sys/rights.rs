@@ -267,15 +267,12 @@ pub(super) fn limit_time() {
 
 /// Closes what a copy of guard has from guard, the standard descriptors apart: what guard closes later is to be closed then.
 pub(super) fn keep_only(descriptors: [RawFd; 2]) {
-    let mut kept = descriptors.map(|descriptor| u32::try_from(descriptor).unwrap_or(0));
-    kept.sort_unstable();
-    let mut first: u32 = 3;
-    for (next, last) in [(kept[0] + 1, kept[0]), (kept[1] + 1, kept[1]), (u32::MAX, u32::MAX)] {
-        let last = if last == u32::MAX { last } else { last.saturating_sub(1) };
-        if first <= last {
-            close_range(first, last);
+    let [one, other] = descriptors.map(|descriptor| u32::try_from(descriptor).unwrap_or(0));
+    let (lower, higher) = (one.min(other), one.max(other));
+    for (first, last) in [(3, lower.saturating_sub(1)), (lower + 1, higher.saturating_sub(1)), (higher + 1, u32::MAX)] {
+        if first.max(3) <= last {
+            close_range(first.max(3), last);
         }
-        first = first.max(next);
     }
 }
 
