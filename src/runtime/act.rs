@@ -48,8 +48,6 @@ impl Runtime<'_> {
             Action::KillEverything(reason) => {
                 self.ending.killing = true;
                 self.journal.note_kill(reason);
-                // Clients that wait for the stop have a moment to read its outcome, and the runs have none.
-                self.kill_known();
                 self.bid_farewell();
                 self.kill_everything();
                 return self.reaping.childless.then_some(Event::NothingLeft);

@@ -4,6 +4,7 @@
 //! can fork (`kill(2)`).
 
 use super::Runtime;
+use super::children::RunProcess;
 use super::leftovers::{LONGEST_WALK, whole_groups};
 use crate::signal::Signal;
 use crate::sys::procfs::{self, Process};
@@ -14,21 +15,21 @@ impl Runtime<'_> {
     /// SIGKILL to everything that guard can reach. Comes again after children were reaped, for what has come since.
     pub(super) fn kill_everything(&mut self) {
         if self.init {
+            // Nothing comes before it: thousands that have got SIGKILL keep guard from the CPU until they have ended.
             signals::kill_all();
-        } else {
-            let killed = self.kill_known();
-            if let Some(mut seen) = self.descendants(LONGEST_WALK) {
-                seen.processes.retain(|process| !killed.contains(&process.group));
-                // A daemon that hops from pid to pid is only seen by its zombies, which are in its group.
-                kill_processes(&seen.processes, &seen.processes);
-            }
+            self.ending.last_blow.taken_by_all(self.clock.now());
+            return;
+        }
+        let killed = self.kill_known();
+        if let Some(mut seen) = self.descendants(LONGEST_WALK) {
+            seen.processes.retain(|process| !killed.contains(&process.group));
+            // A daemon that hops from pid to pid is only seen by its zombies, which are in its group.
+            kill_processes(&seen.processes, &seen.processes);
         }
         let now = self.clock.now();
         self.ending.last_blow.taken(now);
-        if !self.init {
-            // A process that was missed and does not end wakes nobody.
-            self.ending.last_blow.ask(now);
-        }
+        // A process that was missed and does not end wakes nobody.
+        self.ending.last_blow.ask(now);
     }
 
     /// Sends a signal to a hook or a health check and to all its descendants that a short walk of /proc finds: `timeout` and
@@ -56,8 +57,12 @@ impl Runtime<'_> {
         for started in self.children.started() {
             let _ = signals::send(started, Signal::KILL);
         }
-        let groups = self.children.runs().flat_map(|run| [run.group, run.pid]).chain(self.children.auxiliaries());
-        groups.filter(|&group| signals::send_to_group(group, Signal::KILL).is_ok()).collect()
+        let other = |run: &RunProcess| Some(run.pid).filter(|pid| *pid != run.group);
+        let groups = self.children.runs().flat_map(|run| std::iter::once(run.group).chain(other(run)));
+        groups
+            .chain(self.children.auxiliaries())
+            .filter(|&group| signals::send_to_group(group, Signal::KILL).is_ok())
+            .collect()
     }
 }
 

@@ -176,8 +176,12 @@ impl Runtime<'_> {
     }
 
     /// Everything is about to be killed, the clients that wait for the stop among them: they get their answer, and a moment to
-    /// read it.
+    /// read it, which the runs do not get.
     pub(super) fn bid_farewell(&mut self) {
+        if self.operator.waiting.is_empty() {
+            return;
+        }
+        self.kill_known();
         let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
         for waiting in &self.operator.waiting {
             self.reply(&waiting.client, &outcome);

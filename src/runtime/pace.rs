@@ -45,6 +45,12 @@ impl Pace {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.earliest = now.after(self.pause);
     }
+
+    /// The same, where hardly anything can have been missed.
+    pub(super) fn taken_by_all(&mut self, now: Timestamp) {
+        self.pause = LONGEST_PAUSE;
+        self.taken(now);
+    }
 }
 
 #[cfg(test)]
