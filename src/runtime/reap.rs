@@ -13,11 +13,17 @@ use crate::sys::process::{self, Status, Usage, Wait};
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
 
-/// What has happened to a child (`wait4(2)`).
-#[derive(Clone, Copy)]
-pub(super) enum News {
+/// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
+enum News {
     Ended(Owner, Pid, Status, Usage),
     Stopped(Pid, Signal),
+}
+
+/// An orphan that was reaped.
+struct Orphan {
+    pid: Pid,
+    status: Status,
+    usage: Usage,
 }
 
 /// Whether another process takes the place of a main process that has ended.
@@ -33,6 +39,8 @@ enum Succession {
 #[derive(Default)]
 pub(super) struct Reaping {
     /// Those of the last turn: a message may name one that ended before guard has read it.
+    orphans: Vec<Orphan>,
+    /// Empty between two turns.
     news: Vec<News>,
     /// When guard reaps though no SIGCHLD has come: at once where there was more to reap than its turn allowed, later
     /// where the kernel did not answer.
@@ -56,8 +64,7 @@ impl News {
         }
     }
 
-    /// Whether guard reads the kernel's count of out-of-memory kills at this news. To read it costs more than to reap an
-    /// orphan, so of orphans only those count that SIGKILL has ended.
+    /// Whether guard reads the kernel's count of out-of-memory kills at this news.
     fn may_be_oom_victim(&self) -> bool {
         match self {
             News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook, ..) => true,
@@ -75,36 +82,31 @@ impl Runtime<'_> {
     pub(super) fn reap(&mut self) {
         let is_rest = self.reaping.again_at.is_some();
         self.wait_for_children();
-        let may_tell = self.reaping.news.iter().any(News::may_be_oom_victim);
+        // To read the count costs more than to reap an orphan, so of orphans only those count that SIGKILL has ended.
+        let may_tell = self.reaping.orphans.iter().any(|orphan| orphan.status == Status::Signaled(Signal::KILL))
+            || self.reaping.news.iter().any(News::may_be_oom_victim);
         let has_moved = |counter: &mut OomCounter| may_tell && counter.has_moved();
         let struck = self.launch.oom_kills.as_mut().and_then(Option::as_mut).is_some_and(has_moved);
         self.reaping.oom_struck = struck || is_rest && self.reaping.oom_struck;
-        let news = &self.reaping.news;
-        let any = news.iter().any(|news| matches!(news, News::Ended(..)));
-        if any && self.sweeps() {
-            let ended: Vec<Pid> = news.iter().filter_map(News::ended).collect();
-            self.note_reaped(&ended);
+        if self.sweeps() {
+            let Reaping { orphans, news, .. } = &self.reaping;
+            let orphans = orphans.iter().map(|orphan| orphan.pid);
+            let ended: Vec<Pid> = orphans.chain(news.iter().filter_map(News::ended)).collect();
+            if !ended.is_empty() {
+                self.note_reaped(&ended);
+            }
         }
         if self.reaping.news.iter().any(|news| matches!(news, News::Ended(Owner::Run(_), ..))) {
-            // A copy of guard may have received a message meanwhile, which then counts as read.
-            self.wake_doors(false);
-            self.handle_last_messages();
-            // Signals that are queued for a run that has ended are not for the next one.
-            self.signals.receive_all();
-            self.take_last_keys();
+            self.read_last_words();
         }
         // Orphans come first, since one may be the process that a main process has named its successor.
-        for orphans in [true, false] {
-            for index in 0..self.reaping.news.len() {
-                let news = self.reaping.news[index];
-                if matches!(news, News::Ended(Owner::Nobody, ..)) != orphans {
-                    continue;
-                }
-                self.has_worked |= !orphans;
-                if let Some(event) = self.handle_child(news) {
-                    self.dispatch(event);
-                }
-            }
+        for orphan in &self.reaping.orphans {
+            log::debug!(pid = orphan.pid; "reaped");
+            self.counters.orphans_reaped += 1;
+            self.children.note_heir(orphan.pid, orphan.status, orphan.usage);
+        }
+        if !self.reaping.news.is_empty() {
+            self.handle_news();
         }
         if self.reaping.childless {
             for event in self.lost() {
@@ -118,21 +120,42 @@ impl Runtime<'_> {
         }
     }
 
-    fn handle_child(&mut self, news: News) -> Option<Event> {
-        match news {
-            News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
-            News::Stopped(pid, signal) => self.stopped(pid, signal),
+    /// Reads what came before a main process ended.
+    fn read_last_words(&mut self) {
+        // A copy of guard may have received a message meanwhile, which then counts as read.
+        self.wake_doors(false);
+        self.handle_last_messages();
+        // Signals that are queued for a run that has ended are not for the next one.
+        self.signals.receive_all();
+        self.take_last_keys();
+    }
+
+    fn handle_news(&mut self) {
+        self.has_worked = true;
+        for news in std::mem::take(&mut self.reaping.news) {
+            let event = match news {
+                News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
+                News::Stopped(pid, signal) => self.stopped(pid, signal),
+            };
+            if let Some(event) = event {
+                self.dispatch(event);
+            }
         }
     }
 
     /// Asks the kernel what has happened to children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
     fn wait_for_children(&mut self) {
-        self.reaping.news.clear();
+        self.reaping.orphans.clear();
         self.reaping.childless = false;
         self.reaping.only_started = false;
         self.reaping.again_at = None;
-        while self.reaping.news.len() < MOST {
+        if let Some(pid) = self.named_orphan()
+            && let Some(status) = process::reap(pid)
+        {
+            self.reaping.orphans.push(Orphan { pid, status, usage: Usage::default() });
+        }
+        while self.reaping.orphans.len() + self.reaping.news.len() < MOST {
             match process::wait() {
                 Wait::Ended(pid, status, usage) => {
                     let owner = self.children.owner(pid);
@@ -141,7 +164,12 @@ impl Runtime<'_> {
                     {
                         run.reaped = true;
                     }
-                    self.reaping.news.push(News::Ended(owner, pid, status, usage));
+                    match owner {
+                        Owner::Nobody => self.reaping.orphans.push(Orphan { pid, status, usage }),
+                        Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook | Owner::Copy => {
+                            self.reaping.news.push(News::Ended(owner, pid, status, usage));
+                        }
+                    }
                 }
                 Wait::Stopped(pid, signal) => self.reaping.news.push(News::Stopped(pid, signal)),
                 Wait::Nothing => {
@@ -163,6 +191,12 @@ impl Runtime<'_> {
         }
         // At once: that time is over.
         self.reaping.again_at = Some(Timestamp::default());
+    }
+
+    /// The orphan that SIGCHLD has told of. Nobody asks what it has used, unless it may have become a main process (MAINPID).
+    fn named_orphan(&mut self) -> Option<Pid> {
+        let may_be_main = self.config.notify;
+        self.signals.take_ended().filter(|pid| !may_be_main && self.children.owner(*pid) == Owner::Nobody)
     }
 
     fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
@@ -213,21 +247,14 @@ impl Runtime<'_> {
                 self.children.copies.retain(|copy| *copy != pid);
                 None
             }
-            Owner::Nobody => {
-                log::debug!(pid; "reaped");
-                self.counters.orphans_reaped += 1;
-                self.children.note_heir(pid, status, usage);
-                None
-            }
+            Owner::Nobody => None,
         }
     }
 
     /// How a child ended that was nobody's and was reaped in the last turn.
     pub(super) fn ended_lately(&self, pid: Pid) -> Option<(Status, Usage)> {
-        self.reaping.news.iter().find_map(|news| match *news {
-            News::Ended(Owner::Nobody, ended, status, usage) if ended == pid => Some((status, usage)),
-            News::Ended(..) | News::Stopped(..) => None,
-        })
+        let orphan = self.reaping.orphans.iter().find(|orphan| orphan.pid == pid)?;
+        Some((orphan.status, orphan.usage))
     }
 
     /// The main process of a run has ended. If it has named a successor that is guard's child by now, the run goes on with

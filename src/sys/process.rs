@@ -33,7 +33,7 @@ pub enum Status {
 }
 
 /// What a process used, its reaped children included (`getrusage(2)`), and what it has left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Largest resident set, in KiB.
     pub max_rss: u64,
@@ -65,24 +65,31 @@ pub fn wait() -> Wait {
     let result = unsafe { libc::wait4(-1, &raw mut raw, libc::WNOHANG | libc::WUNTRACED, usage.as_mut_ptr()) };
     match Errno::result(result) {
         Ok(0) => Wait::Nothing,
+        Ok(pid) if libc::WIFSTOPPED(raw) => {
+            Signal::from_number(libc::WSTOPSIG(raw)).map_or(Wait::Nothing, |signal| Wait::Stopped(pid, signal))
+        }
         // SAFETY: where there is a pid, there is a usage.
-        Ok(pid) => decode(pid, raw, Usage::new(unsafe { usage.assume_init_ref() }, raw)),
+        Ok(pid) => Wait::Ended(pid, decode(raw), Usage::new(unsafe { usage.assume_init_ref() }, raw)),
         Err(Errno::EINTR) => wait(),
         Err(Errno::ECHILD) => Wait::NoChildren,
         Err(error) => Wait::Failed(error),
     }
 }
 
-fn decode(pid: Pid, raw: libc::c_int, usage: Usage) -> Wait {
-    if libc::WIFSTOPPED(raw) {
-        return Signal::from_number(libc::WSTOPSIG(raw)).map_or(Wait::Nothing, |signal| Wait::Stopped(pid, signal));
-    }
-    let status = match Signal::from_number(libc::WTERMSIG(raw)) {
+/// Reaps this child if it has ended. The kernel does not count up what it has used.
+pub fn reap(pid: Pid) -> Option<Status> {
+    let mut raw: libc::c_int = 0;
+    // SAFETY: wait4(2) writes a status, and no usage where it is given no place for one.
+    let result = unsafe { libc::wait4(pid, &raw mut raw, libc::WNOHANG, std::ptr::null_mut()) };
+    (result > 0).then(|| decode(raw))
+}
+
+fn decode(raw: libc::c_int) -> Status {
+    match Signal::from_number(libc::WTERMSIG(raw)) {
         Some(signal) => Status::Signaled(signal),
         // WEXITSTATUS has eight bits (wait(2)).
         None => Status::Exited(u8::try_from(libc::WEXITSTATUS(raw)).unwrap_or(u8::MAX)),
-    };
-    Wait::Ended(pid, status, usage)
+    }
 }
 
 fn duration(time: libc::timeval) -> Duration {

@@ -28,6 +28,9 @@ const BLOCKED_CAME: Token = Token::MAX - 1;
 /// The si_code of a SIGIO for room to write (`sigaction(2)`).
 const POLL_OUT: i32 = 2;
 
+/// What SIGCHLD tells of a process that has ended (`sigaction(2)`).
+const HAS_ENDED: [i32; 3] = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
+
 /// Signals that one call of [`Signals::receive`] reads at most.
 const MOST: usize = 128;
 
@@ -63,6 +66,8 @@ pub struct Signals {
     more: bool,
     /// SIGCHLD may have come since [`Signals::take_child_news`] was last called.
     child_news: bool,
+    /// The process that the last SIGCHLD has told of, if it has ended.
+    ended: Option<Pid>,
 }
 
 impl Signals {
@@ -89,7 +94,8 @@ impl Signals {
         poll.add_edge(descriptor.as_fd(), BLOCKED_CAME)?;
         change_mask(libc::SIG_SETMASK, blocked);
         let (pipe, own) = (File::from(reader), process::id());
-        Ok(Signals { handled, pipe, descriptor, own, received: VecDeque::new(), more: false, child_news: false })
+        let (received, more, child_news, ended) = (VecDeque::new(), false, false, None);
+        Ok(Signals { handled, pipe, descriptor, own, received, more, child_news, ended })
     }
 
     /// Receives signals after a wait that returned `tokens`: those that came before the wait ended, up to a bound.
@@ -102,9 +108,7 @@ impl Signals {
         // The flag comes first: a child that ended before a stop request is then known to have ended.
         let stop = self.receive_handled();
         if stop || self.more || came(BLOCKED_CAME) {
-            let mut received = std::mem::take(&mut self.received);
-            self.more = !self.read_blocked(MOST, &mut |signal, sender| received.push_back((signal, sender)));
-            self.received = received;
+            self.more = !self.read_blocked(MOST, |_| true);
             // SIGCHLD may be among those that are left.
             self.child_news |= self.more;
         }
@@ -114,14 +118,12 @@ impl Signals {
     /// no signal that was queued for that run reaches the next one.
     pub fn receive_all(&mut self) {
         self.receive_handled();
-        let (mut seen, mut received) = (SignalSet::EMPTY, std::mem::take(&mut self.received));
-        self.more = !self.read_blocked(MOST_OF_ALL, &mut |signal, sender| {
-            if !seen.contains(signal) {
-                seen = seen.with(signal);
-                received.push_back((signal, sender));
-            }
+        let mut seen = SignalSet::EMPTY;
+        self.more = !self.read_blocked(MOST_OF_ALL, |signal| {
+            let is_new = !seen.contains(signal);
+            seen = seen.with(signal);
+            is_new
         });
-        self.received = received;
         self.child_news = true;
     }
 
@@ -151,15 +153,24 @@ impl Signals {
         std::mem::take(&mut self.child_news)
     }
 
+    /// A process that has ended since this was last called. Others may have ended with it, since the kernel keeps one
+    /// SIGCHLD at a time.
+    pub fn take_ended(&mut self) -> Option<Pid> {
+        self.ended.take()
+    }
+
     /// Takes the flag of the handled signal; `true` if it was set.
     fn receive_handled(&mut self) -> bool {
         let is_set = self.handled.swap(false, Ordering::AcqRel);
-        self.received.extend(is_set.then_some((HANDLED, Sender::Other)));
+        if is_set {
+            self.received.push_back((HANDLED, Sender::Other));
+        }
         is_set
     }
 
-    /// Reads up to `most` blocked signals and hands those on that are not for guard alone; `true` if there are no more.
-    fn read_blocked(&mut self, most: usize, each: &mut dyn FnMut(Signal, Sender)) -> bool {
+    /// Reads up to `most` blocked signals and keeps those that are wanted and not for guard alone; `true` if there are no
+    /// more.
+    fn read_blocked(&mut self, most: usize, mut wanted: impl FnMut(Signal) -> bool) -> bool {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
         for _ in 0..most / AT_ONCE {
@@ -176,12 +187,15 @@ impl Signals {
                     Ok(_) | Err(_) => Sender::Other,
                 };
                 match i32::try_from(info.ssi_signo).ok().and_then(Signal::from_number) {
-                    Some(Signal::CHLD) => self.child_news = true,
+                    Some(Signal::CHLD) => {
+                        self.child_news = true;
+                        self.ended = Pid::try_from(info.ssi_pid).ok().filter(|_| HAS_ENDED.contains(&info.ssi_code));
+                    }
                     Some(Signal::PIPE | Signal::XFSZ | Signal::CONT) if sender == Sender::Process(self.own) => {}
                     // There is room to write, which guard has not asked for.
                     Some(Signal::IO) if info.ssi_code == POLL_OUT => {}
-                    Some(signal) => each(signal, sender),
-                    None => {}
+                    Some(signal) if wanted(signal) => self.received.push_back((signal, sender)),
+                    Some(_) | None => {}
                 }
             }
             if records < AT_ONCE {
