@@ -21,8 +21,7 @@ export WORK=${WORK:-10} # ms that the server takes for a request, while it is ki
 PORT=8080
 
 ROWS=(crash-tini crash-pm2-fork crash-pm2-cluster crash-pm2-cluster-2 crash-guard crash-hold crash-hold-2
-    reload-pm2-cluster-2 reload-hold reload-hold-2 reload-hold-2-idle
-    reload-pm2-cluster-2-close reload-hold-close reload-hold-2-close
+    reload-pm2-cluster-2 reload-hold reload-hold-2 reload-pm2-cluster-2-close reload-hold-close reload-hold-2-close
     speed spread)
 
 say() {
@@ -104,7 +103,7 @@ start_alone() {
 # Starts guard, which restarts without end and at once, as pm2 does.
 start_guard() {
     below env PORT="$PORT" GUARD_MAX_RESTARTS=unlimited GUARD_BACKOFF_INITIAL=0 GUARD_INSTANCES="$instances" \
-        GUARD_HOLD="$hold" "${settings[@]}" "$GUARD" -- node server.js "${arguments[@]}"
+        GUARD_HOLD="$hold" "$GUARD" -- node server.js "${arguments[@]}"
     reload=("$GUARD" reload)
 }
 
@@ -158,11 +157,9 @@ stop() {
 
 # Of a row's name: what is started, its title, and why it cannot be started here.
 choose() {
-    instances=1 arguments=() settings=() hold=off why_not='' mode=fork pause=$PAUSE
+    instances=1 arguments=() hold=off why_not='' mode=fork pause=$PAUSE
     [[ $1 != *-close ]] || arguments=(--close)
-    [[ $1 != *-idle ]] || settings=(GUARD_DRAIN_IDLE=5s)
     local row=${1%-close}
-    row=${row%-idle}
     [[ $row != *-[0-9] ]] || instances=${row##*-}
     case ${row%-[0-9]} in
     crash-tini)
@@ -185,7 +182,6 @@ choose() {
     reload-*) event=reloads times=$RELOADS ;;
     esac
     [ "$instances" = 1 ] || what+=", $instances instances"
-    [ ${#settings[@]} = 0 ] || what+=", \`${settings[*]}\`"
     [ ${#arguments[@]} = 0 ] || what+=', app with `server.close()`'
 }
 
