@@ -152,6 +152,35 @@ fn a_rotated_secret_reaches_the_next_run() {
     }
 }
 
+/// A certificate and its key, each with its own path.
+#[test]
+fn paths_that_change_together_bring_one_reload() {
+    for setup in everywhere() {
+        let root = TempDir::new().expect("a directory");
+        let root = root.path();
+        for directory in ["..1", "..2"] {
+            fs::create_dir(root.join(directory)).expect("ours");
+            for file in ["tls.crt", "tls.key"] {
+                fs::write(root.join(directory).join(file), directory).expect("ours");
+            }
+        }
+        symlink("..1", root.join("..data")).expect("ours");
+        let paths = ["tls.crt", "tls.key"].map(|file| root.join("..data").join(file));
+        let setup = setup.env("GUARD_ON_CHANGE", paths.map(|path| format!("{}=reload", path.display())).join(","));
+        let mut guard = setup.app(["sh", "-c", "echo serves; exec sleep 1000"]).start();
+        guard.line("serves");
+        symlink("..2", root.join("..tmp")).expect("ours");
+        fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
+        guard.event("changed");
+        guard.event("changed");
+        guard.event("reloaded");
+        guard.signal(libc::SIGTERM);
+        guard.code();
+        let started = guard.events().iter().filter(|event| event.name() == "spawn").count();
+        assert_eq!(started, 2, "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn a_change_can_end_guard() {
     for setup in everywhere() {

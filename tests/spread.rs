@@ -362,17 +362,15 @@ fn a_run_that_shuts_its_listener_down_harms_nobody_else() {
         let port = free_port();
         // Those of instance 0 stand first in the group. Instance 2 is not ready.
         let rest = "
+is_first = (instance, run) == ('0', '1')
+def shut(*_):
+    server.shutdown(socket.SHUT_RDWR)
+    says('shut')
+signal.signal(signal.SIGUSR1, shut if is_first else signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, (lambda *_: os._exit(1)) if is_first else signal.SIG_IGN)
 says('serves')
 if instance != '2': notify(b'READY=1')
-if (instance, run) == ('0', '1'):
-    def shut(*_):
-        server.shutdown(socket.SHUT_RDWR)
-        says('shut')
-    signal.signal(signal.SIGUSR1, shut)
-    signal.signal(signal.SIGUSR2, lambda *_: os._exit(1))
-    while True: time.sleep(1000)
-signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+while is_first: time.sleep(1000)
 serve(server)
 ";
         let setup = several(setup, 3).env("GUARD_READY", "notify");

@@ -91,7 +91,8 @@ impl Config {
         let contradictions = config.contradictions().into_iter();
         let contradictions = contradictions.filter(|(names, _)| !names.iter().any(|name| misread.contains(name)));
         errors.extend(contradictions.map(|(_, error)| error));
-        let without_limit = platform.stop_timeout().saturating_add(config.stop.drain_delay);
+        let drain = config.stop.drain_delay.saturating_add(config.stop.drain_idle);
+        let without_limit = platform.stop_timeout().saturating_add(drain);
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);
         doubts.extend(config.doubts(&layers));
         config.warnings = layers.unknown().chain(doubts).collect();

@@ -132,8 +132,15 @@ impl Runtime<'_> {
             Err(error) if changes.check_at.is_none() => self.cannot_watch(&error.into(), now),
             Err(_) => {}
         }
+        let mut meanings = Vec::new();
         for (path, meaning) in changed {
             log::info!(path:% = path.display(), meaning:%; "changed");
+            // A certificate and its key change together.
+            if !meanings.contains(&meaning) {
+                meanings.push(meaning);
+            }
+        }
+        for meaning in meanings {
             self.dispatch(Event::FileChanged(meaning));
         }
     }

@@ -9,6 +9,7 @@ use crate::doors::notify::Notify;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::process::{Status, Usage};
+use std::time::Duration;
 
 /// What a reaped pid was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) struct RunProcess {
     pub(super) started: Timestamp,
     /// When guard last measured the memory of its processes, and how much that was, in bytes (GUARD_MAX_MEMORY).
     pub(super) measured: (Timestamp, u64),
+    /// The most CPU time that its processes have had together at a look.
+    pub(super) most_cpu: Duration,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard.
@@ -87,6 +90,7 @@ impl RunProcess {
             group: pid,
             started,
             measured: (started, 0),
+            most_cpu: Duration::ZERO,
             reaped: false,
             killed: false,
             receivers: Receivers::default(),

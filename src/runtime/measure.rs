@@ -77,7 +77,14 @@ impl Runtime<'_> {
         match &self.measuring.recent {
             Some((until, usage)) if began < *until => usage.clone(),
             Some(_) | None => {
-                let usage: Vec<_> = self.measure().into_iter().map(|(id, usage, _)| (id, usage)).collect();
+                let mut usage: Vec<_> = self.measure().into_iter().map(|(id, usage, _)| (id, usage)).collect();
+                for (id, usage) in &mut usage {
+                    // What a process used that ended, and whom the app did not reap, does not vanish.
+                    if let Some(run) = self.children.get_mut(*id) {
+                        run.most_cpu = run.most_cpu.max(usage.cpu);
+                        usage.cpu = run.most_cpu;
+                    }
+                }
                 let now = self.clock.now();
                 self.measuring.recent = Some((now.after(now.since(began) * SHARE), usage.clone()));
                 usage
@@ -90,10 +97,13 @@ impl Runtime<'_> {
         self.measuring.due = None;
         let Some(limit) = self.memory_limit() else { return };
         let serving: Vec<RunId> = self.supervisor.serving().collect();
+        let began = self.clock.now();
         if serving.is_empty() {
+            // A reload may put a run back that was not serving for a while.
+            let lives = self.children.runs().next().is_some();
+            self.measuring.due = lives.then(|| began.after(Duration::from_millis(LONGEST_PAUSE as u64)));
             return;
         }
-        let began = self.clock.now();
         let mut pause = LONGEST_PAUSE;
         let mut exceeded = Vec::new();
         for (id, usage, pids) in self.measure() {

@@ -49,8 +49,8 @@ impl Runtime<'_> {
         let due = self.next_timer();
         // guard reads the clock only where something is due.
         let before = self.deadline.or(due).map(|_| self.clock.now());
-        let timeout = |at: Timestamp| at.since(before.unwrap_or_default());
-        let rest = self.deadline.into_iter().chain(due).min().map(timeout);
+        let next = self.deadline.into_iter().chain(due).min();
+        let rest = next.map(|at| at.since(before.unwrap_or_default()));
         if self.has_worked && rest.is_none_or(|rest| rest >= LONG_REST) {
             self.has_worked = false;
             residency::forget_code();
@@ -59,8 +59,8 @@ impl Runtime<'_> {
         let woken = before.map(|_| self.clock.now());
         self.signals.receive(&tokens);
         self.take_typing();
-        if let (Some(deadline), Some(before), Some(woken)) = (self.deadline, before, woken)
-            && let Some(delay) = overslept(deadline, before, woken)
+        if let (Some(next), Some(before), Some(woken)) = (next, before, woken)
+            && let Some(delay) = overslept(next.max(before), before, woken)
         {
             self.dispatch(Event::Overslept(delay));
         }
@@ -164,8 +164,8 @@ impl Runtime<'_> {
     }
 }
 
-/// How much a poll stood still, if it did. Nobody knows how much of the time before the deadline the app had, so none of it
-/// counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
+/// How much a poll that was to end at `deadline` stood still, if it did. Nobody knows how much of the time before then the app
+/// had, so none of it counts: a deadline that moves by the lateness alone would be over now, before the app can say a word.
 fn overslept(deadline: Timestamp, before: Timestamp, now: Timestamp) -> Option<Duration> {
     (now.since(deadline) > OVERSLEPT).then(|| now.since(before))
 }

@@ -29,6 +29,10 @@ impl Supervisor {
         let mode = self.mode;
         let Some(instance) = self.instance_mut(id.instance) else { return };
         if instance.retiring.take_if(|run| run.id == id).is_some() {
+            // Where no new run lives, how the last one ended matters more.
+            if instance.current().is_some() {
+                instance.last = Some(ending);
+            }
             return self.advance_reload(now);
         }
         if instance.leaving {

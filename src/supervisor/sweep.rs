@@ -1,7 +1,7 @@
 //! After the main process of a run: its leftovers get SIGTERM, and SIGKILL when their time is over. next_run.rs decides what
 //! follows.
 
-use super::cause::Cause;
+use super::cause::{Asker, Cause};
 use super::exit_code::{Ending, Failure};
 use super::run_id::RunId;
 use super::shutdown::ShutdownCause;
@@ -54,6 +54,10 @@ impl Supervisor {
         let stable_after = self.settings.restart.stable_after;
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id && run.main_lives()) else { return };
+        if mode == Mode::Serving && run.is_too_large && run.cause.is_none() && !at_terminal {
+            // It was asked what takes so much memory, and has ended of that.
+            run.end_for(Cause::Restart(Asker::Memory));
+        }
         let by_itself = run.cause.is_none_or(|cause| cause == Cause::Itself);
         let stopped_at_terminal = mode == Mode::Serving && at_terminal && by_itself;
         // What guard or an operator ends is no stop by QUIT.

@@ -143,6 +143,52 @@ fn a_run_is_asked_once_what_fills_its_memory_and_serves_meanwhile() {
 }
 
 #[test]
+fn a_run_that_ends_of_being_asked_is_replaced_for_its_memory() {
+    let mut world = World::serving(Settings { diagnose: Some(UNIT * 3), ..plain() });
+    world.step(Step::Advance);
+    world.step(Step::Grows(run(1)));
+    // Once more than the restart limit, and a success that would be the end.
+    for number in 1..=4 {
+        let actions = world.step(exit(number, 0));
+        assert_eq!(last_of(&actions), Some(Ending::Replaced(Asker::Memory, 0)), "{actions:?}");
+        assert!(spawns(&actions, number + 1), "{actions:?}");
+        world.step(Step::Spawn(Ok(())));
+        world.step(Step::Advance);
+        world.step(Step::Advance);
+        world.step(Step::Grows(run(number + 1)));
+    }
+}
+
+#[test]
+fn a_run_that_a_reload_has_replaced_is_the_last_one() {
+    let mut world = World::serving(by_reload());
+    world.step(says(Words::Ready));
+    world.step(Step::Advance);
+    world.step(Step::AskReload);
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Says(run(2), Words::Ready));
+    world.wait();
+    world.step(exit(1, 3));
+    let mut actions = world.step(exit(2, 1));
+    while !spawns(&actions, 3) {
+        actions = world.wait();
+    }
+    assert_eq!(last_of(&actions), Some(Ending::Exited(1)), "a later one counts more");
+    let mut world = World::serving(by_reload());
+    world.step(says(Words::Ready));
+    world.step(Step::Advance);
+    for number in 1..=2 {
+        let actions = world.step(Step::AskReload);
+        let last = (number == 2).then_some(Ending::Replaced(Asker::Operator, 3));
+        assert_eq!(last_of(&actions), last);
+        world.step(Step::Spawn(Ok(())));
+        world.step(Step::Says(run(number + 1), Words::Ready));
+        world.wait();
+        world.step(exit(number, 3));
+    }
+}
+
+#[test]
 fn a_stop_wins_over_a_limit() {
     let mut world = World::serving(in_place());
     world.wait();
