@@ -395,6 +395,117 @@ serve(server)
     }
 }
 
+/// guard stands still meanwhile, so it hears of both at once.
+#[test]
+fn a_run_that_shuts_its_listener_down_and_ends_harms_nobody_else() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let rest = "
+def end(*_):
+    server.shutdown(socket.SHUT_RDWR)
+    os._exit(1)
+signal.signal(signal.SIGUSR1, end)
+os.write(1, f'{os.getpid()} is {instance}.{run}\\n'.encode())
+if instance != '2': notify(b'READY=1')
+serve(server)
+";
+        let setup = several(setup, 3).env("GUARD_READY", "notify");
+        let mut guard = setup.app(server("", &format!("bound({port})"), rest)).start();
+        let mut of_first = 0;
+        for _ in 0..3 {
+            let line = guard.line_after("");
+            let (pid, name) = line.split_once(" is ").expect("both");
+            if name == "0.1" {
+                of_first = pid.parse().expect("a pid");
+            }
+        }
+        guard.event("ready");
+        guard.event("ready");
+        let pid = guard.pid_outside(of_first);
+        guard.signal(libc::SIGSTOP);
+        guard.signal_inside(of_first, libc::SIGUSR1);
+        let status = format!("/proc/{pid}/stat");
+        eventually("its end", || std::fs::read_to_string(&status).ok()?.contains(") Z ").then_some(()));
+        guard.signal(libc::SIGCONT);
+        guard.event("ready");
+        // The socket of instance 0 is the last of the group now, that of instance 2 the first.
+        let answered = clients(port, 120);
+        assert_eq!(answered.keys().collect::<Vec<_>>(), ["0.2", "1.1"], "{answered:?}");
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+/// Nobody knows whose next run comes first.
+#[test]
+fn clients_that_come_when_all_are_down_are_served_by_the_first_run_that_listens() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = "
+if run == '2':
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    says('waits')
+    while instance == '1': time.sleep(1000)
+    signal.sigwait([signal.SIGUSR1])
+";
+        let setup = several(setup, 2).env("GUARD_HOLD", "on");
+        let mut guard = setup.app(server(script, &format!("bound({port})"), "")).start();
+        all_serve(&mut guard, 2);
+        guard.signal(libc::SIGUSR1);
+        guard.lines(&["0.2 waits", "1.2 waits"]);
+        let (waiting, all) = (AtomicUsize::new(0), 20);
+        std::thread::scope(|scope| {
+            for _ in 0..all {
+                scope.spawn(|| {
+                    let address = ([127, 0, 0, 1], port).into();
+                    let mut stream = TcpStream::connect_timeout(&address, common::DEADLINE).expect("not refused");
+                    waiting.fetch_add(1, Ordering::SeqCst);
+                    stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+                    let mut answer = String::new();
+                    stream.write_all(b"hello").expect("not reset");
+                    stream.read_to_string(&mut answer).expect("not reset");
+                    assert_eq!(answer, "0.2");
+                });
+            }
+            eventually("all wait", || (waiting.load(Ordering::SeqCst) == all).then_some(()));
+            guard.signal(libc::SIGUSR1);
+        });
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+/// The address of an earlier run is no obstacle.
+#[test]
+fn a_run_may_listen_on_an_address_that_overlaps_with_the_last_ones() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let listens = "
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(('127.0.0.1' if run == '1' else '0.0.0.0', PORT))
+server.listen(64)
+";
+        let listens = listens.replace("PORT", &port.to_string());
+        let setup = several(setup, 1).env("GUARD_HOLD", "on");
+        let mut guard = setup.app(server(&listens, "server", "")).start();
+        guard.line("0.1 serves");
+        guard.ask(&["restart"]).yes("restarted: run 2 is ready");
+        assert_eq!(clients(port, 4), [("0.2".to_owned(), 4)].into());
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
 #[test]
 fn a_single_run_that_shuts_its_listener_down_is_replaced_by_a_reload() {
     if !Path::new(PYTHON).exists() {

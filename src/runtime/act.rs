@@ -138,7 +138,7 @@ impl Runtime<'_> {
         };
         match self.launch.program.spawn(&start) {
             Ok(pid) => {
-                self.held.run_started(run, true);
+                self.held.run_started(run);
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
                 let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
@@ -157,7 +157,7 @@ impl Runtime<'_> {
                 Event::Spawned(run)
             }
             Err(failure) => {
-                self.held.run_started(run, false);
+                self.held.run_failed(run, self.clock.now());
                 let problem = problem(&self.launch.program, self.config.directory.as_deref());
                 Event::SpawnFailed(run, self.journal.spawn_failed(run, failure, problem))
             }

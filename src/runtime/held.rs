@@ -12,7 +12,7 @@ use super::environment::Environment;
 use super::pool::Pool;
 use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
-use crate::supervisor::{RunId, Timestamp};
+use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::errno::reason;
 use crate::sys::listen::{self, FIRST};
 use crate::sys::poll::Poll;
@@ -126,14 +126,24 @@ impl Held {
                     Ok(()) => log::info!(address = socket.shown(); "held-again"),
                     Err(error) => log::error!(address = socket.shown(), error = reason(error); "not-held"),
                 }
+            } else if socket.pool.spreads() {
+                let _ = socket.pool.open_for(run, poll);
+            } else if socket.listens {
+                socket.revive(run, above, poll);
             }
         }
     }
 
-    /// A run has started, or could not be.
-    pub(super) fn run_started(&mut self, run: RunId, has_started: bool) {
-        for pool in self.pools() {
-            if has_started { pool.serve(run) } else { pool.leave(run) }
+    /// A run has started.
+    pub(super) fn run_started(&mut self, run: RunId) {
+        self.pools().for_each(|pool| pool.serve(run));
+    }
+
+    /// A run could not be started.
+    pub(super) fn run_failed(&mut self, run: RunId, now: Timestamp) {
+        let timeout = self.timeout;
+        for socket in &mut self.passed {
+            socket.pool.leave(run, now, socket.address.is_some().then_some(timeout));
         }
     }
 
@@ -299,8 +309,13 @@ impl Runtime<'_> {
     pub(super) fn lead_connections(&mut self) {
         let supervisor = &self.supervisor;
         for pool in self.held.pools().chain(self.holding.pools()) {
-            pool.lead(supervisor.count(), &|run| supervisor.fitness(run));
+            pool.lead(&|run| supervisor.fitness(run));
         }
+    }
+
+    /// There is no way to hold what apps listen on, and nothing else is held.
+    pub(super) fn take_hold_failure(&mut self) -> Option<Event> {
+        self.holding.take_failure().filter(|_| !self.held.any_passed())
     }
 
     /// A socket was connected, perhaps, or shut down.

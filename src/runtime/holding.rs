@@ -218,7 +218,13 @@ impl Holding {
         // What guard cannot do for other reasons the app may.
         const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
         // A port of which others share the address is in use all the same.
-        let socket = listen::bind_as(key.address, key.only_v6, prepare).and_then(listen::spare);
+        let bind_it = || listen::bind_as(key.address, key.only_v6, prepare);
+        let socket = match bind_it() {
+            // An address of an earlier run's may overlap with this one.
+            Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),
+            result => result,
+        };
+        let socket = socket.and_then(listen::spare);
         let socket =
             socket.map_err(|error| if ITS_OWN.contains(&error) { Answer::Failed(error) } else { Answer::GoOn })?;
         spread::share_address(socket.as_fd(), true);
@@ -226,6 +232,14 @@ impl Holding {
         pool.add(socket, run, poll).map_err(|_| Answer::GoOn)?;
         self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_told: false });
         Ok(self.caught.len() - 1)
+    }
+
+    /// Closes what no run has of a port; `false` if there is nothing of the kind.
+    fn close_unused(&mut self, port: u16, poll: &Poll) -> bool {
+        let before = self.caught.len();
+        let is_unused = |caught: &mut Caught| caught.key.address.port() == port && caught.pool.is_unused();
+        self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
+        self.caught.len() < before
     }
 
     /// The pool of an address, without what clients have bound and connected.

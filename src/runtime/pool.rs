@@ -148,6 +148,7 @@ impl Pool {
 
     /// Has the socket with this inode listen, if it is here. guard's listen(2) lets the queue be as long as it can be.
     pub(super) fn listen(&mut self, inode: u64, poll: &Poll) -> Result<(), Errno> {
+        self.forget_shut(0);
         match self.members.iter().position(|member| member.inode == inode) {
             Some(index) if index < self.listening => listen::listen(self.members[index].socket.as_fd()),
             Some(index) => self.join(index, poll),
@@ -205,6 +206,8 @@ impl Pool {
             return;
         }
         let at = timeout.map(|timeout| now.after(timeout)).filter(|_| !self.refusing);
+        // guard may hear of an end before it hears that the run had shut its socket down.
+        self.forget_shut(0);
         if self.spreads {
             for member in self.group().iter().filter(|member| member.runs.contains(&run)) {
                 let _ = listen::listen(member.socket.as_fd());
@@ -229,8 +232,9 @@ impl Pool {
         }
     }
 
-    /// Has the socket listen that a run has which is about to start.
+    /// Has the socket listen that a run has which is about to start: what is left of a run may have shut it down.
     pub(super) fn open_for(&mut self, run: RunId, poll: &Poll) -> Result<(), Errno> {
+        self.forget_shut(0);
         let index = self.position_of_other(|member| member.runs.contains(&run));
         index.map_or(Ok(()), |index| self.join(index, poll))
     }
@@ -243,8 +247,14 @@ impl Pool {
     }
 
     /// A run that was to have a socket of these has not started.
-    pub(super) fn leave(&mut self, run: RunId) {
-        self.members.iter_mut().for_each(|member| member.runs.retain(|other| *other != run));
+    pub(super) fn leave(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
+        let at = timeout.map(|timeout| now.after(timeout));
+        for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
+            member.runs.retain(|other| *other != run);
+            if member.runs.is_empty() {
+                member.free_until = member.free_until.or(at);
+            }
+        }
         if self.refusing {
             self.refuse();
         }
@@ -275,6 +285,8 @@ impl Pool {
             let is_free = member.runs.is_empty() && (is_due(member) || !is_served);
             if is_free && std::mem::replace(&mut is_kept, true) {
                 poll.remove(member.socket.as_fd());
+                // A process that has a duplicate would keep it in the group.
+                listen::shut_down(member.socket.as_fd());
                 self.leave_group(index);
                 self.members.swap_remove(self.listening);
             }
@@ -333,23 +345,21 @@ impl Pool {
         }
     }
 
-    /// Leads new connections to the runs that can take them best. Where no run can, they wait in as many sockets as there are
-    /// `instances`, whose next runs take them: those that runs have left last.
-    pub(super) fn lead(&mut self, instances: usize, fitness: &impl Fn(RunId) -> Fitness) {
+    /// Leads new connections to the runs that can take them best. Where no run can, they wait in the free socket that the next run
+    /// takes, whichever instance's it is.
+    pub(super) fn lead(&mut self, fitness: &impl Fn(RunId) -> Fitness) {
         if self.listening < 2 {
             return;
         }
         let of = |member: &Member| member.runs.iter().map(|run| fitness(*run)).min().unwrap_or(Fitness::Ending);
-        let group = self.group();
-        let best = group.iter().map(of).min().unwrap_or(Fitness::Ending);
-        let left_at = |index: usize| group[index].free_until.unwrap_or(Timestamp(Duration::MAX));
-        let is_late = |index: usize| {
-            let later = (0..group.len()).filter(|other| (left_at(*other), index) > (left_at(index), *other));
-            best != Fitness::Ending || later.count() < instances.max(1)
-        };
-        let is_chosen = |(number, member)| (of(member) == best && is_late(number as usize)).then_some(number);
-        let chosen: Vec<u32> = (0_u32..).zip(group).filter_map(is_chosen).collect();
-        if chosen != self.led_to && spread::lead_to(group[0].socket.as_fd(), &chosen).is_ok() {
+        let numbered = || (0_u32..).zip(self.group());
+        let best = self.group().iter().map(of).min().unwrap_or(Fitness::Ending);
+        let free = numbered().filter(|(_, member)| best == Fitness::Ending && member.runs.is_empty());
+        let next = free.max_by_key(|(_, member)| member.waiting()).map(|(number, _)| vec![number]);
+        let all_of_best =
+            || numbered().filter(|(_, member)| of(member) == best).map(|(number, _)| number).collect::<Vec<u32>>();
+        let chosen = next.unwrap_or_else(all_of_best);
+        if chosen != self.led_to && spread::lead_to(self.group()[0].socket.as_fd(), &chosen).is_ok() {
             self.led_to = chosen;
         }
     }
@@ -359,6 +369,11 @@ impl Pool {
         let meant = self.group().iter().filter(|member| of.is_none_or(|run| member.runs == [run]));
         let queues = meant.filter_map(|member| listen::queue(member.socket.as_fd()));
         queues.reduce(|all, one| (all.0.saturating_add(one.0), all.1.saturating_add(one.1)))
+    }
+
+    /// No run has any of them.
+    pub(super) fn is_unused(&self) -> bool {
+        self.members.iter().all(|member| member.runs.is_empty())
     }
 
     /// Closes all.

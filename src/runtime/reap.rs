@@ -305,6 +305,7 @@ impl Runtime<'_> {
             if let Some(run) = self.children.get_mut(id) {
                 run.reaped = true;
             }
+            self.queue_after_run(id);
             log::error!(instance = self.journal.instance(id), run = id.number; "lost");
         }
         lost.into_iter().map(|id| Event::Exited(id, Ending::Exited(1))).collect()

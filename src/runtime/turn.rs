@@ -154,7 +154,7 @@ impl Runtime<'_> {
                     answer => answers.extend(answer),
                 }
             }
-            next = answers.pop_front().or_else(|| self.holding.take_failure());
+            next = answers.pop_front().or_else(|| self.take_hold_failure());
         }
         self.actions = actions;
         self.deadline = self.supervisor.next_deadline();

@@ -141,7 +141,7 @@ pub fn refuse(socket: BorrowedFd) {
     // Or another could have the address of a socket that does not listen.
     let _ = set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0);
     spread::share_address(socket, false);
-    let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Both);
+    shut_down(socket);
 }
 
 /// Clients that wait in the queue of a TCP socket, and how many can (`tcp_get_info` of the kernel for a socket that listens).
@@ -218,6 +218,11 @@ pub fn is_unconnected(socket: BorrowedFd) -> bool {
     /// <net/tcp_states.h>
     const TCP_CLOSE: u8 = 7;
     info(socket).is_some_and(|info| info.tcpi_state == TCP_CLOSE)
+}
+
+/// Has a socket listen no more, whoever has it (`shutdown(2)`). It keeps its address.
+pub fn shut_down(socket: BorrowedFd) {
+    let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
 /// Whether a socket that listened was shut down (POLLRDHUP, `poll(2)`).
