@@ -300,6 +300,13 @@ fn a_hook_that_followed_another_serves_the_next_drain_too() {
 }
 
 #[test]
+fn a_key_starts_the_hook_though_the_app_has_heard_it() {
+    let mut world = World::serving(Settings { terminal: true, ..settings() });
+    let actions = world.step(Step::Press(Signal::INT));
+    assert!(actions.iter().any(|action| matches!(action, Action::StartHook { .. })), "{actions:?}");
+}
+
+#[test]
 fn the_hook_of_a_stop_has_its_time_though_the_app_has_ended() {
     for ends in [true, false] {
         let mut world = World::serving(settings());
