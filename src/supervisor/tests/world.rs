@@ -694,7 +694,7 @@ impl World {
             }
         }
         // What signals from before the first run have asked for, now that they were delivered.
-        if !early.is_empty() && self.supervisor.early.is_empty() {
+        if self.supervisor.early.len() < early.len() {
             self.awaiting_restart |= self.awaits_restart();
             self.awaiting_scale |= self.supervisor.scaling;
             self.awaiting_reloads = self.awaiting_reloads.max(self.awaits_reloads());
