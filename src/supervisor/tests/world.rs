@@ -424,7 +424,9 @@ impl World {
                 self.mains.retain(|main| *main != run);
                 let in_time = self.quit_until.remove(&run).is_some_and(|until| self.now < until);
                 let asked = self.awaiting_restart || self.awaiting_reloads > 0;
-                if in_time && !asked && !self.told.contains(&run) {
+                // What guard has begun to end, since it hangs or for another reason, is no stop by QUIT.
+                let is_ended = self.supervisor.runs().any(|one| one.id == run && one.cause > Some(Cause::Itself));
+                if in_time && !asked && !is_ended && !self.told.contains(&run) {
                     self.stopped.push(run.instance);
                 }
                 if leftovers != Leftovers::None {
@@ -557,6 +559,11 @@ impl World {
         // A signal from before the first run is kept for it.
         if self.supervisor.early.len() <= early.len() {
             self.note_event(event, &before);
+        }
+        let is_mapped = |signal: &Signal| self.supervisor.settings.signal_map.iter().any(|(from, _)| from == signal);
+        if self.supervisor.early.len() < early.len() && early.iter().any(is_mapped) {
+            // One that has asked for a run was delivered.
+            self.stopped.clear();
         }
         let mut answers = VecDeque::new();
         for (index, action) in actions.iter().enumerate() {
