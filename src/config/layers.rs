@@ -5,7 +5,8 @@ use super::entry::Entry;
 use super::settings::{Origin, Warning, WarningKind};
 use super::subcommands::{Invocation, SUBCOMMANDS};
 use super::suggest::{nearest, slip};
-use super::variables::{VARIABLES, Variable};
+use super::variable::Variable;
+use super::variables::VARIABLES;
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 

@@ -22,6 +22,7 @@ mod suggest;
 pub mod target;
 pub mod user;
 mod values;
+mod variable;
 pub mod variables;
 
 use crate::platform::Platform;

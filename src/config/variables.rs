@@ -5,7 +5,6 @@ use super::duration;
 use super::instances::instances;
 use super::limits::{self, Resource};
 use super::listen;
-use super::settings::Config;
 use super::target::parse_host;
 use super::user;
 use super::values::{
@@ -13,35 +12,8 @@ use super::values::{
     hold, log_filter, max_memory, optional, path, positive, show_changes, show_hold, show_max_memory, show_path,
     show_signal_map, signal_map, variable_names,
 };
+use super::variable::Variable;
 use crate::signal::{Signal, number};
-
-/// One setting: a variable of the environment, and the flag of the same name.
-pub struct Variable {
-    /// `GUARD_FOO_BAR`; its flag is `--foo-bar`.
-    pub name: &'static str,
-    /// The default, as `--help` shows it.
-    pub default: &'static str,
-    /// The values that it takes, as an error names them.
-    pub takes: &'static str,
-    /// One line for `--help`.
-    pub help: &'static str,
-    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The value in force, for people.
-    pub show: fn(&Config) -> String,
-}
-
-impl Variable {
-    /// The flag's name, with its dashes.
-    pub fn flag(&self) -> String {
-        let name = self.name.strip_prefix("GUARD_").unwrap_or(self.name);
-        format!("--{}", name.to_ascii_lowercase().replace('_', "-"))
-    }
-
-    /// Whether it takes a duration, by the text of `takes`.
-    pub(super) fn is_duration(&self) -> bool {
-        self.takes.starts_with("a duration")
-    }
-}
 
 /// A resource limit.
 macro_rules! limit {
