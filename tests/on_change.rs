@@ -5,7 +5,7 @@ mod common;
 use common::{Guard, Setup, everywhere, pid1, skipped};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn watching(setup: Setup, path: &Path, meaning: &str) -> Setup {
@@ -55,6 +55,39 @@ fn a_file_that_comes_later_is_a_change() {
     }
 }
 
+/// A volume of a Secret as the kubelet makes it: its files are links through `..data`, which a rename has lead to another directory.
+struct Volume {
+    path: PathBuf,
+    names: &'static [&'static str],
+    version: u32,
+}
+
+impl Volume {
+    fn new(path: &Path, names: &'static [&'static str], content: &str) -> Volume {
+        let mut volume = Volume { path: path.to_owned(), names, version: 0 };
+        fs::create_dir_all(path).expect("ours");
+        volume.publish(content);
+        for name in names {
+            symlink(format!("..data/{name}"), path.join(name)).expect("ours");
+        }
+        volume
+    }
+
+    /// All of its files change at once.
+    fn publish(&mut self, content: &str) {
+        let before = self.path.join(format!("..{}", self.version));
+        self.version += 1;
+        let directory = self.path.join(format!("..{}", self.version));
+        fs::create_dir(&directory).expect("ours");
+        for name in self.names {
+            fs::write(directory.join(name), content).expect("ours");
+        }
+        symlink(format!("..{}", self.version), self.path.join("..data_tmp")).expect("ours");
+        fs::rename(self.path.join("..data_tmp"), self.path.join("..data")).expect("ours");
+        let _ = fs::remove_dir_all(before);
+    }
+}
+
 /// Makes one change after the other. Of each of them one signal comes, and no more.
 fn one_signal_each(mut guard: Guard, root: &Path, changes: &mut [&mut dyn FnMut()]) {
     guard.line("ready");
@@ -83,26 +116,10 @@ fn a_swap_of_the_kubelets_is_one_change() {
         for setup in everywhere() {
             let root = TempDir::new().expect("a directory");
             let root = root.path();
-            let volume = root.join("volume");
-            fs::create_dir(&volume).expect("ours");
-            let mut version = 0;
-            let mut publish = || {
-                version += 1;
-                let directory = volume.join(format!("..{version}"));
-                fs::create_dir(&directory).expect("ours");
-                for name in ["tls.crt", "tls.key", "ca.crt"] {
-                    fs::write(directory.join(name), version.to_string()).expect("ours");
-                }
-                symlink(format!("..{version}"), volume.join("..data_tmp")).expect("ours");
-                fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("ours");
-                let _ = fs::remove_dir_all(volume.join(format!("..{}", version - 1)));
-            };
-            publish();
-            for name in ["tls.crt", "tls.key", "ca.crt"] {
-                symlink(format!("..data/{name}"), volume.join(name)).expect("ours");
-            }
+            let mut volume = Volume::new(&root.join("volume"), &["tls.crt", "tls.key", "ca.crt"], "1");
+            let mut versions = 2..;
+            let publish = std::cell::RefCell::new(|| volume.publish(&versions.next().unwrap_or(0).to_string()));
             let guard = watching_below(setup, root, path);
-            let publish = std::cell::RefCell::new(publish);
             let again = || (publish.borrow_mut())();
             one_signal_each(guard, root, &mut [&mut { again }, &mut { again }, &mut { again }]);
         }
@@ -134,18 +151,12 @@ fn a_rotated_secret_reaches_the_next_run() {
     for setup in everywhere() {
         let root = TempDir::new().expect("a directory");
         let root = root.path();
-        for (directory, text) in [("..1", "old"), ("..2", "new")] {
-            fs::create_dir(root.join(directory)).expect("ours");
-            fs::write(root.join(directory).join("password"), text).expect("ours");
-        }
-        symlink("..1", root.join("..data")).expect("ours");
-        symlink("..data/password", root.join("password")).expect("ours");
+        let mut volume = Volume::new(root, &["password"], "old");
         let setup = watching(setup, root, "reload").env("GUARD_ENV_FILES", "PASSWORD");
         let setup = setup.env("PASSWORD_FILE", root.join("password"));
         let mut guard = setup.app(["sh", "-c", "echo is $PASSWORD; exec sleep 1000"]).start();
         guard.line("is old");
-        symlink("..2", root.join("..tmp")).expect("ours");
-        fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
+        volume.publish("new");
         guard.line("is new");
         guard.event("reloaded");
         assert_eq!(guard.events().iter().filter(|event| event.name() == "changed").count(), 1);
@@ -158,19 +169,12 @@ fn paths_that_change_together_bring_one_reload() {
     for setup in everywhere() {
         let root = TempDir::new().expect("a directory");
         let root = root.path();
-        for directory in ["..1", "..2"] {
-            fs::create_dir(root.join(directory)).expect("ours");
-            for file in ["tls.crt", "tls.key"] {
-                fs::write(root.join(directory).join(file), directory).expect("ours");
-            }
-        }
-        symlink("..1", root.join("..data")).expect("ours");
-        let paths = ["tls.crt", "tls.key"].map(|file| root.join("..data").join(file));
+        let mut volume = Volume::new(root, &["tls.crt", "tls.key"], "1");
+        let paths = ["tls.crt", "tls.key"].map(|file| root.join(file));
         let setup = setup.env("GUARD_ON_CHANGE", paths.map(|path| format!("{}=reload", path.display())).join(","));
         let mut guard = setup.app(["sh", "-c", "echo serves; exec sleep 1000"]).start();
         guard.line("serves");
-        symlink("..2", root.join("..tmp")).expect("ours");
-        fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
+        volume.publish("2");
         guard.event("changed");
         guard.event("changed");
         guard.event("reloaded");

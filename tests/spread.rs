@@ -330,7 +330,7 @@ fn what_a_crashed_instance_leaves_in_its_queue_the_next_run_serves() {
         let rest = "
 signal.signal(signal.SIGUSR1, lambda *_: os._exit(1) if (instance, run) == ('1', '1') else None)
 says('serves')
-if (instance, run) == ('1', '1'): time.sleep(1000)
+while (instance, run) == ('1', '1'): signal.pause()
 serve(server)
 ";
         let mut guard = several(setup, 2).app(server("", &format!("bound({port})"), rest)).start();
@@ -370,7 +370,7 @@ signal.signal(signal.SIGUSR1, shut if is_first else signal.SIG_IGN)
 signal.signal(signal.SIGUSR2, (lambda *_: os._exit(1)) if is_first else signal.SIG_IGN)
 says('serves')
 if instance != '2': notify(b'READY=1')
-while is_first: time.sleep(1000)
+while is_first: signal.pause()
 serve(server)
 ";
         let setup = several(setup, 3).env("GUARD_READY", "notify");
@@ -451,7 +451,7 @@ fn clients_that_come_when_all_are_down_are_served_by_the_first_run_that_listens(
 if run == '2':
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     says('waits')
-    while instance == '1': time.sleep(1000)
+    while instance == '1': signal.pause()
     signal.sigwait([signal.SIGUSR1])
 ";
         let setup = several(setup, 2).env("GUARD_HOLD", "on");
@@ -520,7 +520,7 @@ def shut(*_):
 signal.signal(signal.SIGUSR1, shut if run == '1' else signal.SIG_IGN)
 says('serves')
 if run == '1':
-    while True: time.sleep(1000)
+    while True: signal.pause()
 serve(server)
 ";
         let setup = several(setup, 1).env("GUARD_HOLD", "on");
