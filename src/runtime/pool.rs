@@ -213,12 +213,7 @@ impl Pool {
                 let _ = listen::listen(member.socket.as_fd());
             }
         }
-        for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
-            member.runs.retain(|other| *other != run);
-            if member.runs.is_empty() {
-                member.free_until = member.free_until.or(at);
-            }
-        }
+        self.take_from(run, at);
         self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
         // What it has shut down.
         while !self.refusing
@@ -246,15 +241,20 @@ impl Pool {
         }
     }
 
-    /// A run that was to have a socket of these has not started.
-    pub(super) fn leave(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
-        let at = timeout.map(|timeout| now.after(timeout));
+    /// A run has its socket no more. One that no other has is free until `at`.
+    fn take_from(&mut self, run: RunId, at: Option<Timestamp>) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             member.runs.retain(|other| *other != run);
             if member.runs.is_empty() {
                 member.free_until = member.free_until.or(at);
             }
         }
+    }
+
+    /// A run that was to have a socket of these has not started.
+    pub(super) fn leave(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
+        let at = timeout.map(|timeout| now.after(timeout));
+        self.take_from(run, at);
         if self.refusing {
             self.refuse();
         }

@@ -220,7 +220,7 @@ pub fn is_unconnected(socket: BorrowedFd) -> bool {
     info(socket).is_some_and(|info| info.tcpi_state == TCP_CLOSE)
 }
 
-/// Has a socket listen no more, whoever has it (`shutdown(2)`). It keeps its address.
+/// Shuts a socket down for all processes that have it (`shutdown(2)`). It listens no more, and keeps its address.
 pub fn shut_down(socket: BorrowedFd) {
     let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
