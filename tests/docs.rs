@@ -96,7 +96,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/ecs.md", "aws ecs", Not("an account of AWS; tests/manifests.rs checks both files by the model of the API")),
     ("docs/ecs.md", "\"stopTimeout\"", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/ecs.md", "aws elbv2", By(HERE, "scripts_can_be_read")), // but to run it takes an account of AWS
-    ("docs/apps.md", "puma", By("tests/notify_clients.rs", "puma_with_its_sd_notify")),
+    ("docs/apps.md", "puma", By("tests/containers/languages/puma.rs", "it_says_when_it_is_ready_and_pings")),
     ("docs/kubernetes.md", "DB_PASSWORD_FILE", By("tests/on_change.rs", "a_rotated_secret_reaches_the_next_run")),
     ("docs/kubernetes.md", "podFailurePolicy:", By(HERE, "excerpts_are_in_the_examples")),
     ("docs/kubernetes.md", "restartPolicyRules:", By(HERE, "excerpts_are_in_the_examples")),

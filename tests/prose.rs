@@ -172,7 +172,7 @@ const COMMANDS: &[(&[&str], How)] = &[
         &["uvicorn --host 0.0.0.0 --port 8080 asgi:app"],
         By("tests/containers/languages/python.rs", "uvicorn_finishes_requests"),
     ),
-    (&["puma config.ru"], By("tests/notify_clients.rs", "puma_with_its_sd_notify")),
+    (&["puma config.ru"], By("tests/containers/languages/puma.rs", "it_says_when_it_is_ready_and_pings")),
     (&["node server.js"], By("tests/containers/languages/node.rs", "term_finishes_requests")),
     (&["node cluster.js"], By("tests/containers/languages/cluster.rs", "term_finishes_requests")),
     (&["npm start"], By("tests/containers/languages/node.rs", "npm_ends_at_once_and_the_app_finishes_requests")),

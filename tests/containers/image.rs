@@ -23,6 +23,7 @@ pub(crate) fn begin() {
         base("node:20-slim");
         image(Engine::Docker, "servers");
         image(Engine::Docker, "languages");
+        image(Engine::Docker, "puma");
     });
     thread::spawn(|| {
         image_of(Engine::Docker, "Dockerfile.example", "example");

@@ -5,6 +5,7 @@ mod background;
 mod cluster;
 mod java;
 mod node;
+mod puma;
 mod python;
 mod shell;
 
@@ -18,8 +19,15 @@ use libtest_mimic::Trial;
 use std::net::TcpStream;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    let languages =
-        [background::tests(), cluster::tests(), java::tests(), node::tests(), python::tests(), shell::tests()];
+    let languages = [
+        background::tests(),
+        cluster::tests(),
+        java::tests(),
+        node::tests(),
+        puma::tests(),
+        python::tests(),
+        shell::tests(),
+    ];
     languages.into_iter().flatten().collect()
 }
 
