@@ -12,41 +12,62 @@ impl Config {
     /// What the values of this configuration leave in doubt. `layers` has them as they were given.
     pub(super) fn doubts(&self, layers: &Layers) -> Vec<Warning> {
         let mut doubts = Vec::new();
-        let mut add = |kind, variable: &str, text| doubts.push(Warning { kind, variable: variable.to_owned(), text });
-        let platform = self.platform;
-        let own = platform.own_timeout;
-        if own.is_zero() {
-            let setting = platform.setting;
-            let text =
-                format!("{} sends SIGKILL at once unless {setting} is set: set it, to 30 for instance", platform.name);
-            add(WarningKind::Doubt, setting, text);
-        }
+        doubts.extend(self.platform_doubt());
+        doubts.extend(self.stop_timeout_note());
+        doubts.extend(self.stop_signal_doubt());
+        doubts.extend(self.signal_map_doubts());
+        doubts.extend(self.shell_doubts(layers));
+        doubts.extend(self.health_doubts());
+        doubts.extend(self.memory_size_doubt(layers));
+        doubts.extend(self.restart_doubts());
+        doubts
+    }
+
+    /// A platform that gives an app no time to stop.
+    fn platform_doubt(&self) -> Option<Warning> {
+        let (platform, setting) = (self.platform, self.platform.setting);
+        let text =
+            || format!("{} sends SIGKILL at once unless {setting} is set: set it, to 30 for instance", platform.name);
+        platform.own_timeout.is_zero().then(|| doubt(setting, text()))
+    }
+
+    /// A stop timeout that is longer than the platform's own.
+    fn stop_timeout_note(&self) -> Option<Warning> {
+        let (own, setting) = (self.platform.own_timeout, self.platform.setting);
         let chosen = self.origin("GUARD_STOP_TIMEOUT") != Origin::Default;
-        if let Some(timeout) = self.stop.timeout.filter(|timeout| chosen && *timeout > own && !own.is_zero()) {
-            let (timeout, own, setting) = (show(timeout), show(own), platform.setting);
-            let way_out = if setting.is_empty() {
-                "which cannot be raised".to_owned()
-            } else {
-                format!("unless {setting} is longer still")
-            };
-            let text = format!("GUARD_STOP_TIMEOUT={timeout}: longer than the {own} of {}, {way_out}", platform.name);
-            add(WarningKind::Note, "GUARD_STOP_TIMEOUT", text);
-        }
-        if self.stop.signal == Some(Signal::KILL) {
-            let text =
-                "GUARD_STOP_SIGNAL=SIGKILL: the app has no time to finish; leave it out, and the app gets SIGTERM";
-            add(WarningKind::Doubt, "GUARD_STOP_SIGNAL", text.to_owned());
-        }
+        let timeout = self.stop.timeout.filter(|timeout| chosen && *timeout > own && !own.is_zero())?;
+        let way_out = if setting.is_empty() {
+            "which cannot be raised".to_owned()
+        } else {
+            format!("unless {setting} is longer still")
+        };
+        let (timeout, own, name) = (show(timeout), show(own), self.platform.name);
+        let text = format!("GUARD_STOP_TIMEOUT={timeout}: longer than the {own} of {name}, {way_out}");
+        Some(Warning { kind: WarningKind::Note, ..doubt("GUARD_STOP_TIMEOUT", text) })
+    }
+
+    fn stop_signal_doubt(&self) -> Option<Warning> {
+        let text = "GUARD_STOP_SIGNAL=SIGKILL: the app has no time to finish; leave it out, and the app gets SIGTERM";
+        (self.stop.signal == Some(Signal::KILL)).then(|| doubt("GUARD_STOP_SIGNAL", text.to_owned()))
+    }
+
+    /// Stop requests that the signal map takes away.
+    fn signal_map_doubts(&self) -> impl Iterator<Item = Warning> {
         let is_stop_request =
             |signal| [Signal::TERM, Signal::INT].contains(&signal) || self.stop.signal == Some(signal);
-        for entry in self.signal_map.iter().filter(|(signal, to)| is_stop_request(*signal) && *to != Meaning::Stop) {
+        let taken = self.signal_map.iter().filter(move |(signal, to)| is_stop_request(*signal) && *to != Meaning::Stop);
+        taken.map(|entry| {
             let (signal, entry) = (entry.0, show_signal_map(&vec![*entry]));
             let text = format!(
                 "GUARD_SIGNAL_MAP={entry}: {signal} is no stop request any more, so who stops guard with it must kill it; \
                  leave it out, or write {signal}=stop"
             );
-            add(WarningKind::Doubt, "GUARD_SIGNAL_MAP", text);
-        }
+            doubt("GUARD_SIGNAL_MAP", text)
+        })
+    }
+
+    /// Commands that only a shell would understand.
+    fn shell_doubts(&self, layers: &Layers) -> impl Iterator<Item = Warning> {
         let health = match &self.health_check {
             Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words, "exec:sh -c '…'")),
             Some(HealthCheck::Probe(_)) | None => None,
@@ -56,39 +77,50 @@ impl Config {
             Some(Diagnose::Signal(_)) | None => None,
         };
         let hook = Some(("GUARD_PRE_STOP", &self.pre_stop, "sh -c '…'"));
-        for (name, words, way_out) in [hook, health, diagnose].into_iter().flatten() {
+        [hook, health, diagnose].into_iter().flatten().filter_map(|(name, words, way_out)| {
             let given = layers.given(name).unwrap_or_default();
             let program = |word: &String| word.rsplit('/').next().is_some_and(is_shell);
-            if let Some(syntax) = shell_syntax(&given, !words.iter().any(program)) {
-                let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {way_out}");
-                add(WarningKind::Doubt, name, text);
-            }
-        }
-        let of_checks = |name: &str| name.starts_with("GUARD_HEALTH_") && self.origin(name) != Origin::Default;
-        for variable in VARIABLES.iter().filter(|variable| self.health_check.is_none() && of_checks(variable.name)) {
-            // GUARD_HEALTH_CHECK=none may have been chosen.
-            if variable.name != "GUARD_HEALTH_CHECK" {
-                let (name, value) = (variable.name, (variable.show)(self));
-                let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");
-                add(WarningKind::Doubt, name, text);
-            }
-        }
-        let memory = layers.given("GUARD_MAX_MEMORY").unwrap_or_default();
-        if matches!(self.max_memory, Some(MaxMemory::Bytes(bytes)) if bytes < 1 << 20 && memory == bytes.to_string()) {
-            let text = format!("GUARD_MAX_MEMORY={memory}: {memory} bytes; did you mean {memory}M?");
-            add(WarningKind::Doubt, "GUARD_MAX_MEMORY", text);
-        }
-        for (name, is_set) in
-            [("GUARD_MAX_MEMORY", self.max_memory.is_some()), ("GUARD_MAX_LIFETIME", self.max_lifetime.is_some())]
-        {
-            if is_set && !self.restart.may_restart() {
-                let text =
-                    format!("{name}: does nothing where no run follows another; set GUARD_RESTART=on-failure too");
-                add(WarningKind::Doubt, name, text);
-            }
-        }
-        doubts
+            let syntax = shell_syntax(&given, !words.iter().any(program))?;
+            let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {way_out}");
+            Some(doubt(name, text))
+        })
     }
+
+    /// Settings of health checks where there is none. GUARD_HEALTH_CHECK=none may have been chosen.
+    fn health_doubts(&self) -> impl Iterator<Item = Warning> {
+        let of_checks = VARIABLES.iter().filter(|variable| {
+            let name = variable.name;
+            name.starts_with("GUARD_HEALTH_") && name != "GUARD_HEALTH_CHECK" && self.origin(name) != Origin::Default
+        });
+        of_checks.filter(|_| self.health_check.is_none()).map(|variable| {
+            let (name, value) = (variable.name, (variable.show)(self));
+            let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");
+            doubt(name, text)
+        })
+    }
+
+    /// A number of bytes that was meant for mebibytes.
+    fn memory_size_doubt(&self, layers: &Layers) -> Option<Warning> {
+        let given = layers.given("GUARD_MAX_MEMORY").unwrap_or_default();
+        let is_meant_otherwise =
+            matches!(self.max_memory, Some(MaxMemory::Bytes(bytes)) if bytes < 1 << 20 && given == bytes.to_string());
+        let text = || format!("GUARD_MAX_MEMORY={given}: {given} bytes; did you mean {given}M?");
+        is_meant_otherwise.then(|| doubt("GUARD_MAX_MEMORY", text()))
+    }
+
+    /// Limits that replace a run, where nothing may follow it.
+    fn restart_doubts(&self) -> impl Iterator<Item = Warning> {
+        let limits =
+            [("GUARD_MAX_MEMORY", self.max_memory.is_some()), ("GUARD_MAX_LIFETIME", self.max_lifetime.is_some())];
+        limits.into_iter().filter(|(_, is_set)| *is_set && !self.restart.may_restart()).map(|(name, _)| {
+            let text = format!("{name}: does nothing where no run follows another; set GUARD_RESTART=on-failure too");
+            doubt(name, text)
+        })
+    }
+}
+
+fn doubt(variable: &str, text: String) -> Warning {
+    Warning { kind: WarningKind::Doubt, variable: variable.to_owned(), text }
 }
 
 /// The first part of a command that only a shell would understand (POSIX, Shell Command Language). Variables count where no
