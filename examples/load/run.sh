@@ -5,8 +5,9 @@
 # or reloaded RELOADS times. Two rows are about something else: `speed` is how many requests are answered, `spread` how evenly four
 # instances share connections. The tables go to stdout.
 #
-# It needs bash 5, unshare and nsenter (util-linux), ip and Node. pm2 comes from npm where it is not installed. As root, with
-# dockerd, docker, runc and tini, it starts a Docker engine of its own. All of it lives in namespaces that end with the script.
+# It needs bash 5, unshare and nsenter (util-linux), ip and Node, for a row of `spread` gunicorn too. pm2 comes from npm where it
+# is not installed. As root, with dockerd, docker, runc and tini, it starts a Docker engine of its own. All of it lives in
+# namespaces that end with the script.
 set -euo pipefail
 cd "$(dirname "$0")"
 export LC_ALL=C
@@ -103,7 +104,7 @@ start_alone() {
 # Starts guard, which restarts without end and at once, as pm2 does.
 start_guard() {
     below env PORT="$PORT" GUARD_MAX_RESTARTS=unlimited GUARD_BACKOFF_INITIAL=0 GUARD_INSTANCES="$instances" \
-        GUARD_HOLD="$hold" "$GUARD" -- node server.js "${arguments[@]}"
+        GUARD_HOLD="$hold" "$GUARD" -- "${server[@]}" "${arguments[@]}"
     reload=("$GUARD" reload)
 }
 
@@ -157,7 +158,7 @@ stop() {
 
 # Of a row's name: what is started, its title, and why it cannot be started here.
 choose() {
-    instances=1 arguments=() hold=off why_not='' mode=fork pause=$PAUSE
+    instances=1 arguments=() hold=off why_not='' mode=fork pause=$PAUSE server=(node server.js)
     [[ $1 != *-close ]] || arguments=(--close)
     local row=${1%-close}
     [[ $row != *-[0-9] ]] || instances=${row##*-}
@@ -170,6 +171,11 @@ choose() {
     *-pm2-cluster) what='pm2-runtime, cluster mode' start=start_pm2 mode=cluster why_not=$why_no_pm2 ;;
     app) what='app alone' start=start_alone ;;
     crash-guard) what='guard' start=start_guard ;;
+    gunicorn-hold)
+        what='guard, `GUARD_HOLD=on`, gunicorn' start=start_guard hold=on
+        server=(gunicorn --bind "0.0.0.0:$PORT" --workers 2 server:app)
+        command -v gunicorn >/dev/null || why_not='gunicorn is not installed'
+        ;;
     *-hold) what='guard, `GUARD_HOLD=on`' start=start_guard hold=on ;;
     speed | spread) what=$1 ;;
     *)
@@ -232,7 +238,7 @@ spread() {
     local -x WORK=0
     echo '| | most busy | least busy | ratio |'
     echo '| --- | ---: | ---: | ---: |'
-    for row in crash-hold-4 crash-pm2-cluster-4; do
+    for row in crash-hold-4 gunicorn-hold-4 crash-pm2-cluster-4; do
         choose "$row"
         if [ -n "$why_not" ]; then
             echo "| $what | $why_not | | |"
