@@ -243,6 +243,41 @@ fn metrics_count_what_has_happened() {
     }
 }
 
+/// Nobody has asked for its end: the reload only starts the run that follows.
+#[test]
+fn a_run_that_crashes_while_its_reload_starts_the_new_one_is_counted() {
+    for setup in everywhere() {
+        let (setup, port) = with_http(setup.env("GUARD_READY", "notify").env("GUARD_SIGNAL_MAP", "USR2=reload"));
+        let words = "tagged on HUP READY=1 before-run 2 quit USR1 3 quit TERM 0 serve";
+        let mut guard = setup.fixture(words).start();
+        let count = |samples: [&str; 3]| {
+            let (_, page) = get(port, "/metrics");
+            for sample in samples {
+                assert!(page.lines().any(|line| line == sample), "{sample} in {page}");
+            }
+        };
+        guard.line("0.1 ready");
+        guard.signal(libc::SIGHUP);
+        guard.event("ready");
+        guard.signal(libc::SIGUSR2);
+        guard.line("0.2 ready");
+        guard.signal(libc::SIGUSR1);
+        guard.event("exit");
+        guard.line("0.2 got USR1");
+        guard.signal(libc::SIGHUP);
+        guard.event("reloaded");
+        let runs = "guard_runs_total{app_instance=\"0\"} 2";
+        count([runs, "guard_restarts_total{reason=\"exit\"} 1", "guard_restarts_total{reason=\"reload\"} 0"]);
+
+        guard.signal(libc::SIGUSR2);
+        guard.line("0.3 ready");
+        guard.signal(libc::SIGHUP);
+        guard.event("reloaded");
+        let runs = "guard_runs_total{app_instance=\"0\"} 3";
+        count([runs, "guard_restarts_total{reason=\"exit\"} 1", "guard_restarts_total{reason=\"reload\"} 1"]);
+    }
+}
+
 /// Prometheus gives each sample a label `instance` of its own, and would rename another's.
 #[test]
 fn no_sample_has_a_label_of_prometheus() {

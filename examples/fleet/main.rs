@@ -226,7 +226,10 @@ impl Fleet {
                 Action::KillCheck(_) | Action::SayDrain(_) | Action::SayShutdown(_) => continue,
                 Action::Diagnose(_) | Action::EndDiagnosis(_) => continue,
                 Action::Release | Action::Conclude { .. } | Action::ConcludeScale(_) | Action::CountCpus => continue,
-                Action::Report(_) | Action::CountConnections { .. } | Action::CountQueue(_) => continue,
+                Action::Report(_)
+                | Action::CountRestart { .. }
+                | Action::CountConnections { .. }
+                | Action::CountQueue(_) => continue,
             };
             self.give(now, index, answer);
         }

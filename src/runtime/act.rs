@@ -3,6 +3,7 @@
 use super::children::{Owner, RunProcess};
 use super::doors::DoorId;
 use super::environment::Environment;
+use super::pages::restart_reason;
 use super::{Runtime, hooks};
 use crate::config::{Readiness, Scope};
 use crate::doors::node_ipc::{AppMessage, NodeIpc};
@@ -53,6 +54,7 @@ impl Runtime<'_> {
                 return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),
+            Action::CountRestart { ending, asked, .. } => self.counters.count_restart(restart_reason(ending, asked)),
             Action::Release => {
                 self.held.release(Some(&self.poll));
                 self.holding.release(&self.poll);
@@ -61,7 +63,6 @@ impl Runtime<'_> {
             Action::ConcludeScale(outcome) => self.conclude_scale(outcome),
             Action::CountCpus => return Some(Event::CpusCounted(self.count_cpus())),
             Action::Report(notice) => {
-                self.count_restart(notice);
                 // guard reads names after the kill, and only for the log.
                 if let Notice::KillEverything { .. } = notice
                     && log::log_enabled!(Level::Error)

@@ -7,7 +7,7 @@ use crate::config::{Config, Readiness};
 use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};
 use crate::report::{lines_dropped, status};
-use crate::supervisor::{Asker, Ending, Failure, Notice};
+use crate::supervisor::{Asker, Ending, Failure, InPlace};
 use anyhow::Context;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -51,41 +51,27 @@ impl Runtime<'_> {
             http.answer(client, &answer);
         }
     }
-
-    /// Counts restarts by their notices, for [`Page::Metrics`].
-    pub(super) fn count_restart(&mut self, notice: Notice) {
-        if let Notice::Restarting { ending, .. } = notice {
-            self.counters.count_restart(restart_reason(ending));
-        } else if let Notice::RestartRequested { asker, .. } = notice {
-            self.counters.count_restart(asked_reason(asker, RestartReason::Restart));
-        } else if let Notice::Reloading { asker, .. } = notice {
-            self.counters.count_restart(asked_reason(asker, RestartReason::Reload));
-        }
-    }
 }
 
-fn restart_reason(ending: Ending) -> RestartReason {
+/// Why a run was followed by another: how it ended, or who has asked for the other one.
+pub(super) fn restart_reason(ending: Ending, asked: Option<(InPlace, Asker)>) -> RestartReason {
     match ending {
         Ending::Exited(0) => RestartReason::Success,
         Ending::Exited(_) => RestartReason::Exit,
-        Ending::Signaled(_) | Ending::Dumped(_) | Ending::Killed => RestartReason::Signal,
+        Ending::Signaled(_) | Ending::Dumped(_) => RestartReason::Signal,
         Ending::OutOfMemory => RestartReason::OutOfMemory,
         Ending::NotSpawned(_) => RestartReason::SpawnFailed,
         Ending::Failed(Failure::NotReady, _) => RestartReason::NotReady,
         Ending::Failed(Failure::Watchdog, _) => RestartReason::Watchdog,
         Ending::Failed(Failure::Health, _) => RestartReason::Health,
         Ending::Failed(Failure::Memory, _) => RestartReason::MemoryLimit,
-        Ending::Replaced(asker, _) => asked_reason(asker, RestartReason::Restart),
-    }
-}
-
-/// The reason for a restart or a reload that somebody asked for.
-fn asked_reason(asker: Asker, by_operator: RestartReason) -> RestartReason {
-    match asker {
-        Asker::Memory => RestartReason::MemoryLimit,
-        Asker::Lifetime => RestartReason::Lifetime,
-        Asker::File => RestartReason::ChangedFile,
-        Asker::Operator => by_operator,
+        Ending::Replaced(..) | Ending::Killed => match asked {
+            Some((_, Asker::Memory)) => RestartReason::MemoryLimit,
+            Some((_, Asker::Lifetime)) => RestartReason::Lifetime,
+            Some((_, Asker::File)) => RestartReason::ChangedFile,
+            Some((InPlace::Reload, Asker::Operator)) => RestartReason::Reload,
+            Some((InPlace::Restart, Asker::Operator)) | None => RestartReason::Restart,
+        },
     }
 }
 

@@ -33,6 +33,9 @@ pub enum Action {
     SweepUnmarked,
     /// The run is over: nothing of it is left, or only what SIGKILL does not end.
     Forget(RunId),
+    /// Count a restart: the run is over, and another has followed it or will. `asked` is who has asked for the other one, where
+    /// somebody has.
+    CountRestart { run: RunId, ending: Ending, asked: Option<(InPlace, Asker)> },
     /// Create the drain file, or remove it: it exists exactly while guard drains.
     SetDrainFile(bool),
     /// Start the pre-stop hook, with the signal that came and the time that is left. Answered by `HookEnded` in the end.

@@ -7,7 +7,7 @@ use super::run_id::RunId;
 use super::shutdown::ShutdownCause;
 use super::state::{Mode, Slot};
 use super::timestamp::Timestamp;
-use super::{Action, Notice, Supervisor};
+use super::{Action, InPlace, Notice, Supervisor};
 
 impl Supervisor {
     /// The run has no process. Where guard has never had one, and the error would stay, guard ends.
@@ -21,14 +21,41 @@ impl Supervisor {
         } else {
             self.apply_policy(now, id, ending);
         }
+        self.count_restart(id, ending, None, false);
     }
 
     /// Nothing is left of a run: its cause or the restart policy decides what follows.
     pub(super) fn run_over(&mut self, now: Timestamp, id: RunId, ending: Ending) {
         self.actions.push(Action::Forget(id));
+        let cause = self.run_mut(id).and_then(|run| run.cause);
+        let has_successor = self.instance_mut(id.instance).is_some_and(|i| i.retires(id) && i.runs > id.number);
+        self.decide_what_follows(now, id, ending, cause);
+        self.count_restart(id, ending, cause, has_successor);
+    }
+
+    /// Counts a run that is over, if another has followed it or will. The new run of a reload that has failed is none: the old
+    /// one goes on.
+    fn count_restart(&mut self, id: RunId, ending: Ending, cause: Option<Cause>, has_successor: bool) {
+        let is_followed = has_successor
+            || match self.instance_mut(id.instance).map(|instance| &instance.slot) {
+                Some(Slot::Waiting { .. }) => true,
+                Some(Slot::Live(_) | Slot::Finished) | None => false,
+            };
+        let asked = match cause {
+            Some(Cause::Reload(asker)) => Some((InPlace::Reload, asker)),
+            Some(Cause::Restart(asker)) => Some((InPlace::Restart, asker)),
+            Some(Cause::Itself | Cause::Failed(_) | Cause::Quit | Cause::Scale | Cause::Stop) | None => None,
+        };
+        if is_followed {
+            self.actions.push(Action::CountRestart { run: id, ending, asked });
+        }
+    }
+
+    fn decide_what_follows(&mut self, now: Timestamp, id: RunId, ending: Ending, cause: Option<Cause>) {
         let mode = self.mode;
         let Some(instance) = self.instance_mut(id.instance) else { return };
-        if instance.retiring.take_if(|run| run.id == id).is_some() {
+        if instance.retires(id) {
+            instance.retiring = None;
             // Where no new run lives, how the last one ended matters more.
             if instance.current().is_some() {
                 instance.last = Some(ending);
@@ -39,7 +66,6 @@ impl Supervisor {
             instance.slot = Slot::Finished;
             return;
         }
-        let cause = instance.current().and_then(|run| run.cause);
         match (mode, cause) {
             (Mode::Serving, _) if self.restore_old_run(now, id) => {}
             (Mode::Serving, Some(Cause::Reload(_) | Cause::Restart(_))) => {

@@ -254,6 +254,11 @@ impl Instance {
         self.runs().filter(|run| run.main_lives())
     }
 
+    /// Whether this run is the old one of a reload.
+    pub(super) fn retires(&self, id: RunId) -> bool {
+        self.retiring.as_ref().is_some_and(|run| run.id == id)
+    }
+
     /// The old run of a reload, where nothing has asked for its end yet.
     pub(super) fn serves_while_replaced(&self) -> bool {
         self.retiring.as_ref().is_some_and(Run::serves)

@@ -1,7 +1,7 @@
 //! Restart and reload: what each does, who wins where they meet, and what their operators hear.
 
 use super::super::state::{RunState, Slot};
-use super::super::{Action, Asker, Ending, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
+use super::super::{Action, Asker, Ending, Event, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
 use super::listening::{health, notify, says};
 use super::scenarios::{exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
@@ -27,6 +27,16 @@ fn reloads(actions: &[Action]) -> Vec<Outcome> {
 
 fn counts(actions: &[Action]) -> bool {
     actions.iter().any(|action| matches!(action, Action::Report(Notice::Restarting { .. })))
+}
+
+/// A run that is counted as followed by another, how it ended, and who has asked for the other one.
+type Counted = (RunId, Ending, Option<(InPlace, Asker)>);
+
+fn counted(actions: &[Action]) -> Vec<Counted> {
+    let count = |action: &Action| {
+        if let Action::CountRestart { run, ending, asked } = *action { Some((run, ending, asked)) } else { None }
+    };
+    actions.iter().filter_map(count).collect()
 }
 
 fn of(instance: u32, number: u32) -> RunId {
@@ -505,4 +515,62 @@ fn held_sockets_are_let_go_before_the_stop_signal_and_need_no_drain_delay_in_a_r
     let mut world = World::serving(settings);
     world.step(Step::Signal(signal("USR1")));
     assert!(world.step(Step::Signal(STOP)).contains(&Action::Release), "the only run has its stop signal already");
+}
+
+#[test]
+fn a_run_that_crashes_while_the_new_run_of_a_reload_starts_is_counted() {
+    let mut world = World::serving(notify());
+    world.step(says(Words::Ready));
+    world.step(Step::AskReload);
+    world.step(started());
+    assert_eq!(counted(&world.step(exit(1, 3))), [(run(1), Ending::Exited(3), None)]);
+    let actions = world.step(Step::Says(run(2), Words::Ready));
+    assert_eq!((reloads(&actions), counted(&actions)), (vec![Ok(run(2))], vec![]));
+}
+
+#[test]
+fn a_run_that_has_crashed_before_its_turn_in_a_reload_is_counted_as_the_crash() {
+    let asked = Some((InPlace::Reload, Asker::Operator));
+    let mut world = World::serving(Settings { instances: 2, ..plain() });
+    world.step(Step::AskReload);
+    world.step(started());
+    // Its leftovers are swept while the first instance has its turn, and when its own comes.
+    world.step(Step::Exit(of(1, 1), Ending::Exited(3), Leftovers::Mortal));
+    let actions = world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
+    assert_eq!(counted(&actions), [(of(0, 1), Ending::Replaced(Asker::Operator, 0), asked)]);
+    let actions = world.step(Step::Clear(of(1, 1)));
+    assert_eq!(counted(&actions), [(of(1, 1), Ending::Exited(3), asked)]);
+    let actions = world.step(started());
+    assert_eq!((reloads(&actions), counted(&actions)), (vec![Ok(of(1, 2))], vec![]));
+}
+
+#[test]
+fn a_run_is_counted_once_however_often_its_end_was_asked_for() {
+    let mut world = World::serving(plain());
+    assert_eq!(counted(&world.handle(Event::FileChanged(Meaning::Restart))), []);
+    assert_eq!(counted(&world.handle(Event::RestartRequested)), []);
+    let actions = world.handle(Event::Exited(run(1), Ending::Exited(0)));
+    assert_eq!(counted(&actions), []);
+    let asked = Some((InPlace::Restart, Asker::Operator));
+    let actions = world.handle(Event::Leftovers(run(1), 0));
+    assert_eq!(counted(&actions), [(run(1), Ending::Replaced(Asker::Operator, 0), asked)]);
+}
+
+#[test]
+fn a_run_that_no_other_follows_is_not_counted() {
+    // It survives SIGKILL.
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    let actions = world.wait_for(&Action::Conclude { request: InPlace::Restart, outcome: UNKILLABLE });
+    assert_eq!(counted(&actions), []);
+    // guard stops meanwhile.
+    let mut world = World::serving(plain());
+    world.step(Step::AskRestart);
+    world.step(Step::Signal(STOP));
+    assert_eq!(counted(&world.step(exit(1, 0))), []);
+    // The old run stays.
+    let mut world = World::serving(plain());
+    world.step(Step::AskReload);
+    assert_eq!(counted(&world.step(SPAWN_FAILED)), []);
+    assert_eq!(counted(&world.step(exit(1, 1))), [(run(1), Ending::Exited(1), None)]);
 }

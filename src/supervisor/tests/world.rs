@@ -553,6 +553,7 @@ impl World {
         }
         self.note_restarts(&before);
         self.check_others(&before, event, &actions);
+        self.check_counts(&before, event, &actions);
         if self.supervisor.is_ending() {
             self.end.get_or_insert(self.now);
         }
@@ -679,7 +680,7 @@ impl World {
                     answers.push_back(Event::Diagnosed(run));
                 }
                 Action::KillEverything(_) => self.killed = true,
-                Action::Report(_) => {}
+                Action::Report(_) | Action::CountRestart { .. } => {}
                 Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
                 Action::CountUnsent => self.counting = true,
                 Action::CountConnections { .. } if self.clients == 0 => {
@@ -786,6 +787,34 @@ impl World {
                 (Some((_, false)), Some((0, true))) => self.restarts.retain(|(restarted, _)| *restarted != number),
                 _ => {}
             }
+        }
+    }
+
+    /// Each run that another has followed, or will, is counted once, when it is over.
+    fn check_counts(&self, before: &Supervisor, event: Event, actions: &[Action]) {
+        let counted = actions
+            .iter()
+            .filter_map(|action| if let Action::CountRestart { run, .. } = action { Some(*run) } else { None });
+        let failed = if let Event::SpawnFailed(run, _) = event { Some(run) } else { None };
+        let forgotten =
+            actions.iter().filter_map(|action| if let Action::Forget(run) = action { Some(*run) } else { None });
+        let of = |supervisor: &Supervisor, number: u32| {
+            supervisor.instances.iter().find(|instance| instance.number == number).cloned()
+        };
+        let is_followed = |run: &RunId| {
+            let had_a_successor = |instance: Instance| instance.retires(*run) && instance.runs > run.number;
+            let goes_on = |instance: Instance| {
+                // A failed reload has given it up, and its old run goes on.
+                let is_given_up = instance.runs().any(|old| old.id.number < run.number && old.serves());
+                !is_given_up && instance.slot != Slot::Finished
+            };
+            of(before, run.instance).is_some_and(had_a_successor)
+                || of(&self.supervisor, run.instance).is_some_and(goes_on)
+        };
+        let followed = failed.into_iter().chain(forgotten).filter(is_followed);
+        // Signals from before the first run may ask for fewer instances in the same moment.
+        if self.supervisor.early.len() == before.early.len() {
+            assert!(counted.eq(followed), "18: each run that another follows is counted once: {event:?}, {actions:?}");
         }
     }
 
