@@ -1,11 +1,15 @@
-//! An app that the kernel's out-of-memory killer chose, in a memory cgroup of its own with a real limit.
+//! An app that the kernel's out-of-memory killer chose: in a memory cgroup of its own with a real limit, or as far as a file says
+//! that is mounted in place of the kernel's count.
 
 #[path = "common/cgroup.rs"]
 mod cgroup;
 mod common;
 
 use cgroup::Cgroup;
-use common::{Guard, Setup, everywhere, fixture};
+use common::{Guard, Setup, eventually, everywhere, fixture, pid1};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
 
 const LIMIT: u64 = 32 << 20;
 
@@ -112,4 +116,92 @@ fn an_out_of_memory_kill_below_a_shell_is_told_as_such() {
         assert_eq!((exit.get("code"), exit.get("cause")), (Some("137"), None), "not every 137: {}", exit.line);
         assert_eq!(guard.code(), 137);
     }
+}
+
+/// A directory in place of the kernel's cgroups.
+struct Counter(TempDir);
+
+impl Counter {
+    fn new() -> Counter {
+        let counter = Counter(tempfile::tempdir().expect("a directory"));
+        counter.set(3);
+        counter
+    }
+
+    /// So many processes were killed so far.
+    fn set(&self, kills: u32) {
+        fs::write(self.path().join("memory.events"), format!("oom 0\noom_kill {kills}\n")).expect("ours");
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn start(&self, setup: Setup, words: &str) -> Guard {
+        let mount = format!("mount --bind {} /sys/fs/cgroup && exec \"$@\"", self.path().display());
+        let setup = setup.program("/bin/sh").options(["-c", &mount, "sh", env!("CARGO_BIN_EXE_guard")]);
+        setup.env("GUARD_RESTART", "never").fixture(words).start()
+    }
+}
+
+fn kill(guard: &Guard, pid: &str) {
+    guard.signal_inside(pid.parse().expect("a pid"), libc::SIGKILL);
+}
+
+/// The kernel counts a kill before the victim ends, which may take a while.
+#[test]
+fn a_check_that_ends_between_the_count_and_the_victims_end_explains_nothing() {
+    let Some(setup) = pid1() else { return };
+    let counter = Counter::new();
+    let begun = counter.path().join("begun");
+    let check = format!("exec:sh -c 'echo >>{}'", begun.display());
+    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "100ms");
+    let mut guard = counter.start(setup, "ids serve");
+    let pid = guard.line_after("pid ");
+    guard.line("ready");
+    counter.set(4);
+    let checks = || fs::read_to_string(&begun).unwrap_or_default().len();
+    let before = checks();
+    // guard has reaped one that began after the count when the next one begins.
+    eventually("two checks", || (checks() >= before + 2).then_some(()));
+    kill(&guard, &pid);
+    let exit = guard.event("exit");
+    assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), Some("oom")), "{}", exit.line);
+}
+
+#[test]
+fn a_kill_is_explained_by_one_death() {
+    for kills in [1, 2] {
+        let Some(setup) = pid1() else { return };
+        let counter = Counter::new();
+        let words = "fork fork as orphan ids serve . exit 0 . ids serve";
+        let mut guard = counter.start(setup.env("GUARD_LOG", "debug"), words);
+        let orphan = guard.line_after("orphan pid ");
+        let pid = guard.line_after("pid ");
+        guard.line("ready");
+        counter.set(3 + kills);
+        kill(&guard, &orphan);
+        assert_eq!(guard.event("reaped").get("pid"), Some(orphan.as_str()));
+        kill(&guard, &pid);
+        let cause = guard.event("exit").get("cause").map(str::to_owned);
+        assert_eq!(cause.as_deref(), (kills == 2).then_some("oom"), "{}", guard.transcript());
+    }
+}
+
+/// A worker was chosen, and its own parent has reaped it.
+#[test]
+fn a_kill_explains_no_death_that_comes_much_later() {
+    let Some(setup) = pid1() else { return };
+    let counter = Counter::new();
+    let setup = setup.env("GUARD_HEALTH_CHECK", "exec:false").env("GUARD_HEALTH_INTERVAL", "1s");
+    let setup =
+        setup.env("GUARD_READY", "exec").env("GUARD_HEALTH_RETRIES", "1000").env("GUARD_HEALTH_START_PERIOD", "0s");
+    let mut guard = counter.start(setup, "ids serve");
+    let pid = guard.line_after("pid ");
+    guard.line("ready");
+    counter.set(4);
+    (0..8).for_each(|_| _ = guard.event("check-failed"));
+    kill(&guard, &pid);
+    let exit = guard.event("exit");
+    assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", guard.transcript());
 }

@@ -142,10 +142,10 @@ impl Runtime<'_> {
                 self.held.run_started(run);
                 let started = self.clock.now();
                 // Only now, since it need not delay the app.
-                let oom_kills = self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup).as_mut();
+                self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup);
                 if !self.children.any_main() {
                     // Earlier kills are none of this run's.
-                    oom_kills.map(OomCounter::has_moved);
+                    self.forget_oom_kills();
                 }
                 self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });
                 self.reaping.childless = false;

@@ -9,9 +9,13 @@ use crate::sys::Pid;
 use crate::sys::cgroup::OomCounter;
 use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
+use std::time::Duration;
 
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
+
+/// From the kernel's count of an out-of-memory kill to the victim's end, at most: a large one takes its time on a busy machine.
+const VICTIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
 enum News {
@@ -47,9 +51,8 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
-    /// The kernel's count of out-of-memory kills has moved since the turn before: one of the children of the last turn may
-    /// be the victim.
-    oom_struck: bool,
+    /// Out-of-memory kills that the kernel has counted and no death explains yet, and until when one may.
+    oom_kills: (u64, Timestamp),
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -80,14 +83,13 @@ impl Runtime<'_> {
     /// Where a main process has ended guard reads the runs' sockets once more between the reaping and the events: what a
     /// process said before it ended is in its socket by then.
     pub(super) fn reap(&mut self) {
-        let is_rest = self.reaping.again_at.is_some();
         self.wait_for_children();
         // To read the count costs more than to reap an orphan, so of orphans only those count that SIGKILL has ended.
-        let may_tell = self.reaping.orphans.iter().any(|orphan| orphan.status == Status::Signaled(Signal::KILL))
-            || self.reaping.news.iter().any(News::may_be_oom_victim);
-        let has_moved = |counter: &mut OomCounter| may_tell && counter.has_moved();
-        let struck = self.launch.oom_kills.as_mut().and_then(Option::as_mut).is_some_and(has_moved);
-        self.reaping.oom_struck = struck || is_rest && self.reaping.oom_struck;
+        let killed =
+            self.reaping.orphans.iter().filter(|orphan| orphan.status == Status::Signaled(Signal::KILL)).count();
+        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) {
+            self.count_oom_kills();
+        }
         if self.sweeps() {
             let Reaping { orphans, news, .. } = &self.reaping;
             let orphans = orphans.iter().map(|orphan| orphan.pid);
@@ -108,6 +110,8 @@ impl Runtime<'_> {
         if !self.reaping.news.is_empty() {
             self.handle_news();
         }
+        // Main processes come first, since SIGKILL may have come to their workers from them (PR_SET_PDEATHSIG).
+        (0..killed).for_each(|_| _ = self.explains_oom_kill());
         if self.reaping.childless {
             for event in self.lost() {
                 self.dispatch(event);
@@ -118,6 +122,31 @@ impl Runtime<'_> {
         } else if self.reaping.again_at.is_none() {
             self.recount_due();
         }
+    }
+
+    /// Asks the kernel how many out-of-memory kills there were since the last time.
+    fn count_oom_kills(&mut self) {
+        let more = self.launch.oom_kills.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
+        if more > 0 {
+            let now = self.clock.now();
+            let (unexplained, until) = self.reaping.oom_kills;
+            let unexplained = if now < until { unexplained } else { 0 };
+            self.reaping.oom_kills = (unexplained + more, now.after(VICTIM_TIMEOUT));
+        }
+    }
+
+    /// A process has died as a victim of the out-of-memory killer does: whether there was a kill that no other death explains.
+    fn explains_oom_kill(&mut self) -> bool {
+        let (unexplained, until) = self.reaping.oom_kills;
+        let explains = unexplained > 0 && self.clock.now() < until;
+        self.reaping.oom_kills.0 -= u64::from(explains);
+        explains
+    }
+
+    /// No process lives that an out-of-memory kill from before could end.
+    pub(super) fn forget_oom_kills(&mut self) {
+        self.count_oom_kills();
+        self.reaping.oom_kills.0 = 0;
     }
 
     /// Reads what came before a main process ended.
@@ -210,17 +239,20 @@ impl Runtime<'_> {
                 self.queue_after_run(id);
                 let channel = self.children.get_mut(id)?.channel.take();
                 channel.into_iter().for_each(|channel| self.close(channel));
-                let run = self.children.get(id)?;
-                // A shell whose child was chosen exits with the code of such a death.
-                let struck = self.reaping.oom_struck && !run.killed;
+                let is_killed = self.children.get(id)?.killed;
                 let ending = match status {
-                    Status::Signaled(Signal::KILL) | Status::Exited(KILLED) if struck => Ending::OutOfMemory,
+                    // A shell whose child was chosen exits with the code of such a death.
+                    Status::Signaled(Signal::KILL) | Status::Exited(KILLED)
+                        if !is_killed && self.explains_oom_kill() =>
+                    {
+                        Ending::OutOfMemory
+                    }
                     Status::Exited(code) => Ending::Exited(code),
                     Status::Signaled(signal) if usage.dumped => Ending::Dumped(signal),
                     Status::Signaled(signal) => Ending::Signaled(signal),
                 };
-                let uptime = self.clock.now().since(run.started);
-                let (is_killed, why) = (run.killed, self.supervisor.why_ended(id));
+                let run = self.children.get(id)?;
+                let (uptime, why) = (self.clock.now().since(run.started), self.supervisor.why_ended(id));
                 self.journal.exit(&Exit {
                     run: id,
                     pid,

@@ -104,10 +104,10 @@ impl OomCounter {
         })
     }
 
-    /// Whether a process was killed since this was last asked. The kernel counts before it kills.
-    pub fn has_moved(&mut self) -> bool {
+    /// How many processes were killed since this was last asked. The kernel counts before it kills.
+    pub fn more(&mut self) -> u64 {
         let count = read(&self.file).unwrap_or(self.seen);
-        std::mem::replace(&mut self.seen, count) < count
+        count.saturating_sub(std::mem::replace(&mut self.seen, count))
     }
 }
 
