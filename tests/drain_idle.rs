@@ -167,6 +167,24 @@ fn a_node_server_on_ipv6_with_a_client_of_ipv4() {
     }
 }
 
+/// Without a stop timeout a restart has the platform's, on top of the drain: here 1 s.
+#[test]
+fn without_a_stop_timeout_a_restart_still_leaves_the_app_time_to_stop() {
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = setup.env("RAILWAY_ENVIRONMENT_ID", "test").env("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", "2");
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "none").env("GUARD_DRAIN_IDLE", "1500ms");
+        let mut guard = setup.env("GUARD_READY", "listen").fixture(&format!("listen {port} quit TERM 7 serve")).start();
+        guard.event("ready");
+        let _client = connect(port);
+        let asked = common::begin(&mut guard.client(&["restart"]));
+        guard.line("got TERM");
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("code"), exit.get("cause")), (Some("7"), Some("operator")), "{}", guard.transcript());
+        common::Answer::of(asked);
+    }
+}
+
 #[test]
 fn it_leaves_the_app_time_to_stop() {
     for (delay, idle) in [("0s", "10s"), ("6s", "4s")] {

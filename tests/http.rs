@@ -278,6 +278,35 @@ fn a_run_that_crashes_while_its_reload_starts_the_new_one_is_counted() {
     }
 }
 
+/// A counter that goes down looks like a restart to Prometheus.
+#[test]
+fn the_cpu_time_of_a_run_stays_when_a_process_of_it_has_ended() {
+    let work = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+    // The worker is an orphan by then, so nobody adds its time to that of its parent.
+    let script = format!("(sh -c '{work}; echo worked $$; exec sleep 1000' &); exec sleep 1000");
+    for setup in everywhere() {
+        let (setup, port) = with_http(setup.env("GUARD_LOG", "debug"));
+        let mut guard = setup.app(["sh", "-c", &script]).start();
+        let worker = guard.line_after("worked ");
+        let of_the_run = |name: &str| {
+            let (_, page) = get(port, "/metrics");
+            let prefix = format!("{name}{{app_instance=\"0\"}} ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&prefix)?.parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("{name} in {page}"))
+        };
+        let used = eventually("time that the worker has used", || {
+            Some(of_the_run("guard_app_cpu_seconds_total")).filter(|used| *used > 0.05)
+        });
+        let memory = of_the_run("guard_app_resident_memory_bytes");
+        guard.signal_inside(worker.parse().expect("a pid"), libc::SIGKILL);
+        // A new look finds less memory.
+        eventually("a look without the worker", || {
+            (of_the_run("guard_app_resident_memory_bytes") < memory).then_some(())
+        });
+        assert!(of_the_run("guard_app_cpu_seconds_total") >= used, "{}", guard.transcript());
+    }
+}
+
 /// Prometheus gives each sample a label `instance` of its own, and would rename another's.
 #[test]
 fn no_sample_has_a_label_of_prometheus() {

@@ -119,6 +119,35 @@ fn a_percentage_is_of_the_containers_limit_and_shared() {
     }
 }
 
+/// Its first run is ready, and takes memory at USR1. The others end at once and leave a process behind that takes two seconds.
+const FAILING_RELOAD: &str = r"
+import os, signal, socket
+kept = []
+signal.signal(signal.SIGUSR1, lambda *_: kept.append(bytearray(b'1') * (60 << 20)))
+if os.environ['GUARD_RUN'] == '1':
+    name = os.environ['NOTIFY_SOCKET'].replace('@', '\0')
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', name)
+else:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork(): os._exit(3)
+while True: signal.pause()
+";
+
+/// While what the new run of a reload has left behind is swept no run serves as the current one. The old one has its limit again
+/// when it stays.
+#[test]
+fn a_run_that_stays_after_a_failed_reload_is_looked_at_again() {
+    let Some(python) = in_path("python3") else { return skipped("there is no python3") };
+    let setup = common::child().env("GUARD_MAX_MEMORY", "50M").env("GUARD_STABLE_AFTER", "0s");
+    let setup = setup.env("GUARD_READY", "notify").app([python.as_os_str(), "-c".as_ref(), FAILING_RELOAD.as_ref()]);
+    let mut guard = setup.start();
+    guard.event("ready");
+    // guard looks half a second after a start, and the sweep takes two.
+    guard.ask(&["reload"]).no("not reloaded: the new run failed before it was ready; the old run stays");
+    guard.signal(libc::SIGUSR1);
+    assert_eq!(guard.event("memory-limit").get("run"), Some("1"), "{}", guard.transcript());
+}
+
 #[test]
 fn a_run_is_replaced_when_it_has_had_its_time() {
     for setup in everywhere() {
