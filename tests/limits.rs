@@ -148,6 +148,38 @@ fn a_run_that_stays_after_a_failed_reload_is_looked_at_again() {
     assert_eq!(guard.event("memory-limit").get("run"), Some("1"), "{}", guard.transcript());
 }
 
+/// The first runs are ready, and one of them takes memory at USR1. The others never are.
+const RELOAD_THAT_TAKES_LONG: &str = r"
+import os, signal, socket
+kept = []
+def grow(*_):
+    if os.environ['GUARD_INSTANCE'] == '1': kept.append(bytearray(b'1') * (60 << 20))
+signal.signal(signal.SIGUSR1, grow)
+if os.environ['GUARD_RUN'] == '1':
+    name = os.environ['NOTIFY_SOCKET'].replace('@', '\0')
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', name)
+print('up', os.environ['GUARD_INSTANCE'], os.environ['GUARD_RUN'], flush=True)
+while True: signal.pause()
+";
+
+#[test]
+fn a_run_that_waits_for_the_reload_of_another_instance_is_told_to_be_too_large_once() {
+    let Some(python) = in_path("python3") else { return skipped("there is no python3") };
+    let setup = common::child().env("GUARD_MAX_MEMORY", "50M").env("GUARD_STABLE_AFTER", "0s");
+    let setup = setup.env("GUARD_INSTANCES", "2").env("GUARD_HOLD", "off").env("GUARD_SIGNAL_MAP", "USR2=reload");
+    let setup = setup.env("GUARD_READY", "notify").env("GUARD_READY_TIMEOUT", "4s");
+    let mut guard = setup.app([python.as_os_str(), "-c".as_ref(), RELOAD_THAT_TAKES_LONG.as_ref()]).start();
+    guard.event("ready");
+    guard.event("ready");
+    guard.signal(libc::SIGUSR2);
+    guard.line("up 0 2");
+    guard.signal(libc::SIGUSR1);
+    guard.event("reload-failed");
+    guard.event("restart-in-place");
+    let told = guard.events().into_iter().filter(|event| event.name() == "memory-limit").count();
+    assert_eq!(told, 1, "{}", guard.transcript());
+}
+
 #[test]
 fn a_run_is_replaced_when_it_has_had_its_time() {
     for setup in everywhere() {

@@ -12,6 +12,7 @@ use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::clock::Deadline;
 use crate::sys::procfs::Usage;
 use crate::sys::{Pid, cgroup, environments, procfs};
+use log::Level;
 use std::io;
 use std::time::Duration;
 
@@ -115,17 +116,20 @@ impl Runtime<'_> {
             let now = self.clock.now();
             let Some(run) = self.children.get_mut(id) else { continue };
             let (at, before) = std::mem::replace(&mut run.measured, (now, memory));
+            let is_known = std::mem::replace(&mut run.is_too_large, memory > limit);
             if memory > limit {
-                exceeded.push((id, memory));
+                exceeded.push((id, memory, is_known));
             }
             pause = pause.min(pause_after(now.since(at), before, memory, limit));
         }
         let now = self.clock.now();
         let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0)).max(now.since(began) * SHARE);
         self.measuring.due = Some(now.after(pause));
-        for (run, memory) in exceeded {
+        for (run, memory, is_known) in exceeded {
+            // It may stay for as long as another instance's reload takes.
+            let level = if is_known { Level::Debug } else { Level::Warn };
             let (memory, limit) = (report::size(memory), report::size(limit));
-            log::warn!(instance = self.journal.instance(run), run = run.number, memory, limit, msg = "more than GUARD_MAX_MEMORY"; "memory-limit");
+            log::log!(level, instance = self.journal.instance(run), run = run.number, memory, limit, msg = "more than GUARD_MAX_MEMORY"; "memory-limit");
             self.dispatch(Event::MemoryExceeded(run));
         }
     }
