@@ -1,7 +1,7 @@
 //! GUARD_MAX_LIFETIME and GUARD_MAX_MEMORY: a run that reaches one of them is replaced.
 //!
-//! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`, elsewhere a restart in
-//! place does. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
+//! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`; elsewhere, and where the
+//! reload is not possible, a restart in place does. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
 //! restart policy decides what follows, so that a limit which trips at once again and again ends in giving up.
 
 use super::Supervisor;
@@ -66,7 +66,8 @@ impl Supervisor {
         let serving = self.mode == Mode::Serving && self.reload.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.current().filter(|run| serving && run.id == id && run.serves()) else { return };
-        if can_reload && !run.was_kept {
+        // Beside an old run that not even SIGKILL ends there is no room for a reload.
+        if can_reload && !run.was_kept && instance.retiring.is_none() {
             self.reload_next(now, Reload::of(id.instance, asker));
         } else {
             self.restart(now, asker, Some(id.instance));

@@ -107,6 +107,20 @@ fn where_the_reload_fails_the_old_run_stays_for_another_lifetime_and_memory_ends
 }
 
 #[test]
+fn beside_an_old_run_that_cannot_be_killed_a_limit_ends_a_run_in_place() {
+    let mut world = World::serving(by_reload());
+    world.step(says(Words::Ready));
+    assert!(spawns(&world.wait(), 2));
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Says(run(2), Words::Ready));
+    let outcome = Err("SIGKILL does not end the old run");
+    world.wait_for(&Action::Conclude { request: InPlace::Reload, outcome });
+    let actions = world.wait();
+    assert!(stops(&actions, 2), "{actions:?}");
+    assert!(spawns(&world.step(exit(2, 0)), 3));
+}
+
+#[test]
 fn a_memory_limit_that_trips_at_once_again_and_again_gives_up() {
     let mut world = World::serving(plain());
     for number in 1..=2 {
