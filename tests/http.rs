@@ -430,6 +430,7 @@ fn what_is_no_request_harms_nobody() {
     guard.line("ready");
     assert_eq!(request(port, "PUT /livez HTTP/1.1\r\n\r\n").0, 405);
     assert_eq!(request(port, "GET /passwd HTTP/1.1\r\n\r\n").0, 404);
+    assert_eq!(request(port, "HEAD /passwd HTTP/1.1\r\n\r\n"), (404, String::new()));
     assert_eq!(request(port, "SSH-2.0-x\r\n\r\n").0, 400);
     assert_eq!(request(port, &format!("GET /livez HTTP/1.1\r\na: {}\r\n", "b".repeat(40_000))).0, 431);
     let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("guard listens")).collect();

@@ -100,7 +100,8 @@ impl Http {
     }
 
     fn refuse(&mut self, connection: Token, refusal: Refusal) {
-        let client = HttpClient { connection, head_only: false };
+        // An answer to HEAD has no body, whatever it says (RFC 9110, 9.3.2).
+        let client = HttpClient { connection, head_only: refusal == Refusal::NoPage { head_only: true } };
         let fields = if refusal == Refusal::Method { "Allow: GET, HEAD\r\n" } else { "" };
         self.respond(client, refusal.status(), fields, "text/plain; charset=utf-8", refusal.text());
     }

@@ -30,7 +30,7 @@ pub(super) enum Parsed {
 pub(super) enum Refusal {
     Malformed,
     Method,
-    NoPage,
+    NoPage { head_only: bool },
     TooLong,
 }
 
@@ -40,7 +40,7 @@ impl Refusal {
         match self {
             Refusal::Malformed => "400 Bad Request",
             Refusal::Method => "405 Method Not Allowed",
-            Refusal::NoPage => "404 Not Found",
+            Refusal::NoPage { .. } => "404 Not Found",
             Refusal::TooLong => "431 Request Header Fields Too Large",
         }
     }
@@ -49,7 +49,7 @@ impl Refusal {
         match self {
             Refusal::Malformed => "this is no HTTP request\n",
             Refusal::Method => "only GET and HEAD are taken\n",
-            Refusal::NoPage => "the pages are /livez, /readyz, /metrics and /status\n",
+            Refusal::NoPage { .. } => "the pages are /livez, /readyz, /metrics and /status\n",
             Refusal::TooLong => "the request is too long\n",
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
         "/readyz" => Page::Readyz,
         "/metrics" => Page::Metrics,
         "/status" => Page::Status,
-        _ => return Err(Refusal::NoPage),
+        _ => return Err(Refusal::NoPage { head_only }),
     };
     Ok(Parsed::Request { page, head_only })
 }
@@ -99,8 +99,8 @@ mod tests {
             ("GET /status HTTP/1.1\n\n", asks(Page::Status, false)),
             ("GET /status HTTP/1.1\r\n", Ok(Parsed::Unfinished)),
             ("", Ok(Parsed::Unfinished)),
-            ("GET / HTTP/1.1\r\n\r\n", Err(Refusal::NoPage)),
-            ("GET /livez/ HTTP/1.1\r\n\r\n", Err(Refusal::NoPage)),
+            ("GET / HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
+            ("GET /livez/ HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
             ("POST /livez HTTP/1.1\r\n\r\n", Err(Refusal::Method)),
             ("\u{16}\u{3}\u{1}", Err(Refusal::Malformed)),
             ("GET /livez HTTP/2.0\r\n\r\n", Err(Refusal::Malformed)),
