@@ -54,7 +54,7 @@ fn a_percentage_is_of_the_cgroups_limit_which_may_change() {
         let script = "take(64)\nsay('took')\nsignal.pause()";
         let Some(setup) = python(setup.env("GUARD_LOG", "debug"), script) else { return };
         let mut guard = setup.start();
-        guard.line("took");
+        // It may end before it can say that it took so much.
         assert_eq!(guard.event("memory-limit").get("limit"), Some("48.0M"));
         guard.line("ends");
         assert!(cgroup.limit(400 * MEBIBYTE));
