@@ -155,7 +155,7 @@ fn a_check_that_ends_between_the_count_and_the_victims_end_explains_nothing() {
     let counter = Counter::new();
     let begun = counter.path().join("begun");
     let check = format!("exec:sh -c 'echo >>{}'", begun.display());
-    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "100ms");
+    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "20ms");
     let mut guard = counter.start(setup, "ids serve");
     let pid = guard.line_after("pid ");
     guard.line("ready");
@@ -200,7 +200,7 @@ fn a_kill_explains_no_death_that_comes_much_later() {
     let pid = guard.line_after("pid ");
     guard.line("ready");
     counter.set(4);
-    (0..8).for_each(|_| _ = guard.event("check-failed"));
+    (0..3).for_each(|_| _ = guard.event("check-failed"));
     kill(&guard, &pid);
     let exit = guard.event("exit");
     assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", guard.transcript());

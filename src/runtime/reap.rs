@@ -15,7 +15,7 @@ use std::time::Duration;
 const MOST: usize = 256;
 
 /// From the kernel's count of an out-of-memory kill to the victim's end, at most: a large one takes its time on a busy machine.
-const VICTIM_TIMEOUT: Duration = Duration::from_secs(5);
+const VICTIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
 enum News {
