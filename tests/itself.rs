@@ -78,6 +78,25 @@ fn guard_is_known_by_its_file_whatever_its_name() {
     assert_eq!(guard.events()[0].name(), "start");
 }
 
+/// npm has one script for all architectures, and a link to it.
+#[test]
+fn guard_is_known_by_the_script_of_its_npm_package() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let machine = path(&format!("package/{}", std::env::consts::ARCH));
+    fs::create_dir_all(&machine).unwrap();
+    fs::create_dir(path(".bin")).unwrap();
+    fs::copy(GUARD, machine.join("guard")).unwrap();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/release/npm/guard"), path("package/guard")).unwrap();
+    symlink("../package/guard", path(".bin/guard")).unwrap();
+    let script = path(".bin/guard");
+    let setup = child().env("PATH", "/usr/bin:/bin").env("GUARD_DRAIN_DELAY", "5s");
+    let guard = end(setup.program(&script).app([script.to_str().unwrap(), "check"]), 0);
+    let shows = |line: &&&str| line.starts_with("GUARD_DRAIN_DELAY") && line.contains("environment");
+    assert_eq!(guard.out().iter().filter(shows).count(), 1, "{}", guard.transcript());
+    assert!(guard.err().is_empty(), "no line of an outer guard's: {}", guard.transcript());
+}
+
 #[test]
 fn a_nested_guard_that_runs_an_app_is_an_app() {
     for setup in everywhere() {
