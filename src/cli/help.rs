@@ -49,7 +49,7 @@ options, their variables and defaults:
     text.push_str(
         "
 exit codes: the app's own; 128+n for a death by signal n; 137 after a kill at the stop timeout; 126 and 127 if the
-command cannot be executed or is not there; 125 for guard's own errors. ready, health, status, stop and restart exit
+command cannot be executed or is not there; 125 for guard's own errors. Subcommands that ask the running guard exit
 with 0 for yes, 1 for no, 124 without an answer in time (--timeout DURATION), 125 if they could not ask (--pid N picks
 one of several guards).
 ",
