@@ -46,9 +46,16 @@ impl Config {
         Some(Warning { kind: WarningKind::Note, ..doubt("GUARD_STOP_TIMEOUT", text) })
     }
 
+    /// A stop signal that no app can handle (`signal(7)`).
     fn stop_signal_doubt(&self) -> Option<Warning> {
-        let text = "GUARD_STOP_SIGNAL=SIGKILL: the app has no time to finish; leave it out, and the app gets SIGTERM";
-        (self.stop.signal == Some(Signal::KILL)).then(|| doubt("GUARD_STOP_SIGNAL", text.to_owned()))
+        let signal = self.stop.signal?;
+        let problem = match signal {
+            Signal::KILL => "the app has no time to finish",
+            Signal::STOP => "the app does not hear of the stop, and SIGKILL ends it",
+            _ => return None,
+        };
+        let text = format!("GUARD_STOP_SIGNAL={signal}: {problem}; leave it out, and the app gets SIGTERM");
+        Some(doubt("GUARD_STOP_SIGNAL", text))
     }
 
     /// Stop requests that the signal map takes away.
@@ -141,6 +148,7 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
             (None, '|' | '&') if tail.starts_with(character) => return Some(format!("{character}{character}")),
             (None, '|' | '<' | '>' | '`') => return Some(character.to_string()),
             (None, ';' | '&') if is_last => return Some(character.to_string()),
+            (None, ';' | '*') if !is_in_url(&text[..text.len() - rest.len()]) => return Some(character.to_string()),
             (None | Some('"'), '$')
                 if variables && tail.starts_with(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)) =>
             {
@@ -153,6 +161,11 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
         rest = tail;
     }
     None
+}
+
+/// Whether the text ends within the address of a web page, of which some have such characters.
+fn is_in_url(text: &str) -> bool {
+    text.rsplit(char::is_whitespace).next().is_some_and(|word| word.contains("://"))
 }
 
 #[cfg(test)]
@@ -168,6 +181,8 @@ mod tests {
             ("a >/tmp/x", ">"),
             ("a 2>&1", ">"),
             ("a; b", ";"),
+            ("a;b", ";"),
+            ("a /tmp/*.pid", "*"),
             ("a &", "&"),
             ("a `b`", "`"),
             ("a http://x:$PORT/", "$PORT"),

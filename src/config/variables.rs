@@ -123,7 +123,7 @@ pub const VARIABLES: &[Variable] = &[
         help: "signal that asks the app to stop; guard takes it as a stop request too",
         set: |config, text| {
             let signal: Signal = text.parse()?;
-            if signal == Signal::STOP || signal == Signal::CHLD {
+            if signal == Signal::CHLD {
                 return Err(format!("{signal} stops no app"));
             }
             config.stop.signal = Some(signal);

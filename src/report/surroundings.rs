@@ -16,19 +16,8 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut add = |variable: &str, text| {
         doubts.push(Warning { kind: WarningKind::Doubt, variable: variable.to_owned(), text });
     };
-    if let Some(path) = &config.drain_file {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (file, shown) = (path.display(), directory.display());
-        if !directory.is_dir() {
-            add(
-                "GUARD_DRAIN_FILE",
-                format!("GUARD_DRAIN_FILE={file}: there is no directory {shown}; mount or make one"),
-            );
-        } else if !is_writable(directory) {
-            let text =
-                format!("GUARD_DRAIN_FILE={file}: {shown} cannot be written; mount a tmpfs or an emptyDir there");
-            add("GUARD_DRAIN_FILE", text);
-        }
+    if let Some(problem) = config.drain_file.as_deref().and_then(drain_file_problem) {
+        add("GUARD_DRAIN_FILE", problem);
     }
     let health = match &config.health_check {
         Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words)),
@@ -52,6 +41,18 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
         note("GUARD_ENV_FILES", format!("GUARD_ENV_FILES={name}: neither {name}_FILE nor {name} is set"));
     }
     doubts
+}
+
+fn drain_file_problem(path: &Path) -> Option<String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = directory.display();
+    let problem = match () {
+        () if path.is_dir() => "it is a directory; name a file".to_owned(),
+        () if !directory.is_dir() => format!("there is no directory {shown}; mount or make one"),
+        () if !is_writable(directory) => format!("{shown} cannot be written; mount a tmpfs or an emptyDir there"),
+        () => return None,
+    };
+    Some(format!("GUARD_DRAIN_FILE={}: {problem}", path.display()))
 }
 
 /// What guard does not look for at its start: the app, which the first spawn finds missing in a moment, and paths of others, at
