@@ -14,6 +14,7 @@ mod doors;
 mod environment;
 mod exits;
 mod failed_starts;
+mod group;
 mod held;
 mod holding;
 mod hooks;

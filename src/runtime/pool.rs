@@ -14,7 +14,7 @@
 //! | refusing | clients are refused | a run listens → served |
 
 use super::doors::DoorId;
-use crate::supervisor::{Fitness, RunId, Timestamp};
+use crate::supervisor::{RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,27 +22,27 @@ use std::time::Duration;
 
 pub(super) struct Pool {
     /// First those that listen, numbered as the kernel numbers them (`sys/spread.rs`): who leaves is replaced by the last.
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     /// So many listen.
-    listening: usize,
+    pub(super) listening: usize,
     /// The numbers of those that new connections are led to; none where the kernel does not know yet.
-    led_to: Vec<u32>,
+    pub(super) led_to: Vec<u32>,
     /// Clients are refused.
     pub(super) refusing: bool,
     /// Its sockets may be several: it is one of TCP that guard has made.
-    spreads: bool,
+    pub(super) spreads: bool,
 }
 
 /// A socket of guard's own of which apps have duplicates.
-struct Member {
-    socket: OwnedFd,
-    inode: u64,
+pub(super) struct Member {
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
     /// The runs that live and have it: one, or more where there can be no more sockets.
-    runs: Vec<RunId>,
+    pub(super) runs: Vec<RunId>,
     /// It has listened.
-    is_held: bool,
+    pub(super) is_held: bool,
     /// What becomes of it then, see above, unless a run listens before.
-    free_until: Option<Timestamp>,
+    pub(super) free_until: Option<Timestamp>,
 }
 
 impl Member {
@@ -51,7 +51,7 @@ impl Member {
         Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None }
     }
 
-    fn waiting(&self) -> u32 {
+    pub(super) fn waiting(&self) -> u32 {
         listen::queue(self.socket.as_fd()).map_or(0, |(waiting, _)| waiting)
     }
 }
@@ -62,10 +62,6 @@ impl Pool {
         let members: Vec<Member> =
             socket.into_iter().map(|socket| Member { is_held: true, ..Member::new(socket, None) }).collect();
         Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads }
-    }
-
-    fn group(&self) -> &[Member] {
-        &self.members[..self.listening]
     }
 
     /// The first of the others that is wanted.
@@ -154,43 +150,6 @@ impl Pool {
             Some(index) => self.join(index, poll),
             None => Ok(()),
         }
-    }
-
-    /// Prepares for one more socket, to which nothing is led at first. Fails where the kernel takes no program.
-    pub(super) fn prepare_group(&mut self) -> Result<(), Errno> {
-        // One that was shut down would be made a group of its own.
-        self.forget_shut(0);
-        if let [only] = self.group() {
-            spread::lead_to(only.socket.as_fd(), &[0])?;
-            self.led_to = vec![0];
-        }
-        Ok(())
-    }
-
-    /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
-    fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
-        // Without a program the kernel spreads connections over all.
-        let _ = self.prepare_group();
-        let member = &mut self.members[index];
-        if self.spreads {
-            spread::share_address(member.socket.as_fd(), true);
-        }
-        listen::listen(member.socket.as_fd())?;
-        member.is_held = true;
-        // Each client would wake guard.
-        poll.remove(member.socket.as_fd());
-        self.members.swap(index, self.listening);
-        self.listening += 1;
-        // Where there are several it matters who leaves.
-        let watched = match self.listening {
-            1 => 1,
-            2 => 0,
-            count => count - 1,
-        };
-        for member in &self.members[watched..self.listening] {
-            poll.add_for_hangup(member.socket.as_fd(), DoorId::Bound.token());
-        }
-        Ok(())
     }
 
     /// A run that lives listens.
@@ -310,28 +269,6 @@ impl Pool {
         }
     }
 
-    /// It is the first of the others now.
-    fn leave_group(&mut self, index: usize) {
-        self.led_to.clear();
-        self.listening -= 1;
-        self.members.swap(index, self.listening);
-    }
-
-    /// Sockets that a run has shut down have left the group, perhaps.
-    pub(super) fn note_shut(&mut self) {
-        self.forget_shut(1);
-    }
-
-    /// The same, where the group has more than so many.
-    fn forget_shut(&mut self, least: usize) {
-        while self.spreads
-            && self.listening > least
-            && let Some(index) = self.group().iter().position(|member| listen::queue(member.socket.as_fd()).is_none())
-        {
-            self.leave_group(index);
-        }
-    }
-
     /// Lets go of the sockets that an app has bound and connected: guard must not keep a connection open that the app closes.
     pub(super) fn let_clients_go(&mut self, poll: &Poll) {
         self.drop_others(|member| member.is_held || listen::is_unconnected(member.socket.as_fd()), poll);
@@ -342,25 +279,6 @@ impl Pool {
         while let Some(index) = self.position_of_other(|member| !is_kept(member)) {
             poll.remove(self.members[index].socket.as_fd());
             self.members.swap_remove(index);
-        }
-    }
-
-    /// Leads new connections to the runs that can take them best. Where no run can, they wait in the free socket that the next run
-    /// takes, whichever instance's it is.
-    pub(super) fn lead(&mut self, fitness: &impl Fn(RunId) -> Fitness) {
-        if self.listening < 2 {
-            return;
-        }
-        let of = |member: &Member| member.runs.iter().map(|run| fitness(*run)).min().unwrap_or(Fitness::Ending);
-        let numbered = || (0_u32..).zip(self.group());
-        let best = self.group().iter().map(of).min().unwrap_or(Fitness::Ending);
-        let free = numbered().filter(|(_, member)| best == Fitness::Ending && member.runs.is_empty());
-        let next = free.max_by_key(|(_, member)| member.waiting()).map(|(number, _)| vec![number]);
-        let all_of_best =
-            || numbered().filter(|(_, member)| of(member) == best).map(|(number, _)| number).collect::<Vec<u32>>();
-        let chosen = next.unwrap_or_else(all_of_best);
-        if chosen != self.led_to && spread::lead_to(self.group()[0].socket.as_fd(), &chosen).is_ok() {
-            self.led_to = chosen;
         }
     }
 
