@@ -439,6 +439,68 @@ serve(server)
     }
 }
 
+/// guard stands still meanwhile, so nothing tells it who was the first. The kernel has put the last two sockets in the places of the
+/// two that were shut down.
+#[test]
+fn two_runs_that_shut_their_listeners_down_at_once_harm_nobody_else() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for order in [["0.1", "1.1"], ["1.1", "0.1"]] {
+        for setup in everywhere() {
+            let port = free_port();
+            let rest = "
+def shut(*_):
+    server.shutdown(socket.SHUT_RDWR)
+    says('shut')
+is_shut = int(instance) < 2 and run == '1'
+signal.signal(signal.SIGUSR1, shut if is_shut else lambda *_: notify(b'READY=1'))
+says(f'is {os.getpid()}')
+if instance != '3': notify(b'READY=1')
+while is_shut: signal.pause()
+serve(server)
+";
+            let setup = several(setup, 5).env("GUARD_LISTEN", format!("127.0.0.1:{port}"));
+            let setup = setup.env("GUARD_READY", "notify");
+            let mut guard = setup.app(server("", "socket.socket(fileno=3)", rest)).start();
+            let pids: BTreeMap<String, i32> = (0..5)
+                .map(|_| {
+                    let line = guard.line_after("");
+                    let (name, pid) = line.split_once(" is ").expect("both");
+                    (name.to_owned(), pid.parse().expect("a pid"))
+                })
+                .collect();
+            for _ in 0..4 {
+                guard.event("ready");
+            }
+            let shut = order.map(|name| (name, guard.pid_outside(pids[name])));
+            guard.signal(libc::SIGSTOP);
+            for (name, pid) in shut {
+                common::send(pid, libc::SIGUSR1);
+                guard.line(&format!("{name} shut"));
+            }
+            guard.signal(libc::SIGCONT);
+            // An answer tells that guard has heard of it.
+            assert_eq!(guard.ask(&["health"]).code, 0);
+            let answered = clients(port, 100);
+            assert!(!answered.contains_key("3.1"), "not ready: {order:?}, {answered:?}");
+            // All of them are ready now.
+            guard.signal_inside(pids["3.1"], libc::SIGUSR1);
+            guard.event("ready");
+            assert_eq!(clients(port, 100).into_keys().collect::<Vec<_>>(), ["2.1", "3.1", "4.1"]);
+            for (_, pid) in shut {
+                common::send(pid, libc::SIGKILL);
+            }
+            guard.event("ready");
+            guard.event("ready");
+            let answered = clients(port, 200).into_keys().collect::<Vec<_>>();
+            assert_eq!(answered, ["0.2", "1.2", "2.1", "3.1", "4.1"]);
+            guard.signal(libc::SIGTERM);
+            guard.code();
+        }
+    }
+}
+
 /// Nobody knows whose next run comes first.
 #[test]
 fn clients_that_come_when_all_are_down_are_served_by_the_first_run_that_listens() {

@@ -50,11 +50,15 @@ impl Pool {
         Ok(())
     }
 
-    /// It is the first of the others now.
-    pub(super) fn leave_group(&mut self, index: usize) {
+    /// It is the first of the others now, and the last one has its number, or with `in_doubt` another one's.
+    pub(super) fn leave_group(&mut self, index: usize, in_doubt: bool) {
         self.led_to.clear();
         self.listening -= 1;
-        self.members.swap(index, self.listening);
+        let last = self.listening;
+        let is_mixed = in_doubt || self.members[index].is_mixed || self.members[last].is_mixed;
+        self.members.swap(index, last);
+        self.members[index].is_mixed = is_mixed;
+        self.members[last].is_mixed = false;
     }
 
     /// Sockets that a run has shut down have left the group, perhaps.
@@ -64,11 +68,15 @@ impl Pool {
 
     /// The same, where the group has more than so many.
     pub(super) fn forget_shut(&mut self, least: usize) {
+        let is_shut = |member: &Member| listen::queue(member.socket.as_fd()).is_none();
+        let mut in_doubt = false;
         while self.spreads
             && self.listening > least
-            && let Some(index) = self.group().iter().position(|member| listen::queue(member.socket.as_fd()).is_none())
+            && let Some(index) = self.group().iter().position(is_shut)
         {
-            self.leave_group(index);
+            // Nobody knows which has left first, so which of the last ones has which of their numbers.
+            in_doubt = in_doubt || self.group().iter().filter(|member| is_shut(member)).count() > 1;
+            self.leave_group(index, in_doubt);
         }
     }
 
@@ -78,16 +86,122 @@ impl Pool {
         if self.listening < 2 {
             return;
         }
+        let group = self.group();
         let of = |member: &Member| member.runs.iter().map(|run| fitness(*run)).min().unwrap_or(Fitness::Ending);
-        let numbered = || (0_u32..).zip(self.group());
-        let best = self.group().iter().map(of).min().unwrap_or(Fitness::Ending);
-        let free = numbered().filter(|(_, member)| best == Fitness::Ending && member.runs.is_empty());
-        let next = free.max_by_key(|(_, member)| member.waiting()).map(|(number, _)| vec![number]);
-        let all_of_best =
-            || numbered().filter(|(_, member)| of(member) == best).map(|(number, _)| number).collect::<Vec<u32>>();
-        let chosen = next.unwrap_or_else(all_of_best);
-        if chosen != self.led_to && spread::lead_to(self.group()[0].socket.as_fd(), &chosen).is_ok() {
+        let best = group.iter().map(of).min().unwrap_or(Fitness::Ending);
+        let free = group.iter().filter(|member| best == Fitness::Ending && member.runs.is_empty());
+        let next = free.max_by_key(|member| (!member.is_mixed, member.waiting())).map(|member| member.inode);
+        let is_wanted = |member: &Member| next.map_or_else(|| of(member) == best, |next| member.inode == next);
+        let numbers = |of: &dyn Fn(&Member) -> bool| -> Vec<u32> {
+            (0..).zip(group).filter(|(_, member)| of(member)).map(|(number, _)| number).collect()
+        };
+        // Those whose numbers are mixed up get connections all together, or where there is nobody else.
+        let all_mixed = group.iter().all(|member| !member.is_mixed || is_wanted(member));
+        let known = numbers(&|member| is_wanted(member) && (all_mixed || !member.is_mixed));
+        let chosen = if known.is_empty() { numbers(&|member| member.is_mixed) } else { known };
+        if chosen != self.led_to && spread::lead_to(group[0].socket.as_fd(), &chosen).is_ok() {
             self.led_to = chosen;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Timestamp;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    /// The instances whose sockets have got connections.
+    fn served(pool: &Pool, address: SocketAddr) -> Vec<u32> {
+        let waiting = || pool.group().iter().map(Member::waiting).collect::<Vec<u32>>();
+        let before = waiting();
+        let clients: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(address).expect("not refused")).collect();
+        let counts = before.into_iter().zip(waiting());
+        let served = pool.group().iter().zip(counts).filter(|(_, (before, after))| after > before);
+        let served = served.flat_map(|(member, _)| member.runs.iter().map(|run| run.instance)).collect();
+        drop(clients);
+        served
+    }
+
+    /// As after a reload. guard knows the order in which it closes them itself.
+    #[test]
+    fn the_sockets_that_guard_closes_leave_no_doubt() {
+        let poll = Poll::new().expect("a poll");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut pool = Pool::new(None, true);
+        let run = |instance, number| RunId { instance, number };
+        for run in [1, 2].into_iter().flat_map(|number| (0..4).map(move |instance| run(instance, number))) {
+            let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+            pool.add(socket, run, &poll).expect("it is polled");
+            pool.open_for(run, &poll).expect("it listens");
+            pool.serve(run);
+        }
+        let (now, timeout) = (Timestamp::default(), Duration::from_secs(1));
+        (0..4).for_each(|instance| pool.run_ended(run(instance, 1), now, Some(timeout), &poll));
+        assert!(!pool.timer_elapsed(now.after(timeout), &poll), "nobody is refused");
+        assert_eq!(pool.len(), 4);
+        for ready in 0..4 {
+            pool.lead(&|run| if run.instance == ready { Fitness::Ready } else { Fitness::Ending });
+            assert_eq!(served(&pool, address), [ready]);
+        }
+    }
+
+    /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.
+    #[test]
+    fn connections_go_where_they_are_wanted_whoever_leaves_the_group_at_once() {
+        const COUNT: u32 = 7;
+        let mut random = 1_u32;
+        let mut below = |count: usize| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) as usize % count
+        };
+        let poll = Poll::new().expect("a poll");
+        let (mut sure, mut in_doubt, mut mixed) = (0, 0, 0);
+        for _ in 0..40 {
+            let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+            let mut pool = Pool::new(None, true);
+            for instance in 0..COUNT {
+                let run = RunId { instance, number: 1 };
+                let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+                pool.add(socket, run, &poll).expect("it is polled");
+                pool.open_for(run, &poll).expect("it listens");
+            }
+            for _ in 0..6 {
+                for _ in 0..below(4).min(pool.listening - 1) {
+                    // By its place as guard knows it, of which some may have left already.
+                    listen::shut_down(pool.group()[below(pool.listening)].socket.as_fd());
+                }
+                if pool.group().iter().all(|member| listen::queue(member.socket.as_fd()).is_none()) {
+                    break;
+                }
+                pool.note_shut();
+                let ready: Vec<u32> = (0..COUNT).filter(|_| below(2) == 0).collect();
+                let is_ready = |member: &Member| ready.contains(&member.runs[0].instance);
+                let fitness = |run: RunId| if ready.contains(&run.instance) { Fitness::Ready } else { Fitness::Ending };
+                pool.lead(&fitness);
+                let group = pool.group();
+                mixed += group.iter().filter(|member| member.is_mixed).count();
+                let is_known = |member: &Member| is_ready(member) && !member.is_mixed;
+                if !group.iter().any(is_ready) {
+                    continue;
+                }
+                let all_mixed = group.iter().filter(|member| member.is_mixed).all(is_ready);
+                if group.iter().any(is_known) || all_mixed {
+                    let served = served(&pool, address);
+                    assert!(served.iter().all(|instance| ready.contains(instance)), "{served:?} of {ready:?}");
+                    sure += 1;
+                } else {
+                    in_doubt += 1;
+                }
+                if below(2) == 0 {
+                    let shut = pool.members[pool.listening..].iter().flat_map(|member| member.runs.clone());
+                    for run in shut.collect::<Vec<RunId>>() {
+                        pool.open_for(run, &poll).expect("it listens again");
+                    }
+                }
+            }
+        }
+        assert!(mixed > 0 && sure > 4 * in_doubt, "{mixed} mixed, {sure} sure, {in_doubt} in doubt");
     }
 }

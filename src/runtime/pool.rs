@@ -43,12 +43,14 @@ pub(super) struct Member {
     pub(super) is_held: bool,
     /// What becomes of it then, see above, unless a run listens before.
     pub(super) free_until: Option<Timestamp>,
+    /// Its number is one of those of all that have this mark, and guard does not know which.
+    pub(super) is_mixed: bool,
 }
 
 impl Member {
     fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
         let inode = listen::inode(socket.as_fd()).unwrap_or(0);
-        Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None }
+        Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None, is_mixed: false }
     }
 
     pub(super) fn waiting(&self) -> u32 {
@@ -236,6 +238,8 @@ impl Pool {
         if self.deadline().is_none_or(|at| at > now) {
             return false;
         }
+        // A run may have shut its socket down, which the kernel knows first.
+        self.forget_shut(0);
         let is_served = self.is_served();
         let is_due = |member: &Member| member.free_until.is_some_and(|at| at <= now);
         let mut is_kept = is_served || self.members.iter().any(|member| !member.runs.is_empty());
@@ -246,7 +250,7 @@ impl Pool {
                 poll.remove(member.socket.as_fd());
                 // A process that has a duplicate would keep it in the group.
                 listen::shut_down(member.socket.as_fd());
-                self.leave_group(index);
+                self.leave_group(index, false);
                 self.members.swap_remove(self.listening);
             }
         }
@@ -264,7 +268,7 @@ impl Pool {
         self.led_to.clear();
         self.listening = 0;
         for member in self.members.iter_mut().filter(|member| member.is_held) {
-            member.free_until = None;
+            (member.free_until, member.is_mixed) = (None, false);
             listen::refuse(member.socket.as_fd());
         }
     }
