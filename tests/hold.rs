@@ -200,6 +200,56 @@ signal.pause()
     }
 }
 
+/// As on a starved CPU: the address lies in memory that comes late (`userfaultfd(2)`), and the copy of guard that reads it ends
+/// after a second.
+#[test]
+fn a_bind_that_guard_could_not_read_in_time_is_looked_at_once_more() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+import ctypes, fcntl, mmap, struct
+libc = ctypes.CDLL(None, use_errno=True)
+API, REGISTER, COPY = 0xc018aa3f, 0xc020aa00, 0xc028aa03
+faults = libc.syscall({number}, os.O_CLOEXEC)
+says('faults' if faults >= 0 else 'no faults')
+fcntl.ioctl(faults, API, struct.pack('3Q', 0xaa, 0, 0))
+page, source = mmap.mmap(-1, 4096), mmap.mmap(-1, 4096)
+page_at, source_at = [ctypes.addressof(ctypes.c_char.from_buffer(one)) for one in (page, source)]
+fcntl.ioctl(faults, REGISTER, struct.pack('4Q', page_at, 4096, 1, 0))
+source.write(struct.pack('=H', socket.AF_INET) + struct.pack('>H4B', {port}, 127, 0, 0, 1))
+def answer():
+    for _ in range(run): os.read(faults, 32)
+    fcntl.ioctl(faults, COPY, struct.pack('5Q', page_at, source_at, 4096, 0, 0))
+threading.Thread(target=answer).start()
+one = socket.socket()
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if libc.bind(one.fileno(), ctypes.c_void_p(page_at), 16) == 0:
+    one.listen()
+    says('listens')
+    sys.exit(1)
+says('error', errno.errorcode[ctypes.get_errno()])
+signal.pause()
+",
+            number = libc::SYS_userfaultfd
+        );
+        let mut guard = python(holding(setup), &script).start();
+        if guard.line_after("") == "no faults" {
+            skipped("userfaultfd(2) is not permitted");
+            continue;
+        }
+        // The first run's copy reads it, the second run's second copy, and neither copy of the third run.
+        guard.line("listens");
+        guard.line("listens");
+        guard.line("error EADDRINUSE");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
 /// guard's duplicate would keep the connection open that the app has closed.
 #[test]
 fn the_connection_of_a_client_that_has_bound_its_end_closes_with_the_app() {

@@ -4,7 +4,7 @@
 //! A process waits until its question is answered. Where the answer depends on the process's memory a copy of guard reads that,
 //! and the door takes no other question of this run meanwhile: [`Hold::next`] gives [`Step::Reads`], its owner polls the report
 //! instead of the questions, and calls [`Hold::memory_read`] when there is one. So a process whose memory cannot be read makes
-//! its own run wait, for a second at most, and never guard.
+//! its own run wait, for two tries of a second at most, and never guard.
 
 use crate::supervisor::RunId;
 use crate::sys::caller::{self, Contents, Kind, Memory, Options, Socket};
@@ -33,6 +33,8 @@ struct Reading {
     question: Question,
     socket: Socket,
     memory: Memory,
+    /// It was postponed before.
+    is_last: bool,
 }
 
 /// A bind(2) of a TCP socket.
@@ -59,7 +61,8 @@ pub enum Step {
     Listen(Question, Socket),
     /// A copy of guard reads memory; see [`Hold::report`].
     Reads(Pid),
-    /// There can be no copy now. The owner calls [`Hold::next`] when there can, and polls nothing until then.
+    /// There can be no copy now, or the first one has ended early. The owner calls [`Hold::next`] when there can, and polls
+    /// nothing until then.
     Postponed,
     /// guard may not look at who asks, and has let the call go on, which was a listen(2) if `listens`.
     Unreadable {
@@ -102,7 +105,9 @@ impl Hold {
         if self.reading.is_some() {
             return Step::Nothing;
         }
-        let next = self.postponed.take().map_or_else(|| self.questions.next(), Next::Question);
+        let postponed = self.postponed.take();
+        let is_last = postponed.is_some();
+        let next = postponed.map_or_else(|| self.questions.next(), Next::Question);
         let question = match next {
             Next::Question(question) => question,
             Next::Withdrawn => return Step::Answered,
@@ -133,7 +138,7 @@ impl Hold {
         match may_copy.then(read).flatten() {
             Some(memory) => {
                 let copy = memory.copy;
-                self.reading = Some(Reading { question, socket, memory });
+                self.reading = Some(Reading { question, socket, memory, is_last });
                 Step::Reads(copy)
             }
             None if may_wait => {
@@ -146,9 +151,14 @@ impl Hold {
 
     /// The copy has read what was needed, or has ended without.
     pub fn memory_read(&mut self) -> Step {
-        let Some(Reading { question, socket, memory }) = self.reading.take() else { return Step::Nothing };
+        let Some(Reading { question, socket, memory, is_last }) = self.reading.take() else { return Step::Nothing };
         let Contents { bytes, options, polled } = match memory.take() {
             Ok(read) => read,
+            // The CPU is starved, perhaps. If the call went on the kernel would refuse an address that guard holds.
+            Err(Errno::ETIMEDOUT) if !is_last => {
+                self.postponed = Some(question);
+                return Step::Postponed;
+            }
             Err(error) => {
                 self.go_on(&question);
                 return if error == Errno::EPERM { Step::Unreadable { error, listens: false } } else { Step::Answered };
