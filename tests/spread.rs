@@ -501,6 +501,39 @@ serve(server)
     }
 }
 
+/// All of them have bound before any of them listens. Instance 1 accepts nobody.
+#[test]
+fn where_the_kernel_takes_no_program_instances_share_a_socket() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = "
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(('127.0.0.1', PORT))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+says('has bound')
+signal.sigwait([signal.SIGUSR1])
+server.listen(64)
+says('listens')
+";
+        let rest = "
+while instance == '1': signal.pause()
+serve(server)
+";
+        let setup = several(setup, 2).inherits("forbid lead").env("GUARD_HOLD", "on");
+        let mut guard = setup.app(server(&script.replace("PORT", &port.to_string()), "server", rest)).start();
+        guard.lines(&["0.1 has bound", "1.1 has bound"]);
+        guard.signal(libc::SIGUSR1);
+        guard.lines(&["0.1 listens", "1.1 listens"]);
+        assert_eq!(clients(port, 40), [("0.1".to_owned(), 40)].into());
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
 /// Nobody knows whose next run comes first.
 #[test]
 fn clients_that_come_when_all_are_down_are_served_by_the_first_run_that_listens() {

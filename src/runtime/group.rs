@@ -13,21 +13,15 @@ impl Pool {
         &self.members[..self.listening]
     }
 
-    /// Prepares for one more socket, to which nothing is led at first. Fails where the kernel takes no program.
-    pub(super) fn prepare_group(&mut self) -> Result<(), Errno> {
-        // One that was shut down would be made a group of its own.
-        self.forget_shut(0);
-        if let [only] = self.group() {
-            spread::lead_to(only.socket.as_fd(), &[0])?;
-            self.led_to = vec![0];
-        }
-        Ok(())
-    }
-
     /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
     pub(super) fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
-        // Without a program the kernel spreads connections over all.
-        let _ = self.prepare_group();
+        // One that was shut down would be made a group of its own.
+        self.forget_shut(0);
+        if let [only] = self.group()
+            && spread::lead_to(only.socket.as_fd(), &[0]).is_ok()
+        {
+            self.led_to = vec![0];
+        }
         let member = &mut self.members[index];
         if self.spreads {
             spread::share_address(member.socket.as_fd(), true);

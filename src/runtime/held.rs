@@ -213,7 +213,6 @@ impl Passed {
         if !self.pool.spreads() {
             return Err(Errno::EOPNOTSUPP);
         }
-        self.pool.prepare_group()?;
         let first = self.pool.first().ok_or(Errno::EOPNOTSUPP)?;
         let address = listen::tcp_address(first).ok_or(Errno::EOPNOTSUPP)?;
         let socket = listen::bind_beside(address, listen::takes_only_v6(first), |_| {})?;

@@ -202,8 +202,8 @@ impl Holding {
             }
             *owner = bind.socket.owner;
             if !pool.take(run) {
-                let may_make = if count < MOST_SOCKETS { pool.prepare_group() } else { Err(Errno::EMFILE) };
-                let made = may_make.and_then(|()| listen::bind_beside(key.address, key.only_v6, prepare));
+                let make = || listen::bind_beside(key.address, key.only_v6, prepare);
+                let made = if count < MOST_SOCKETS { make() } else { Err(Errno::EMFILE) };
                 match made.and_then(listen::spare).and_then(|socket| pool.add(socket, run, poll)) {
                     Ok(()) => {}
                     Err(_) => pool.share(run),

@@ -43,8 +43,13 @@ pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
     bind_as(address, only_v6, |_| {})
 }
 
-/// The same beside others that share this address (SO_REUSEPORT).
+/// The same beside others that share this address (SO_REUSEPORT). Fails also where the kernel takes no program that leads
+/// connections: it would spread them over all.
 pub fn bind_beside(address: SocketAddr, only_v6: bool, prepare: impl FnOnce(BorrowedFd)) -> Result<OwnedFd, Errno> {
+    // A socket that has a program already could not listen beside others.
+    let probe = open(libc::AF_INET)?;
+    spread::share_address(probe.as_fd(), true);
+    spread::lead_to(probe.as_fd(), &[0])?;
     bind_as(address, only_v6, |socket| {
         spread::share_address(socket, true);
         prepare(socket);
