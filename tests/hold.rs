@@ -542,6 +542,43 @@ fn a_hundred_instances_that_bind_at_once_share_a_port() {
     }
 }
 
+/// Each takes several of guard's. guard raises its own limit, and its children have the one that it was started with.
+#[test]
+fn a_low_limit_of_descriptors_is_no_obstacle_to_many_instances() {
+    const SOFT: u32 = 40;
+    const COUNT: usize = 20;
+    for scales in [false, true] {
+        for setup in everywhere() {
+            let port = free_port();
+            let directory = tempfile::tempdir().expect("a directory");
+            let of_hook = directory.path().join("limit");
+            let script = format!("echo limit $(ulimit -Sn); exec {} listen {port} serve", common::fixture().display());
+            let hook = format!("sh -c 'ulimit -Sn >{}'", of_hook.display());
+            let setup = holding(setup).inherits(&format!("nofile {SOFT}")).env("GUARD_PRE_STOP", hook);
+            let setup = setup.env("GUARD_INSTANCES", if scales { 1 } else { COUNT }.to_string());
+            let mut guard = setup.app(["sh", "-c", &script]).start();
+            if scales {
+                guard.line(&format!("limit {SOFT}"));
+                guard.line("ready");
+                guard.ask(&["scale", &COUNT.to_string()]).yes(&format!("scaled: {COUNT} instances"));
+            }
+            for _ in usize::from(scales)..COUNT {
+                guard.event("ready");
+            }
+            let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.pid())).expect("guard lives");
+            let address = format!(" 0100007F:{port:04X} 00000000:0000 0A ");
+            assert_eq!(table.matches(&address).count(), COUNT, "each has a socket\n{}", guard.transcript());
+            guard.signal(libc::SIGTERM);
+            guard.code();
+            let limits: Vec<&str> = guard.out().into_iter().filter(|line| line.starts_with("limit ")).collect();
+            assert_eq!(limits, vec![format!("limit {SOFT}"); COUNT]);
+            assert_eq!(std::fs::read_to_string(&of_hook).expect("the hook has run").trim(), SOFT.to_string());
+            let events = guard.events();
+            assert!(events.iter().all(|event| event.name() != "not-held"), "{}", guard.transcript());
+        }
+    }
+}
+
 /// As Netty's own transport does it. The kernel forgets what was registered when another socket takes the place.
 #[test]
 fn an_app_that_polls_a_socket_before_it_binds_it_is_served_as_ever() {

@@ -13,7 +13,7 @@ use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
-use crate::sys::{Errno, Pid, early, process, signals};
+use crate::sys::{Errno, Pid, early, limits, process, signals};
 use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -107,6 +107,10 @@ impl Runtime<'_> {
 
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
         self.has_worked = true;
+        if self.supervisor.count() > 1 {
+            // A thousand instances take more than the usual 1,024.
+            limits::raise_descriptors();
+        }
         let mut environment = self.launch.environment.for_run(run, self.supervisor.count());
         environment.set_history(restarts, last);
         if let Err(error) = environment.read_files(self.config) {

@@ -1,8 +1,9 @@
-//! Resource limits of a child (`setrlimit(2)`).
+//! Resource limits of a child (`setrlimit(2)`), and how many descriptors guard itself may have.
 
 use super::Errno;
 pub use nix::sys::resource::Resource;
 use nix::sys::resource::{RLIM_INFINITY, getrlimit, setrlimit};
+use std::sync::OnceLock;
 
 /// A limit as the kernel takes it.
 #[derive(Clone, Copy)]
@@ -23,6 +24,24 @@ pub fn prepare(resource: Resource, soft: Option<u64>, hard: Option<Option<u64>>)
         setrlimit(resource, own_soft, hard).map_err(|error| (error, own_hard))?;
     }
     Ok(ChildLimit { resource, limit: libc::rlimit { rlim_cur: soft, rlim_max: hard } })
+}
+
+/// The limit of descriptors that guard was started with, where it has raised its own.
+static FOUND: OnceLock<Option<ChildLimit>> = OnceLock::new();
+
+/// Raises guard's soft limit of descriptors to the hard one, once. Each child gets the limit back.
+pub fn raise_descriptors() {
+    FOUND.get_or_init(|| {
+        let resource = Resource::RLIMIT_NOFILE;
+        let (soft, hard) = getrlimit(resource).ok().filter(|(soft, hard)| soft < hard)?;
+        setrlimit(resource, hard, hard).ok()?;
+        Some(ChildLimit { resource, limit: libc::rlimit { rlim_cur: soft, rlim_max: hard } })
+    });
+}
+
+/// The limits of a child, in the order in which they are set.
+pub(super) fn of_child(own: &[ChildLimit]) -> impl Iterator<Item = &ChildLimit> {
+    FOUND.get().into_iter().flatten().chain(own)
 }
 
 impl ChildLimit {

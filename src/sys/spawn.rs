@@ -5,7 +5,7 @@
 //! went wrong is simply written to memory.
 
 use super::early::{CHANGED, Inherited, inherited};
-use super::limits::ChildLimit;
+use super::limits::{self, ChildLimit};
 use super::seccomp::Channel;
 use super::signal_set::{SignalSet, change_mask};
 use super::{Errno, Pid};
@@ -247,7 +247,7 @@ impl Plan<'_> {
             if let Some(channel) = self.start.filter {
                 channel.install();
             }
-            for limit in self.start.limits {
+            for limit in limits::of_child(self.start.limits) {
                 if let Err(error) = limit.set() {
                     return SpawnFailure::Limit(error);
                 }
