@@ -199,6 +199,81 @@ signal.pause()
     }
 }
 
+/// guard has made the socket listen again when the run's main process had ended, and the leftover shuts it down after that.
+#[test]
+fn what_a_leftover_did_to_a_socket_is_mended_before_the_next_run() {
+    if !Path::new(PYTHON).exists() {
+        return common::skipped("no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = "
+import os, signal, socket, sys
+server = socket.socket(fileno=3)
+def shut(*_):
+    server.shutdown(socket.SHUT_RDWR)
+    os.write(1, b'shut\\n')
+    os._exit(0)
+if os.environ['GUARD_RUN'] == '1':
+    begins, tells = os.pipe()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, shut)
+        os.write(tells, b'.')
+        while True: signal.pause()
+    os.read(begins, 1)
+    sys.exit(1)
+print('serves', flush=True)
+connection, _ = server.accept()
+connection.send(b'hello')
+signal.pause()
+";
+        let setup = setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}"));
+        let mut guard = setup.app([PYTHON, "-c", script]).start();
+        guard.line("shut");
+        guard.line("serves");
+        let mut answer = String::new();
+        connects(port).take(5).read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, "hello");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+/// guard knows then that it holds nothing of what the app opens itself. It still holds what it has opened.
+#[test]
+fn sockets_are_let_go_before_the_stop_signal_though_there_is_no_filter() {
+    if !Path::new(PYTHON).exists() {
+        return common::skipped("no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = "
+import os, signal, socket
+server = socket.socket(fileno=3)
+def stop(*_):
+    server.close()
+    os.write(1, b'closed\\n')
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+print('serves', flush=True)
+while True: signal.pause()
+";
+        let setup = setup.env("GUARD_LISTEN", format!("127.0.0.1:{port}")).env("GUARD_HOLD", "on");
+        let setup = setup.env("GUARD_READY", "exec").inherits("forbid filter");
+        let mut guard = setup.app([PYTHON, "-c", script]).start();
+        let event = guard.event("not-held");
+        assert!(event.get("msg").is_some_and(|msg| msg.contains("a seccomp profile forbids it")), "{event:?}");
+        guard.line("serves");
+        connects(port);
+        guard.signal(libc::SIGTERM);
+        guard.line("closed");
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("it was let go");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        guard.signal(libc::SIGUSR1);
+        assert_eq!(guard.code(), 0);
+    }
+}
+
 #[test]
 fn a_socket_that_cannot_be_had_is_one_clear_error() {
     for setup in everywhere() {
