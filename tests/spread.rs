@@ -211,7 +211,7 @@ signal.signal(signal.SIGUSR1, lambda *_: os._exit(0) if told else None)
 }
 
 /// A server that closes its listener when it is told to stop, and finishes what it has accepted.
-fn graceful(setup: Setup, port: u16) -> Guard {
+fn graceful(setup: Setup, socket: &str) -> Guard {
     let script = "
 def stop(*_):
     server.close()
@@ -232,7 +232,13 @@ while True:
     threading.Thread(target=one, args=(client,)).start()
 time.sleep(10)
 ";
-    setup.app(server(script, &format!("bound({port})"), rest)).start()
+    setup.app(server(script, socket, rest)).start()
+}
+
+/// So many sockets listen at a port.
+fn listeners(guard: &Guard, port: u16) -> usize {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.pid())).expect("guard lives");
+    table.matches(&format!(" 0100007F:{port:04X} 00000000:0000 0A ")).count()
 }
 
 /// Does something under load, in which nobody is refused or reset.
@@ -275,7 +281,7 @@ fn nobody_is_refused_or_reset_over_reloads() {
         for setup in everywhere() {
             let port = free_port();
             let setup = several(setup, instances).env("GUARD_HOLD", "on").env("GUARD_HOLD_TIMEOUT", "1s");
-            let mut guard = graceful(setup, port);
+            let mut guard = graceful(setup, &format!("bound({port})"));
             all_serve(&mut guard, usize::try_from(instances).expect("a few"));
             under_load(port, |some_more| {
                 for _ in 0..reloads {
@@ -290,6 +296,38 @@ fn nobody_is_refused_or_reset_over_reloads() {
     }
 }
 
+/// guard opens the port as root, and may not open it again as the user that it becomes.
+#[test]
+fn instances_share_a_privileged_port_of_a_guard_that_has_dropped_its_rights() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if !nix::unistd::geteuid().is_root() || first.trim() != "1024" {
+        return skipped("only root may become another user, and ports below 1024 are to be root's");
+    }
+    for setup in everywhere() {
+        // Others may look for such a port at the same time.
+        let from = 512 + std::process::id() as u16 % 256;
+        let port = (from..1024).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port");
+        let setup = several(setup, 3).env("GUARD_LISTEN", format!("127.0.0.1:{port}")).env("GUARD_USER", "54321");
+        let mut guard = graceful(setup, "socket.socket(fileno=3)");
+        all_serve(&mut guard, 3);
+        under_load(port, |some_more| {
+            some_more();
+            assert_eq!(listeners(&guard, port), 1);
+            for words in [&["reload"][..], &["scale", "1"], &["scale", "4"], &["restart"]] {
+                let answer = guard.ask(words);
+                assert_eq!(answer.code, 0, "{answer:?}\n{}", guard.transcript());
+                some_more();
+            }
+        });
+        assert_eq!(listeners(&guard, port), 1);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
 #[test]
 fn nobody_is_refused_or_reset_while_instances_come_and_go() {
     if !Path::new(PYTHON).exists() {
@@ -298,7 +336,7 @@ fn nobody_is_refused_or_reset_while_instances_come_and_go() {
     for setup in everywhere() {
         let port = free_port();
         let setup = several(setup, 4).env("GUARD_HOLD_TIMEOUT", "1s");
-        let mut guard = graceful(setup, port);
+        let mut guard = graceful(setup, &format!("bound({port})"));
         all_serve(&mut guard, 4);
         under_load(port, |some_more| {
             for number in ["1", "4", "2", "4", "1"] {
@@ -308,11 +346,7 @@ fn nobody_is_refused_or_reset_while_instances_come_and_go() {
             }
         });
         // What is left over is closed, and nothing else is.
-        eventually("one socket", || {
-            let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.pid())).expect("guard lives");
-            let address = format!(" 0100007F:{port:04X} 00000000:0000 0A ");
-            (table.matches(&address).count() == 1).then_some(())
-        });
+        eventually("one socket", || (listeners(&guard, port) == 1).then_some(()));
         assert_eq!(clients(port, 20).len(), 1);
         guard.signal(libc::SIGTERM);
         guard.code();
