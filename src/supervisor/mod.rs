@@ -253,7 +253,6 @@ impl Supervisor {
                     self.actions.push(Action::Spawn { run: id, restarts, last });
                     return;
                 }
-                Slot::Live(run) if run.state == RunState::Spawning => return,
                 Slot::Waiting { .. } | Slot::Live(_) | Slot::Finished => {}
             }
         }
