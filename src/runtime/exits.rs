@@ -95,6 +95,6 @@ fn predicate(ending: Ending) -> String {
         Ending::Killed => "was killed at the deadline".to_owned(),
         Ending::OutOfMemory => "was killed for lack of memory".to_owned(),
         Ending::NotSpawned(error) => format!("could not be started (code {})", error.code),
-        Ending::Failed(failure, code) => format!("failed ({failure}) with code {code}"),
+        Ending::Failed(failure, code) => format!("failed ({}) with code {code}", failure.word()),
     }
 }

@@ -40,7 +40,7 @@ impl Journal<'_> {
             Notice::Ready { run } => log::info!(instance = self.instance(run), run = run.number; "ready"),
             Notice::Failing { run, failure } => {
                 let msg = self.why_failing(run, failure);
-                log::error!(instance = self.instance(run), run = run.number, cause:% = failure, msg:%; "failing");
+                log::error!(instance = self.instance(run), run = run.number, cause:% = failure.word(), msg:%; "failing");
             }
             Notice::CheckFailed { run, count, limit } => {
                 log::warn!(instance = self.instance(run), run = run.number, count, limit, error:% = self.check(run); "check-failed");

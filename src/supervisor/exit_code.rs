@@ -131,13 +131,6 @@ impl fmt::Display for Ending {
     }
 }
 
-/// As GUARD_LAST_EXIT says it.
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
 impl Failure {
     /// As GUARD_LAST_EXIT says it.
     pub fn word(self) -> &'static str {

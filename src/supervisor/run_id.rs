@@ -1,7 +1,5 @@
 //! The name of a run.
 
-use std::fmt;
-
 /// One life of the app in an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId {
@@ -9,10 +7,4 @@ pub struct RunId {
     pub instance: u32,
     /// From 1 in each instance.
     pub number: u32,
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.instance, self.number)
-    }
 }
