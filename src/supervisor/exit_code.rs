@@ -93,9 +93,7 @@ impl Ending {
 
     /// Ctrl-C, Ctrl-\ or the end of the terminal ended it, or it exits with 128 + n for them, as shells and runtimes do.
     pub(super) fn by_terminal(self) -> bool {
-        let signals = [Signal::INT, Signal::QUIT, Signal::HUP];
-        matches!(self, Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_))
-            && signals.map(of_signal).contains(&self.code())
+        [Signal::INT, Signal::QUIT, Signal::HUP].map(of_signal).contains(&self.code())
     }
 }
 

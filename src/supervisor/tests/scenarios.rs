@@ -351,12 +351,16 @@ fn when_one_instance_gives_up_the_others_are_drained() {
 
 #[test]
 fn death_by_ctrl_c_is_a_stop_at_a_terminal_and_a_failure_elsewhere() {
-    for (terminal, ending) in
-        [(true, Ending::Signaled(Signal::INT)), (true, Ending::Exited(130)), (false, Ending::Signaled(Signal::INT))]
-    {
+    for (terminal, ending, stops) in [
+        (true, Ending::Signaled(Signal::INT), true),
+        (true, Ending::Exited(130), true),
+        (true, Ending::Exited(1), false),
+        (true, Ending::OutOfMemory, false),
+        (false, Ending::Signaled(Signal::INT), false),
+    ] {
         let mut world = World::serving(Settings { terminal, ..plain() });
         let actions = world.step(Step::Exit(run(1), ending, Leftovers::None));
-        assert_eq!(spawns(&actions, 2), !terminal, "{actions:?}");
+        assert_eq!(spawns(&actions, 2), !stops, "{actions:?}");
     }
 }
 
