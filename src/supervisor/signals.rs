@@ -3,7 +3,7 @@
 use super::cause::Asker;
 use super::run_id::RunId;
 use super::shutdown::ShutdownCause;
-use super::state::{Instance, RunState, Slot};
+use super::state::{Instance, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 use crate::config::{Meaning, Scale, Scope};
@@ -92,8 +92,7 @@ impl Supervisor {
     fn begun(&self) -> bool {
         self.instances.iter().all(|instance| match &instance.slot {
             Slot::Waiting { .. } => instance.runs > 0,
-            Slot::Live(run) => run.state != RunState::Spawning || run.id.number > 1,
-            Slot::Finished => true,
+            Slot::Live(_) | Slot::Finished => true,
         })
     }
 
