@@ -10,6 +10,7 @@ mod lingering;
 mod listening;
 mod random;
 mod scenarios;
+mod signals;
 mod stopping;
 mod walk;
 mod world;

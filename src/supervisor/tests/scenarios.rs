@@ -2,8 +2,8 @@
 
 use super::super::{Action, Ending, KillReason, Notice, RunId, Settings, SpawnError};
 use super::world::{Leftovers, STOP, Step, UNIT, World, run, settings, signal};
+use crate::config::RestartPolicy;
 use crate::config::codes::CodeSet;
-use crate::config::{Meaning, RestartPolicy};
 use crate::signal::Signal;
 use std::time::Duration;
 
@@ -130,14 +130,6 @@ fn a_stop_before_the_first_spawn_means_that_there_is_none() {
     world.step(Step::Signal(STOP));
     world.step(Step::Reaped);
     assert_eq!(world.exit, Some(143));
-}
-
-#[test]
-fn a_signal_from_before_the_first_spawn_reaches_the_first_run() {
-    let mut world = World::new(plain());
-    assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
-    world.step(Step::Start);
-    assert_eq!(world.step(Step::Spawn(Ok(()))), [Action::Signal(run(1), signal("HUP"))]);
 }
 
 #[test]
@@ -392,38 +384,4 @@ fn a_second_ctrl_c_kills() {
     world.step(Step::Press(Signal::INT));
     let actions = world.step(Step::Press(Signal::INT));
     assert!(actions.contains(&Action::KillEverything(KillReason::Interrupted)), "{actions:?}");
-}
-
-#[test]
-fn a_key_is_what_it_is_mapped_to_and_is_not_forwarded() {
-    for meaning in [Meaning::Ignore, Meaning::Forward(Signal::INT)] {
-        let mut settings = Settings { terminal: true, ..plain() };
-        settings.signal_map = vec![(Signal::INT, meaning)];
-        let mut world = World::serving(settings);
-        assert_eq!(world.handle(super::super::Event::Pressed(Signal::INT)), [], "{meaning:?}");
-        assert_eq!(world.handle(super::super::Event::Pressed(signal("WINCH"))), []);
-    }
-}
-
-#[test]
-fn a_mapped_signal_means_what_it_is_mapped_to() {
-    let mut settings = plain();
-    let mapped = [("TERM", Meaning::Forward(STOP)), ("HUP", Meaning::Ignore), ("WINCH", Meaning::Stop)];
-    settings.signal_map = mapped.map(|(name, meaning)| (signal(name), meaning)).to_vec();
-    let mut world = World::serving(settings);
-    assert_eq!(world.step(Step::Signal(signal("HUP"))), []);
-    assert_eq!(world.handle(super::super::Event::Signal(STOP)), [Action::Signal(run(1), STOP)]);
-    let actions = world.handle(super::super::Event::Signal(signal("WINCH")));
-    assert!(actions.contains(&Action::Stop(run(1), signal("WINCH"))), "the signal received is the stop signal");
-}
-
-#[test]
-fn job_control_ends_at_pid_1_and_is_followed_elsewhere() {
-    let mut world = World::serving(Settings { init: true, terminal: true, ..plain() });
-    assert_eq!(world.step(Step::Signal(Signal::TSTP)), []);
-    assert_eq!(world.step(Step::Suspend(run(1))), [Action::Thaw(run(1))]);
-    let mut world = World::serving(Settings { init: false, terminal: true, job_control: true, ..plain() });
-    assert_eq!(world.step(Step::Signal(Signal::TSTP)), [Action::Signal(run(1), Signal::TSTP), Action::Suspend]);
-    assert_eq!(world.step(Step::Suspend(run(1))), [Action::Suspend, Action::Thaw(run(1))]);
-    assert_eq!(world.step(Step::Press(Signal::TSTP)), [Action::Suspend, Action::Thaw(run(1))]);
 }
