@@ -2,7 +2,6 @@
 //!
 //! There is one hook at a time. A drain that begins while a hook runs shares it.
 
-use super::cause::Cause;
 use super::state::{Mode, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
 use super::{Action, Notice, Supervisor};
@@ -87,20 +86,18 @@ impl Supervisor {
     }
 
     fn push_hook(&mut self, now: Timestamp) {
-        let signal = match self.mode {
-            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => shutdown.signal,
-            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => None,
+        let (signal, own) = match self.mode {
+            Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => (shutdown.signal, shutdown.kill_at),
+            Mode::Serving | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => (None, None),
         };
         let kill_at = |run: &Run| match run.state {
             RunState::Draining { kill_at, .. } => kill_at,
-            // The terminal has sent it the stop signal.
-            RunState::Stopping { kill_at, .. } if run.cause == Some(Cause::Stop) => kill_at,
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => None,
             RunState::Stopping { .. } | RunState::Diagnosing { .. } => None,
             RunState::Aborting { .. } | RunState::Killing { .. } => None,
             RunState::Sweeping { .. } | RunState::Clearing { .. } => None,
         };
-        let left = self.runs().filter_map(kill_at).min().map(|at| at.since(now));
+        let left = self.runs().filter_map(kill_at).chain(own).min().map(|at| at.since(now));
         self.actions.push(Action::StartHook { signal, left });
     }
 }

@@ -154,6 +154,18 @@ fn a_later_drain_does_not_give_the_hook_more_time() {
 }
 
 #[test]
+fn the_hook_of_a_stop_knows_guards_deadline_and_not_that_of_a_run_that_has_failed() {
+    let mut settings = Settings { instances: 2, pre_stop: true, ..notify() };
+    (settings.stop.timeout, settings.ready.timeout) = (Some(UNIT * 20), UNIT * 2);
+    let mut world = World::serving(settings);
+    world.step(Step::Says(RunId { instance: 1, number: 1 }, Words::Ready));
+    world.wait_for(&Action::Stop(run(1), STOP));
+    let actions = world.step(Step::Signal(STOP));
+    let hook = Action::StartHook { signal: Some(STOP), left: Some(UNIT * 20) };
+    assert!(actions.contains(&hook), "{actions:?}");
+}
+
+#[test]
 fn a_stop_hastens_the_signal_that_follows_a_message_on_nodes_channel() {
     let mut settings = Settings { node_ipc: true, ..notify() };
     (settings.stop.restart_timeout, settings.stop.timeout) = (UNIT * 20, Some(UNIT * 4));
