@@ -47,19 +47,15 @@ impl Supervisor {
     }
 
     pub(super) fn hook_ended(&mut self, now: Timestamp) {
-        let awaited = self.is_hook_awaited();
-        self.hook = match self.hook {
-            Some(hook) if hook.again && awaited => {
-                self.push_hook(now);
-                Some(Hook { released: false, again: false, ..hook })
-            }
-            Some(_) | None => None,
-        };
+        self.hook = self.hook.filter(|hook| hook.again).map(|hook| Hook { released: false, again: false, ..hook });
+        if self.hook.is_some() {
+            self.push_hook(now);
+        }
     }
 
     pub(super) fn hook_timeout_elapsed(&mut self) {
         if let Some(hook) = &mut self.hook {
-            hook.kill_at = None;
+            *hook = Hook { kill_at: None, again: false, ..*hook };
             self.actions.push(Action::SignalHook(Signal::KILL));
             self.report(Notice::KillHook);
         }
@@ -71,9 +67,11 @@ impl Supervisor {
         let awaited = self.is_hook_awaited();
         match self.mode {
             Mode::Serving => {
-                if let Some(hook) = self.hook.as_mut().filter(|hook| !hook.released && !awaited) {
-                    hook.released = true;
-                    self.actions.push(Action::SignalHook(Signal::TERM));
+                if let Some(hook) = self.hook.as_mut().filter(|_| !awaited) {
+                    hook.again = false;
+                    if !std::mem::replace(&mut hook.released, true) {
+                        self.actions.push(Action::SignalHook(Signal::TERM));
+                    }
                 }
             }
             Mode::Draining(_) | Mode::Sweeping(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}

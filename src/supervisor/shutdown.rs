@@ -228,6 +228,7 @@ impl Supervisor {
 
     fn begin_killing(&mut self, now: Timestamp, reason: KillReason, code: u8, linger_until: Timestamp) {
         self.mode = Mode::Killing { code, give_up_at: now.after(LAST_DEADLINE), linger_until };
+        self.hook = None;
         self.release_sockets();
         self.actions.push(Action::KillEverything(reason));
     }

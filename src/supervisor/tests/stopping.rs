@@ -153,6 +153,45 @@ fn a_later_drain_does_not_give_the_hook_more_time() {
     assert_eq!(world.now.since(asked), UNIT * 2);
 }
 
+/// The hook of a restart is on its way out, since its run has ended.
+fn with_a_released_hook() -> World {
+    let mut world = World::serving(Settings { pre_stop: true, terminal: true, ..plain() });
+    world.step(Step::AskRestart);
+    assert!(world.step(exit(1, 0)).contains(&Action::SignalHook(Signal::TERM)));
+    world.step(Step::Spawn(Ok(())));
+    world
+}
+
+fn starts_hook(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::StartHook { .. }))
+}
+
+#[test]
+fn a_stop_has_a_hook_of_its_own_though_another_is_ending_and_the_app_ends_first() {
+    for (stop, signal) in [(Step::Press(Signal::INT), Signal::INT), (Step::Signal(STOP), STOP)] {
+        let mut world = with_a_released_hook();
+        assert!(world.step(stop).contains(&Action::SignalHook(Signal::KILL)));
+        world.step(exit(2, 0));
+        let hook = Action::StartHook { signal: Some(signal), left: Some(UNIT * 4) };
+        assert_eq!(world.step(Step::HookEnds), [hook]);
+        assert!(world.step(Step::HookEnds).contains(&Action::KillEverything(KillReason::AllEnded)));
+    }
+}
+
+#[test]
+fn no_hook_starts_when_its_time_is_over() {
+    let mut world = with_a_released_hook();
+    world.step(Step::Signal(STOP));
+    world.wait_for(&Action::Report(Notice::KillHook));
+    let actions = world.step(Step::HookEnds);
+    assert!(!starts_hook(&actions) && actions.contains(&Action::Stop(run(2), STOP)), "{actions:?}");
+
+    let mut world = with_a_released_hook();
+    world.step(Step::Signal(Signal::INT));
+    assert!(world.step(Step::Signal(Signal::INT)).contains(&Action::KillEverything(KillReason::Interrupted)));
+    assert_eq!(world.step(Step::HookEnds), []);
+}
+
 #[test]
 fn the_hook_of_a_stop_knows_guards_deadline_and_not_that_of_a_run_that_has_failed() {
     let mut settings = Settings { instances: 2, pre_stop: true, ..notify() };

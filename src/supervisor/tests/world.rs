@@ -649,7 +649,10 @@ impl World {
                 Action::SetDrainFile(drains) => {
                     assert_ne!(std::mem::replace(&mut self.drain_file, drains), drains, "the drain file is in step");
                 }
-                Action::StartHook { .. } => assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time"),
+                Action::StartHook { .. } => {
+                    assert!(!self.killed, "no hook starts after the last SIGKILL");
+                    assert!(!std::mem::replace(&mut self.hook, true), "one hook at a time");
+                }
                 Action::SignalHook(_) => assert!(self.hook, "2: no signal to a hook that has ended"),
                 Action::SayDrain(run) | Action::SayShutdown(run) => {
                     assert!(self.mains.contains(&run), "nobody is told who has ended: {action:?}");
