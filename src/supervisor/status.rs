@@ -118,8 +118,7 @@ impl Supervisor {
 
     /// The current runs that nobody has asked to end: their memory has a limit.
     pub fn serving(&self) -> impl Iterator<Item = RunId> {
-        let current = self.instances.iter().filter(|i| !i.leaving).filter_map(Instance::current);
-        current.filter(|run| run.serves()).map(|run| run.id)
+        self.instances.iter().filter_map(Instance::current).filter(|run| run.serves()).map(|run| run.id)
     }
 
     /// The restart limit was reached.
@@ -141,7 +140,7 @@ impl Supervisor {
                 run,
                 runs: instance.runs,
                 state: instance.word(),
-                ending: instance.current().filter(|run| !run.serves()).and_then(|run| run.cause).map(Cause::word),
+                ending: instance.current().and_then(|run| run.cause).map(Cause::word),
                 until,
                 restarts,
                 last,
