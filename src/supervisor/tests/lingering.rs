@@ -47,6 +47,8 @@ fn without_connections_guard_exits_at_once() {
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::None));
     let actions = world.step(Step::Reaped);
     assert!(actions.contains(&Action::CountUnsent) && actions.ends_with(&[Action::Exit { code: 0 }]), "{actions:?}");
+    let is_lost = |action: &Action| matches!(action, Action::Report(Notice::Unsent { .. }));
+    assert!(!actions.iter().any(is_lost), "{actions:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Single paths through what the app says of itself, what its health checks say, and what an operator asks.
 
-use super::super::{Action, Ending, Failure, KillReason, Notice, Settings};
+use super::super::{Action, Ending, Event, Failure, KillReason, Notice, Settings};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
 use crate::config::{HealthSettings, Readiness};
 use crate::signal::Signal;
@@ -49,6 +49,18 @@ fn a_run_is_ready_when_it_says_so() {
     assert!(reports(&world.step(says(Words::Ready)), Notice::Ready { run: run(1) }));
     assert_eq!(world.supervisor.readiness(), Ok(()));
     assert_eq!(world.step(says(Words::Ready)), [], "once is enough");
+}
+
+#[test]
+fn a_run_is_ready_when_it_listens_if_guard_waits_for_that() {
+    for (when, ready) in [(Readiness::Listen, [true, false]), (Readiness::Notify, [false, true])] {
+        let mut settings = notify();
+        settings.ready.when = when;
+        for (event, ready) in [Event::Listens(run(1)), Event::SaidReady(run(1))].into_iter().zip(ready) {
+            let mut world = World::serving(settings.clone());
+            assert_eq!(reports(&world.handle(event), Notice::Ready { run: run(1) }), ready, "{when:?}: {event:?}");
+        }
+    }
 }
 
 #[test]
