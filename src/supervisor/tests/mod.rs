@@ -11,6 +11,7 @@ mod listening;
 mod random;
 mod scenarios;
 mod signals;
+mod status;
 mod stopping;
 mod walk;
 mod world;
