@@ -100,8 +100,8 @@ impl Supervisor {
             self.report(Notice::Draining { cause, delay });
         }
         let any_reached = !reached.is_empty();
-        for id in reached {
-            self.actions.extend(self.settings.node_ipc.then_some(Action::SayDrain(id)));
+        for (id, announced) in reached {
+            self.actions.extend((self.settings.node_ipc && !announced).then_some(Action::SayDrain(id)));
             self.actions.extend(signal.map(|signal| Action::StopUnreached(id, signal)));
         }
         self.update_drain_file();
@@ -135,8 +135,9 @@ impl Supervisor {
         codes.into_iter().for_each(|code| self.note_failure(code));
     }
 
-    /// Drains every run. Returns those that stop already, since the terminal has sent them the signal too.
-    fn drain_all(&mut self, now: Timestamp, cause: ShutdownCause, kill_at: Option<Timestamp>) -> Vec<RunId> {
+    /// Drains every run. Returns those that stop already, since the terminal has sent them the signal too, and whether they
+    /// have been told of a drain over Node's channel before.
+    fn drain_all(&mut self, now: Timestamp, cause: ShutdownCause, kill_at: Option<Timestamp>) -> Vec<(RunId, bool)> {
         let stop = &self.settings.stop;
         let signal = stop.signal.or(cause.signal()).unwrap_or(Signal::TERM);
         let drain = Drain { signal, delay: stop.drain_delay, idle: stop.drain_idle, kill_at };
@@ -145,7 +146,7 @@ impl Supervisor {
         for run in self.runs_mut() {
             run.end_for(Cause::Stop);
             if pressed && run.stop_without_signal(kill_at) {
-                reached.push(run.id);
+                reached.push((run.id, run.announced));
             } else {
                 run.drain(now, drain);
             }

@@ -98,7 +98,7 @@ pub(super) struct Run {
     /// Its health checks, while it serves.
     pub(super) checks: Option<Checks>,
     pub(super) diagnosis: Diagnosis,
-    /// `drain` was sent over Node's channel, or need not be.
+    /// `drain` was sent over Node's channel while it drained.
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,

@@ -98,7 +98,6 @@ impl Run {
             RunState::Spawning | RunState::Stopping { .. } | RunState::Aborting { .. } => return false,
             RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => return false,
         };
-        self.announced = true;
         self.state = RunState::Stopping { kill_at: earlier(own, kill_at), fallback: None };
         true
     }

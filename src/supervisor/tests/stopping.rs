@@ -221,11 +221,17 @@ fn a_stop_hastens_the_signal_that_follows_a_message_on_nodes_channel() {
 fn a_run_is_told_of_its_drain_once_and_not_before() {
     let mut settings = Settings { node_ipc: true, ..notify() };
     settings.stop.drain_delay = UNIT;
-    let mut world = World::serving(settings);
+    let mut world = World::serving(settings.clone());
     let says_drain = |actions: &[Action]| actions.contains(&Action::SayDrain(run(1)));
     assert!(!says_drain(&world.step(says(Words::Ready))));
     assert!(says_drain(&world.step(Step::AskRestart)));
     assert!(!says_drain(&world.step(Step::AskStop)));
+
+    let key = Step::Press(Signal::INT);
+    let mut world = World::serving(Settings { terminal: true, ..settings });
+    assert!(says_drain(&world.clone().step(key)));
+    world.step(Step::AskRestart);
+    assert!(!says_drain(&world.step(key)), "the restart has told it");
 }
 
 #[test]
