@@ -3,7 +3,7 @@
 use super::super::state::{RunState, Slot};
 use super::super::{Action, Asker, Ending, Event, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
 use super::listening::{health, notify, says};
-use super::scenarios::{exit, plain, spawns};
+use super::scenarios::{delay_of, exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
 use crate::config::Meaning;
 use crate::signal::Signal;
@@ -178,7 +178,34 @@ fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() 
     let actions = world.wait();
     assert_eq!(restarts(&actions), [UNKILLABLE]);
     assert!(actions.contains(&Action::SetDrainFile(false)), "{actions:?}");
+    assert_eq!(world.supervisor.readiness(), Ok(()), "what lives cannot be replaced");
     assert!(counts(&world.step(exit(1, 1))), "its end is a crash like any other");
+}
+
+#[test]
+fn a_run_that_survives_its_restart_is_stable_when_it_has_gone_on_for_long_enough() {
+    for stable in [false, true] {
+        let mut world = World::serving(notify());
+        world.step(exit(1, 1));
+        world.step(started());
+        world.step(Step::AskRestart);
+        while !restarts(&world.wait()).contains(&UNKILLABLE) {}
+        if stable {
+            world.step(Step::Advance);
+        }
+        let delay = delay_of(&world.step(exit(2, 1)));
+        assert_eq!(delay.is_zero(), stable, "{delay:?}");
+    }
+}
+
+#[test]
+fn a_restart_whose_new_run_a_quit_stops_before_it_is_ready_has_failed() {
+    let mut world = World::serving(notify());
+    world.step(Step::AskRestart);
+    world.step(exit(1, 0));
+    world.step(started());
+    world.step(Step::Signal(Signal::QUIT));
+    assert_eq!(restarts(&world.step(exit(2, 0))), [Err("the new run failed before it was ready")]);
 }
 
 #[test]

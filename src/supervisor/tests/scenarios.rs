@@ -375,6 +375,7 @@ fn a_key_is_a_stop_request_that_the_app_has_heard() {
         let actions = world.step(Step::Press(key));
         assert!(actions.contains(&Action::StopUnreached(run(1), key)), "{actions:?}");
         assert!(!actions.iter().any(|action| matches!(action, Action::Stop(..) | Action::Signal(..))), "{actions:?}");
+        assert!(world.supervisor.is_stopping(run(1)));
         world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
     }
 }

@@ -153,6 +153,31 @@ fn a_later_drain_does_not_give_the_hook_more_time() {
     assert_eq!(world.now.since(asked), UNIT * 2);
 }
 
+#[test]
+fn the_drain_file_is_there_before_the_hook_starts_and_the_app_is_told() {
+    for step in [Step::AskStop, Step::AskRestart] {
+        let mut world = World::serving(settings());
+        let actions = world.step(step);
+        let file = place(&actions, |action| *action == Action::SetDrainFile(true));
+        assert!(file < place(&actions, |action| matches!(action, Action::StartHook { .. })), "{actions:?}");
+        let mut world = World::serving(plain());
+        let actions = world.step(step);
+        let file = place(&actions, |action| *action == Action::SetDrainFile(true));
+        assert!(file < place(&actions, |action| *action == Action::Stop(run(1), STOP)), "{actions:?}");
+    }
+}
+
+#[test]
+fn an_impatient_person_at_the_terminal_ends_a_drain_and_sockets_are_let_go_first() {
+    let mut settings = Settings { holds: true, terminal: true, ..plain() };
+    settings.stop.drain_delay = UNIT;
+    let mut world = World::serving(settings);
+    assert!(!world.step(Step::Signal(Signal::INT)).contains(&Action::Release), "it still serves");
+    let actions = world.step(Step::Signal(Signal::INT));
+    let kill = place(&actions, |action| *action == Action::KillEverything(KillReason::Interrupted));
+    assert!(place(&actions, |action| *action == Action::Release) < kill, "{actions:?}");
+}
+
 /// The hook of a restart is on its way out, since its run has ended.
 fn with_a_released_hook() -> World {
     let mut world = World::serving(Settings { pre_stop: true, terminal: true, ..plain() });
@@ -176,6 +201,15 @@ fn a_stop_has_a_hook_of_its_own_though_another_is_ending_and_the_app_ends_first(
         assert_eq!(world.step(Step::HookEnds), [hook]);
         assert!(world.step(Step::HookEnds).contains(&Action::KillEverything(KillReason::AllEnded)));
     }
+}
+
+#[test]
+fn no_hook_follows_another_for_a_run_that_has_ended() {
+    let mut world = with_a_released_hook();
+    world.step(Step::AskRestart);
+    world.step(exit(2, 0));
+    world.step(Step::Spawn(Ok(())));
+    assert_eq!(world.step(Step::HookEnds), []);
 }
 
 #[test]
