@@ -215,6 +215,29 @@ fn the_status_says_why_a_run_is_being_ended() {
 }
 
 #[test]
+fn the_status_has_the_old_run_of_a_reload() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "old").unwrap();
+        let setup =
+            setup.env("GUARD_STOP_TIMEOUT", "60s").env("GUARD_ON_CHANGE", format!("{}=restart", file.display()));
+        let mut guard = setup.env("GUARD_SIGNAL_MAP", "USR2=reload").fixture("quit USR1 0 serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGUSR2);
+        guard.lines_until("got TERM");
+        let status = guard.ask(&["status"]).out;
+        assert!(status.contains("  ready; run 1 stopping (reload)  "), "{status}\n{}", guard.transcript());
+        let old = r#""old":{"run":1,"state":"stopping","ending":"reload"}"#;
+        assert!(guard.ask(&["status", "--json"]).out.contains(old), "{}", guard.transcript());
+        std::fs::write(&file, "new").unwrap();
+        guard.event("changed");
+        let ending = || guard.ask(&["status"]).out.contains("stopping (changed file); run 1 ").then_some(());
+        common::eventually("why the new run ends", ending);
+    }
+}
+
+#[test]
 fn the_settings_in_force_are_told_with_where_they_come_from() {
     for setup in everywhere() {
         let long = "x".repeat(20_000);
@@ -233,6 +256,9 @@ fn the_settings_in_force_are_told_with_where_they_come_from() {
             assert!(rows.iter().any(|found| found[..] == row), "{row:?} in {}", answer.out);
         }
         assert!(answer.out.contains("GUARD_PRE_STOP") && !answer.out.contains(&long), "a long value is cut");
+        guard.ask(&["scale", "2"]).yes("scaled: 2 instances");
+        let line = |line: &str| line.split_whitespace().eq(["GUARD_INSTANCES", "2", "guard", "scale"]);
+        assert!(guard.ask(&["status", "--settings"]).out.lines().any(line), "{}", guard.transcript());
         assert_eq!(answer.code, 0);
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 /// A table of all variables, and the warnings.
 pub fn text(config: &Config) -> String {
-    let mut text = settings::table(config);
+    let mut text = settings::table(config, config.instances);
     let around = surroundings::doubts(config).into_iter().chain(surroundings::doubts_of_check(config));
     for warning in config.warnings.iter().cloned().chain(around) {
         let _ = writeln!(text, "\n{}", printable(&warning.to_string()));

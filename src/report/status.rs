@@ -45,6 +45,8 @@ pub struct InstanceStatus {
     pub state: &'static str,
     /// Why the run is being ended.
     pub ending: Option<&'static str>,
+    /// The run that it replaces in a reload.
+    pub old: Option<OldRun>,
     pub uptime: Option<Duration>,
     /// Until the next run starts, in a backoff.
     pub next_in: Option<Duration>,
@@ -63,15 +65,33 @@ pub struct InstanceStatus {
     pub says: String,
 }
 
+/// A run that another one replaces.
+#[derive(Clone, Copy)]
+pub struct OldRun {
+    pub number: u32,
+    pub state: &'static str,
+    /// Why it is being ended.
+    pub ending: Option<&'static str>,
+}
+
 impl InstanceStatus {
     fn state(&self) -> String {
-        match (self.next_in, self.ending) {
-            (Some(left), _) => format!("{}, next run in {}", self.state, show(whole(left))),
-            (None, Some(why)) => format!("{} ({why})", self.state),
-            (None, None) if self.reloading => format!("{}, reloading", self.state),
-            (None, None) => self.state.to_owned(),
+        let mut text = state(self.state, self.ending);
+        if let Some(left) = self.next_in {
+            let _ = write!(text, ", next run in {}", show(whole(left)));
+        } else if self.reloading && self.ending.is_none() {
+            text.push_str(", reloading");
         }
+        if let Some(old) = self.old {
+            let _ = write!(text, "; run {} {}", old.number, state(old.state, old.ending));
+        }
+        text
     }
+}
+
+/// The state of a run, with the reason where it is being ended.
+fn state(state: &str, ending: Option<&str>) -> String {
+    ending.map_or_else(|| state.to_owned(), |why| format!("{state} ({why})"))
 }
 
 /// A few lines about guard, and a table with a row for each instance.
@@ -156,7 +176,7 @@ fn object(status: &GuardStatus, app: &str) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
     let instances = status.instances.iter().map(|instance| {
         format!(
-            r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"last_run":{},"memory":{},"cpu":{},"reloading":{},"status":{}}}"#,
+            r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"last_run":{},"memory":{},"cpu":{},"reloading":{},"status":{},"old":{}}}"#,
             instance.number,
             optional(instance.run.map(|run| run.to_string())),
             optional(instance.pid.map(|pid| pid.to_string())),
@@ -171,6 +191,12 @@ fn object(status: &GuardStatus, app: &str) -> String {
             show_seconds(instance.cpu),
             instance.reloading,
             json_string(&instance.says),
+            optional(instance.old.map(|old| format!(
+                r#"{{"run":{},"state":{},"ending":{}}}"#,
+                old.number,
+                json_string(old.state),
+                optional(old.ending.map(json_string)),
+            ))),
         )
     });
     let held = status.held.iter().take(MOST_HELD).map(|held| {
@@ -214,6 +240,7 @@ mod tests {
             pid: Some(17),
             state: "ready",
             ending: None,
+            old: None,
             uptime: Some(Duration::from_secs(3_905)),
             next_in: None,
             restarts: 2,
@@ -230,6 +257,7 @@ mod tests {
             pid: None,
             state: "backoff",
             ending: None,
+            old: None,
             uptime: None,
             next_in: Some(Duration::from_millis(350)),
             last_exit: None,

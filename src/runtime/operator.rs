@@ -6,7 +6,7 @@ use crate::doors::control::{Client, Control};
 use crate::doors::wire::{Reply, Request};
 use crate::report::{
     self,
-    status::{self, GuardStatus, InstanceStatus},
+    status::{self, GuardStatus, InstanceStatus, OldRun},
 };
 use crate::supervisor::{Event, InPlace, Outcome, Timestamp};
 use crate::sys::procfs::Usage;
@@ -78,7 +78,7 @@ impl Runtime<'_> {
             Request::Health if self.supervisor.gave_up() => Reply::No("guard has given up".to_owned()),
             Request::Health => Reply::Yes("alive".to_owned()),
             Request::Status => Reply::Text(status::table(&self.status())),
-            Request::Settings => Reply::Text(report::settings::table(self.config)),
+            Request::Settings => Reply::Text(report::settings::table(self.config, self.supervisor.asked())),
             Request::StatusJson => Reply::Text(status::json(&self.status())),
             Request::Stop | Request::Restart | Request::Reload | Request::Scale(_) => {
                 return self.begin(request, client);
@@ -224,6 +224,7 @@ impl Runtime<'_> {
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
                 state: instance.state,
                 ending: instance.ending,
+                old: instance.old.map(|old| OldRun { number: old.number, state: old.state, ending: old.ending }),
                 uptime: process.filter(|process| !process.reaped).map(|process| now.since(process.started)),
                 next_in: instance.until.map(|until| until.since(now)),
                 restarts: instance.restarts,

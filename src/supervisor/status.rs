@@ -6,7 +6,7 @@ use super::exit_code::Ending;
 use super::run_id::RunId;
 use super::state::{Instance, Mode, Run, RunState, Slot};
 use super::timestamp::Timestamp;
-use crate::config::Readiness;
+use crate::config::{Instances, Readiness};
 
 /// The state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +21,25 @@ pub struct InstanceStatus {
     pub state: &'static str,
     /// Why the current run is being ended, or ends by itself; `None` where nobody knows of an end.
     pub ending: Option<&'static str>,
+    /// The run that the current one of a reload replaces.
+    pub old: Option<OldRun>,
     /// When the next run starts, in a backoff.
     pub until: Option<Timestamp>,
     /// Restarts so far that nobody asked for.
     pub restarts: u32,
     /// How the last run ended.
     pub last: Option<Ending>,
+}
+
+/// A run that another one replaces, as long as there is something left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OldRun {
+    /// As in [`RunId`].
+    pub number: u32,
+    /// One word, as that of an instance.
+    pub state: &'static str,
+    /// Why it is being ended; `None` while it serves.
+    pub ending: Option<&'static str>,
 }
 
 /// How well a run can take new connections, the best first. Where sockets are held they go to the best that there are.
@@ -82,6 +95,11 @@ impl Supervisor {
         self.wanted
     }
 
+    /// How many instances were asked for last.
+    pub fn asked(&self) -> Instances {
+        if self.auto { Instances::Auto } else { Instances::Number(self.wanted) }
+    }
+
     /// A reload is under way, so that another one would be queued.
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
@@ -135,12 +153,18 @@ impl Supervisor {
             };
             let (restarts, last) = (instance.history.restarts, instance.last);
             let run = instance.current().map(|run| run.id);
+            let old = instance.retiring.as_ref().map(|run| OldRun {
+                number: run.id.number,
+                state: run.word(),
+                ending: run.cause.map(Cause::word),
+            });
             InstanceStatus {
                 number: instance.number,
                 run,
                 runs: instance.runs,
                 state: instance.word(),
                 ending: instance.current().and_then(|run| run.cause).map(Cause::word),
+                old,
                 until,
                 restarts,
                 last,
@@ -154,14 +178,7 @@ impl Instance {
         match &self.slot {
             Slot::Waiting { .. } => "backoff",
             Slot::Finished => "finished",
-            Slot::Live(run) => match run.state {
-                RunState::Spawning | RunState::Starting { .. } => "starting",
-                RunState::Ready { .. } => "ready",
-                RunState::Draining { .. } => "draining",
-                RunState::Stopping { .. } | RunState::Diagnosing { .. } => "stopping",
-                RunState::Aborting { .. } | RunState::Killing { .. } => "stopping",
-                RunState::Sweeping { .. } | RunState::Clearing { .. } => "sweeping",
-            },
+            Slot::Live(run) => run.word(),
         }
     }
 
@@ -184,6 +201,19 @@ impl Instance {
                 RunState::Aborting { .. } | RunState::Killing { .. } => "the app is stopping",
                 RunState::Sweeping { .. } | RunState::Clearing { .. } => "the app is between two runs",
             },
+        }
+    }
+}
+
+impl Run {
+    fn word(&self) -> &'static str {
+        match self.state {
+            RunState::Spawning | RunState::Starting { .. } => "starting",
+            RunState::Ready { .. } => "ready",
+            RunState::Draining { .. } => "draining",
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } => "stopping",
+            RunState::Aborting { .. } | RunState::Killing { .. } => "stopping",
+            RunState::Sweeping { .. } | RunState::Clearing { .. } => "sweeping",
         }
     }
 }

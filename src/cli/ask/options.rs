@@ -33,6 +33,9 @@ impl Options {
                 .read(command, argument, &mut arguments)
                 .map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
         }
+        if options.json && options.settings {
+            anyhow::bail!("--json and --settings: only one of them; {}", usage());
+        }
         if command == ClientCommand::Scale && options.scale.is_none() {
             anyhow::bail!("no number of instances; {}", usage());
         }
@@ -126,6 +129,8 @@ mod tests {
         }
         let usage = "usage: guard status [--json | --settings] [--timeout DURATION] [--pid N]";
         assert_eq!(parse(ClientCommand::Status, "--json=yes"), Err(format!("--json: it takes no value; {usage}")));
+        let both = parse(ClientCommand::Status, "--json --settings");
+        assert_eq!(both, Err(format!("--json and --settings: only one of them; {usage}")));
     }
 
     #[test]
