@@ -591,6 +591,20 @@ fn a_drain_file_where_guards_user_may_not_write_is_in_doubt() {
 }
 
 #[test]
+fn check_judges_the_drain_file_as_the_user_that_guard_becomes() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("drain");
+    for (mode, warnings) in [(0o755, 1), (0o777, 0)] {
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let setup = child().env("GUARD_DRAIN_FILE", &file).env("GUARD_USER", "54321");
+        let guard = end(setup.options(["check"]).app(["true"]), 0);
+        let about = |line: &&&str| line.contains("54321 cannot write") && line.contains("54321 owns");
+        assert_eq!(guard.out().iter().filter(about).count(), warnings, "{}", guard.transcript());
+    }
+}
+
+#[test]
 fn what_is_right_is_not_in_doubt() {
     let directory = tempfile::tempdir().unwrap();
     let setup =

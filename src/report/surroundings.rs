@@ -1,6 +1,7 @@
 //! What the configuration needs and the container has not: files and directories. Nothing here is an error, since they may come
 //! later.
 
+use crate::config::user::User;
 use crate::config::{Config, Diagnose, HealthCheck, Warning, WarningKind};
 use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
@@ -66,7 +67,28 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     if let Some(problem) = missing(config, &config.command) {
         add(WarningKind::Doubt, format!("the command: {problem}"));
     }
+    // At its start guard becomes the user, and then knows for sure.
+    if let (Some(user), Some(file)) = (&config.user, &config.drain_file)
+        && let Some(directory) = file.parent().filter(|directory| !may_write(user, directory))
+    {
+        let (file, directory) = (file.display(), directory.display());
+        let text =
+            format!("GUARD_DRAIN_FILE={file}: {user} cannot write {directory}; name a directory that {user} owns");
+        add(WarningKind::Doubt, text);
+    }
     doubts
+}
+
+/// Whether a user could make a file in this directory, as far as its mode tells (`path_resolution(7)`).
+fn may_write(user: &User, directory: &Path) -> bool {
+    let Ok(metadata) = directory.metadata() else { return true };
+    let mode = match () {
+        () if user.uid == 0 => return true,
+        () if user.uid == metadata.uid() => metadata.mode() >> 6,
+        () if user.gid == metadata.gid() || user.groups.contains(&metadata.gid()) => metadata.mode() >> 3,
+        () => metadata.mode(),
+    };
+    mode & 0o3 == 0o3
 }
 
 fn missing(config: &Config, words: &[OsString]) -> Option<String> {
