@@ -37,6 +37,8 @@ fn an_instance_that_is_finished_is_no_reason_while_another_is_between_two_runs()
     let mut world = World::serving(Settings { instances: 2, ..plain() });
     world.step(Step::Exit(of(0), Ending::Exited(0), Leftovers::None));
     assert_eq!(world.supervisor.readiness(), Ok(()));
+    let last = world.supervisor.instances().next().and_then(|instance| instance.last);
+    assert_eq!(last, Some(Ending::Exited(0)), "how it ended is still told");
     world.step(Step::Exit(of(1), Ending::Exited(1), Leftovers::None));
     world.step(Step::Spawn(Ok(())));
     world.step(Step::Exit(RunId { instance: 1, number: 2 }, Ending::Exited(1), Leftovers::None));
