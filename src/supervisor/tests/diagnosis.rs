@@ -80,6 +80,18 @@ fn a_stop_asks_before_its_sigkill_and_no_longer_than_a_third() {
 }
 
 #[test]
+fn a_stop_during_a_restart_asks_before_the_nearer_sigkill() {
+    let mut settings = asks(plain());
+    (settings.stop.restart_timeout, settings.stop.timeout) = (UNIT * 20, Some(UNIT * 6));
+    let mut world = World::serving(settings);
+    world.step(Step::AskRestart);
+    let begun = world.now;
+    world.step(Step::Signal(STOP));
+    assert_eq!(world.wait(), [ASK]);
+    assert_eq!(world.now, begun.after(UNIT * 4));
+}
+
+#[test]
 fn a_restart_asks_too_and_ends_the_command_with_the_run() {
     let mut world = World::serving(asks(plain()));
     world.step(Step::AskRestart);

@@ -1,6 +1,6 @@
 //! Several instances: what each does for itself, and what they make up together.
 
-use super::super::{Action, Ending, InPlace, RunId, Settings, SpawnError};
+use super::super::{Action, Ending, Event, InPlace, RunId, Settings, SpawnError};
 use super::listening::notify;
 use super::scenarios::plain;
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World};
@@ -237,4 +237,12 @@ fn the_quota_is_read_again_at_each_restart_reload_and_scale() {
     world.step(to(1));
     world.cpus = 2;
     assert!(!world.step(Step::AskRestart).contains(&Action::CountCpus), "a number was asked for");
+}
+
+#[test]
+fn a_scale_by_the_quota_has_no_outcome_before_the_quota_is_known() {
+    let mut world = World::serving(plain());
+    let asked = Event::ScaleRequested(Scale::To(Instances::Auto));
+    assert_eq!(world.handle(asked), [Action::CountCpus]);
+    assert!(world.handle(Event::CpusCounted(1)).contains(&Action::ConcludeScale(Ok(1))));
 }

@@ -1,7 +1,7 @@
 //! What follows when a run has lived long, or uses much memory.
 
 use super::super::{Action, Asker, Ending, Event, Failure, InPlace, Notice, RunId, Settings};
-use super::listening::{notify, says};
+use super::listening::{health, notify, says};
 use super::scenarios::{exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run};
 use std::time::Duration;
@@ -154,6 +154,40 @@ fn a_run_is_asked_once_what_fills_its_memory_and_serves_meanwhile() {
         let actions = world.step(exit(1, 0));
         assert_eq!(last_of(&actions), Some(Ending::Replaced(Asker::Memory, 0)));
     }
+}
+
+#[test]
+fn what_a_run_is_asked_about_its_memory_may_keep_it_from_its_watchdog_and_its_checks() {
+    let watched = Settings { watchdog: Some(UNIT * 2), ..notify() };
+    for (settings, step) in [(watched, says(Words::Ready)), (health(1, UNIT * 9), Step::CheckEnds(run(1), true))] {
+        let mut world = World::serving(Settings { diagnose: Some(UNIT * 3), ..settings });
+        if let Step::CheckEnds(..) = step {
+            world.wait_for(&Action::StartCheck(run(1)));
+        }
+        world.step(step);
+        world.step(Step::Advance);
+        let asked = world.now;
+        assert_eq!(world.step(Step::Grows(run(1))), [Action::Diagnose(run(1))]);
+        assert!(stops(&world.wait(), 1), "{step:?}");
+        assert_eq!(world.now, asked.after(UNIT * 3), "{step:?}");
+        assert_eq!(last_of(&world.step(exit(1, 0))), Some(Ending::Replaced(Asker::Memory, 0)), "{step:?}");
+    }
+}
+
+#[test]
+fn a_lifetime_that_is_over_during_a_reload_is_looked_at_a_second_later() {
+    let mut settings = Settings { instances: 2, ..by_reload() };
+    settings.ready.timeout = LIFETIME * 3;
+    let mut world = World::serving(settings);
+    for instance in [0, 1] {
+        world.step(Step::Says(RunId { instance, number: 1 }, Words::Ready));
+    }
+    world.step(Step::AskReload);
+    world.step(Step::Spawn(Ok(())));
+    (0..400).for_each(|_| drop(world.step(Step::Advance)));
+    assert!(world.now.0 > LIFETIME + LIFETIME / 10, "time goes on: {:?}", world.now);
+    let due = world.supervisor.next_deadline().expect("a second later");
+    assert!(due > world.now && due.since(world.now) <= Duration::from_secs(1), "{due:?}");
 }
 
 #[test]
