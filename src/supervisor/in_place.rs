@@ -233,8 +233,7 @@ impl Supervisor {
         if self.reload.is_some_and(|reload| reload.instance == number && reload.replaced_by.is_none()) {
             self.conclude_reload(Err(why));
         }
-        let was_awaited = self.instance_mut(number).is_some_and(|instance| std::mem::take(&mut instance.awaited));
-        if self.scaling && was_awaited {
+        if self.scaling && self.instance_mut(number).is_some_and(|instance| instance.awaited) {
             self.conclude_scale(Err(why));
         }
     }

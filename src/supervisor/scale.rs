@@ -145,17 +145,18 @@ impl Supervisor {
         }
         // One that not even SIGKILL ends is waited for no longer.
         let is_stuck = |run: &Run| run.state == RunState::Killing { give_up_at: None };
-        let is_pending = |instance: &Instance| instance.awaited || instance.leaving && !instance.runs().all(is_stuck);
+        let is_pending = |instance: &Instance| {
+            instance.awaited && instance.works() || instance.leaving && !instance.runs().all(is_stuck)
+        };
         // While the CPUs are being counted nothing is wanted yet.
         if self.scaling && self.wanted > 0 && !self.instances.iter().any(is_pending) {
             self.conclude_scale(Ok(self.wanted));
         }
     }
 
-    /// Nobody waits for these instances any more.
+    /// Whoever asks again waits for the new instances that are not ready yet.
     pub(super) fn conclude_scale(&mut self, outcome: Result<u32, &'static str>) {
         self.scaling = false;
-        self.instances.iter_mut().for_each(|instance| instance.awaited = false);
         self.actions.push(Action::ConcludeScale(outcome));
         self.report(Notice::Scaled(outcome));
     }

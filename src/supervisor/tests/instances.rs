@@ -149,6 +149,20 @@ fn a_new_instance_that_fails_before_it_is_ready_has_the_scale_fail() {
 }
 
 #[test]
+fn a_scale_that_is_asked_for_again_waits_for_what_is_not_ready_yet() {
+    let mut world = World::serving(notify());
+    world.step(Step::Says(of(0, 1), Words::Ready));
+    world.step(to(3));
+    world.step(STARTED);
+    world.step(STARTED);
+    assert_eq!(scales(&world.step(exits(of(1, 1), 1))), [Err("the new run failed before it was ready")]);
+    world.step(STARTED);
+    assert_eq!(scales(&world.step(to(3))), []);
+    assert_eq!(scales(&world.step(Step::Says(of(2, 1), Words::Ready))), []);
+    assert_eq!(scales(&world.step(Step::Says(of(1, 2), Words::Ready))), [Ok(3)]);
+}
+
+#[test]
 fn a_stop_wins_over_a_scale() {
     let mut world = World::serving(several(2));
     world.step(DOWN);
