@@ -21,6 +21,25 @@ fn holding(setup: Setup) -> Setup {
     setup.env("GUARD_BACKOFF_INITIAL", "1ms").env("GUARD_BACKOFF_MAX", "1ms")
 }
 
+/// The old run of a reload and the new one share the port, so a check could be answered by either.
+#[test]
+fn a_health_check_that_another_run_would_answer_makes_no_run_ready() {
+    for setup in everywhere() {
+        let port = free_port();
+        let setup = holding(setup).env("GUARD_HEALTH_CHECK", format!("tcp://127.0.0.1:{port}"));
+        let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("FIXTURE", common::fixture());
+        let app = format!("[ $GUARD_RUN = 1 ] && exec $FIXTURE listen {port} serve; exec $FIXTURE serve");
+        let mut guard = setup.app(["sh", "-c", &app]).start();
+        guard.event("ready");
+        let answer = guard.ask(&["reload"]);
+        assert_eq!(answer.code, 1, "{answer:?}\n{}", guard.transcript());
+        let why = guard.event("failing").line;
+        assert!(why.contains(&format!("the app does not listen on port {port}")), "{why}");
+        TcpStream::connect(("127.0.0.1", port)).expect("the old run serves");
+        assert!(guard.ask(&["status"]).out.contains("\n0         1    "), "{}", guard.transcript());
+    }
+}
+
 /// The pid of the main process, as the tests see it.
 fn main_pid(guard: &Guard) -> i32 {
     let status = guard.ask(&["status", "--json"]).out;

@@ -3,6 +3,7 @@
 use super::children::Check;
 use super::doors::DoorId;
 use super::{Runtime, hooks};
+use crate::config::target::{Server, Target};
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
 use crate::report::surroundings::problem;
@@ -18,6 +19,14 @@ impl Runtime<'_> {
     pub(super) fn start_check(&mut self, id: RunId) -> Option<Event> {
         let config = self.config;
         let program = match config.health_check.as_ref()? {
+            HealthCheck::Probe(Target { server: Server::Network(_, port), .. })
+                if self.holding.is_others_port(id, *port) =>
+            {
+                // The old run of a reload would answer, or another instance's.
+                let said = format!("the app does not listen on port {port}");
+                self.journal.check_failed(id, Status::Exited(1), false, said);
+                return Some(Event::Checked(id, false));
+            }
             HealthCheck::Probe(target) => {
                 let timeout = duration::show(config.health.timeout);
                 let target = target.to_string();

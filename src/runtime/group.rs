@@ -13,6 +13,10 @@ impl Pool {
         &self.members[..self.listening]
     }
 
+    pub(super) fn has_listener_of(&self, run: RunId) -> bool {
+        self.group().iter().any(|member| member.runs.contains(&run))
+    }
+
     /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
     pub(super) fn join(&mut self, index: usize, poll: &Poll) -> Result<(), Errno> {
         // One that was shut down would be made a group of its own.

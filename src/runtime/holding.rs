@@ -147,6 +147,12 @@ impl Holding {
         })
     }
 
+    /// Whether clients of this port reach other runs, and never this one.
+    pub(super) fn is_others_port(&self, run: RunId, port: u16) -> bool {
+        let mut held = self.caught.iter().filter(|caught| caught.key.address.port() == port).peekable();
+        !self.blind && held.peek().is_some() && !held.any(|caught| caught.pool.has_listener_of(run))
+    }
+
     pub(super) fn door(&self, run: RunId) -> Option<&Hold> {
         self.doors.iter().find(|door| door.run() == run)
     }
