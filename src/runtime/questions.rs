@@ -180,7 +180,7 @@ impl Runtime<'_> {
             }
             Step::Unreadable { error, listens } => {
                 if !std::mem::replace(&mut self.holding.blind, true) {
-                    log::warn!(error = reason(error), msg = "GUARD_HOLD: guard may not look at the app's sockets, which has another user; it binds as ever"; "not-held");
+                    log::warn!(error = reason(error), msg = "GUARD_HOLD: guard may not look at the app's sockets (it has another user, or a sandbox forbids it); it binds as ever"; "not-held");
                 }
                 self.note_listener(run, listens && lives);
             }

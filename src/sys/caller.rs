@@ -44,7 +44,8 @@ pub fn is_visible() -> bool {
     Path::new("/proc/self/fd").exists()
 }
 
-/// What a process has at a number: `None` where it is no socket, `EACCES` where guard has no access (`ptrace(2)`).
+/// What a process has at a number: `None` where it is no socket, `EACCES` where guard has no access (`ptrace(2)`), the error of
+/// getxattr(2) where that is not allowed.
 pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
     let path = format!("/proc/{pid}/fd/{number}");
     let pinned = match open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
@@ -55,23 +56,25 @@ pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
     let target = nix::fcntl::readlink(path.as_str())?;
     let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
     // Only of a socket, since a file of another kind may never answer.
-    let socket = |inode| fstat(&pinned).map(|status| Socket { kind: kind(&path), inode, owner: status.st_uid });
+    let socket = |inode| Ok(Socket { kind: kind(&path)?, inode, owner: fstat(&pinned)?.st_uid });
     inode.map(socket).transpose()
 }
 
-fn kind(path: &str) -> Kind {
+/// Fails where guard may not ask, as in a sandbox.
+fn kind(path: &str) -> Result<Kind, Errno> {
     let mut name = [0_u8; 32];
-    let Ok(path) = CString::new(path) else { return Kind::Other };
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
     let attribute = c"system.sockprotoname";
     // SAFETY: getxattr(2) reads two strings, and writes no more than the size that is given.
     let length = unsafe { libc::getxattr(path.as_ptr(), attribute.as_ptr(), name.as_mut_ptr().cast(), name.len()) };
+    let length = Errno::result(length)?;
     let name = name.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
-    match name.strip_suffix(b"\0").unwrap_or(name) {
+    Ok(match name.strip_suffix(b"\0").unwrap_or(name) {
         b"TCP" | b"MPTCP" => Kind::Tcp { v6: false },
         b"TCPv6" | b"MPTCPv6" => Kind::Tcp { v6: true },
         b"UNIX" | b"UNIX-STREAM" => Kind::Stream,
         _ => Kind::Other,
-    }
+    })
 }
 
 /// Whether reads of a descriptor wait, and whether it is closed on exec (`/proc/PID/fdinfo`, `proc(5)`).
