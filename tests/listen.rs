@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, everywhere};
+use common::{Guard, Setup, everywhere, skipped};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ const PYTHON: &str = "/usr/bin/python3";
 /// A guard that was handed a socket, as Podman and systemd do it.
 fn handed(setup: Setup, socket: TcpListener, words: &str) -> Setup {
     let script = format!(
-        "exec 3<&0 4</dev/null 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:other LISTEN_PIDFDID=7 exec {} \"$@\"",
+        "exec 3<&0 4</dev/null 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=${{NAMES-web:other}} LISTEN_PIDFDID=7 exec {} \"$@\"",
         env!("CARGO_BIN_EXE_guard")
     );
     let setup = setup.program("/bin/sh").options(["-c", &script, "guard"]).stdin(OwnedFd::from(socket));
@@ -53,6 +53,16 @@ fn sockets_that_guard_was_handed_are_for_each_run() {
         guard.line("ready");
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
+    }
+}
+
+/// sd_listen_fds_with_names(3): a name may be empty, and the others stay where they are.
+#[test]
+fn a_socket_without_a_name_keeps_its_place() {
+    for setup in everywhere() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut guard = handed(setup.env("NAMES", ":other"), socket, "env serve").start();
+        assert_eq!(environment(&mut guard).get("LISTEN_FDNAMES").map(String::as_str), Some("unknown:other"));
     }
 }
 
@@ -312,6 +322,25 @@ fn a_stale_path_is_replaced_and_a_live_one_refused() {
         let mut guard = start();
         assert_eq!(guard.code(), 125);
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "precious");
+    }
+}
+
+#[test]
+fn a_unix_socket_that_guards_user_cannot_remove_is_told() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can become another user");
+    }
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        let path = directory.path().join("app.sock");
+        let setup = setup.env("GUARD_USER", "54321").env("GUARD_LISTEN", format!("unix:{}", path.display()));
+        let mut guard = setup.app(["sleep", "1000"]).start();
+        guard.event("spawn");
+        guard.signal(libc::SIGTERM);
+        let told = guard.event("not-removed");
+        assert_eq!(told.get("path"), path.to_str(), "{}", told.line);
+        assert_eq!(guard.code(), 143);
     }
 }
 

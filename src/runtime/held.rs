@@ -50,10 +50,10 @@ impl Held {
         let variable = |name| config.variable_of_the_app(name).and_then(|value| value.to_str());
         let is_ours = variable("LISTEN_PID").is_some_and(|pid| pid.parse() == Ok(process::id()));
         let count = variable("LISTEN_FDS").filter(|_| is_ours).and_then(|count| count.parse().ok());
-        let mut names = variable("LISTEN_FDNAMES").unwrap_or_default().split(':').filter(|name| !name.is_empty());
+        let mut names = variable("LISTEN_FDNAMES").unwrap_or_default().split(':');
         let handed = count.map(listen::take_handed).unwrap_or_default().into_iter();
         let passed = handed.map(|descriptor| Passed {
-            name: names.next().unwrap_or(NAMELESS).to_owned(),
+            name: names.next().filter(|name| !name.is_empty()).unwrap_or(NAMELESS).to_owned(),
             listens: listen::is_listening(descriptor.as_fd()),
             pool: Pool::new(Some(descriptor), false),
             address: None,
@@ -175,8 +175,12 @@ impl Held {
     /// Lets go of all.
     pub(super) fn release(&mut self, poll: Option<&Poll>) {
         for socket in self.passed.drain(..) {
-            if let Some(ListenAddress::Unix(path)) = &socket.address {
-                let _ = std::fs::remove_file(path);
+            if let Some(ListenAddress::Unix(path)) = &socket.address
+                && let Err(error) = nix::unistd::unlink(path)
+                && error != Errno::ENOENT
+            {
+                // GUARD_USER may not write the directory, perhaps.
+                log::warn!(path:% = path.display(), error = reason(error), msg = "guard cannot remove its socket"; "not-removed");
             }
             poll.into_iter().for_each(|poll| socket.pool.close(poll));
         }
