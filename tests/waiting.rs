@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Guard, Setup, catchable, everywhere, sleeps_at_rest};
+use common::{Guard, Setup, catchable, everywhere, in_path, skipped, sleeps_at_rest};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -180,5 +180,27 @@ fn a_signal_from_during_the_first_spawn_reaches_the_run() {
         lease.give_back();
         guard.line("got 64");
         stop(guard);
+    }
+}
+
+/// guard takes all signals when a main process has ended. One of them may tell of a child that has ended since guard reaped.
+#[test]
+fn a_child_that_ends_while_guard_deals_with_another_is_reaped() {
+    let Some(strace) = in_path("strace") else { return skipped("there is no strace") };
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // The second instance waits until guard has reaped the first, and ends while guard reads how often memory was short.
+        let app = "if [ $GUARD_INSTANCE = 0 ]; then echo $$ >new; mv new pid; exec sleep 1000; fi
+            while ! pid=$(cat pid 2>/dev/null); do :; done
+            echo first $pid
+            while kill -0 $pid 2>/dev/null; do :; done
+            sleep 0.1";
+        let setup = setup.directory(directory.path()).env("GUARD_INSTANCES", "2").env("GUARD_HOLD", "off");
+        let setup = setup.env("GUARD_RESTART", "never").program(&strace);
+        let slow = ["-D", "-qq", "-o", "/dev/null", "-e", "inject=pread64:delay_enter=500000"];
+        let mut guard = setup.options(slow).options([env!("CARGO_BIN_EXE_guard")]).app(["sh", "-c", app]).start();
+        let first = guard.line_after("first ").parse().expect("a pid");
+        guard.signal_inside(first, libc::SIGKILL);
+        assert_eq!(guard.code(), 137, "{}", guard.transcript());
     }
 }

@@ -94,7 +94,9 @@ impl Runtime<'_> {
 
     /// When the next timer is due; a turn reaps and reads signals in any case.
     fn next_timer(&self) -> Option<Timestamp> {
-        let unread_signals = self.signals.has_more().then(Timestamp::default);
+        // A child may have ended since guard has reaped: with a main process, whose signals guard then reads.
+        let is_behind = self.signals.has_more() || self.signals.has_child_news();
+        let unread_signals = is_behind.then(Timestamp::default);
         let of_turn = [unread_signals, self.reaping.again_at, self.next_recount()];
         of_turn.into_iter().chain(Timer::ALL.map(|timer| self.due_at(timer))).flatten().min()
     }

@@ -124,7 +124,7 @@ impl Signals {
             seen = seen.with(signal);
             is_new
         });
-        self.child_news = true;
+        self.child_news |= self.more;
     }
 
     /// Whether [`Signals::receive`] is to be called again though no token has come.
@@ -151,6 +151,11 @@ impl Signals {
     /// Whether a child may have ended or stopped since this was last called.
     pub fn take_child_news(&mut self) -> bool {
         std::mem::take(&mut self.child_news)
+    }
+
+    /// Whether [`Signals::take_child_news`] would tell of a child, though no token comes any more.
+    pub fn has_child_news(&self) -> bool {
+        self.child_news
     }
 
     /// A process that has ended since this was last called. Others may have ended with it, since the kernel keeps one
