@@ -92,6 +92,19 @@ fn a_variable_that_is_set_itself_stays() {
     }
 }
 
+/// Compose files leave a variable empty that is not set.
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        write(&directory, b"read");
+        let setup = printing(setup, &directory).env("SECRET", "").env("GUARD_ENV_FILES", "SECRET,OTHER");
+        let setup = setup.env("OTHER", "set").env("OTHER_FILE", "");
+        let mut guard = setup.app(["sh", "-c", "echo $SECRET $OTHER; exec sleep 1000"]).start();
+        guard.line("read set");
+    }
+}
+
 #[test]
 fn a_variable_that_is_set_twice_is_an_error() {
     let directory = TempDir::new().expect("a directory");

@@ -88,6 +88,10 @@ fn a_user_without_an_entry_has_the_group_of_its_number() {
         let mut guard = setup.env("GUARD_USER", "54321").env("HOME", "/data").app(["sh", "-c", WHO]).start();
         guard.line("ids 54321 54321 54321 /data");
     }
+    for setup in as_root() {
+        let mut guard = setup.env("GUARD_USER", "54321").env("HOME", "/root").app(["sh", "-c", WHO]).start();
+        guard.line("ids 54321 54321 54321 /");
+    }
 }
 
 #[test]

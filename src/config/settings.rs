@@ -321,4 +321,9 @@ impl Config {
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
         self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
     }
+
+    /// The file of a variable of GUARD_ENV_FILES. An empty name counts as none, as compose files leave it so.
+    pub fn file_of(&self, variable: &str) -> Option<&OsStr> {
+        self.variable_of_the_app(&format!("{variable}_FILE")).filter(|file| !file.is_empty())
+    }
 }

@@ -51,9 +51,13 @@ pub(super) struct UnreadVariable<'a> {
 impl Environment {
     /// With `sockets` the app is handed some by guard. `id` is no other guard's, whatever PID namespace that is in.
     pub(super) fn new(config: &Config, sockets: bool, id: u64) -> Environment {
-        let home = config.user.as_ref().and_then(|user| user.home.as_ref()).filter(|_| is_of_root(config, "HOME"));
+        // Where /etc/passwd knows no home it is the root directory, as engines have it.
+        let home = config.user.as_ref().map(|user| user.home.as_deref().unwrap_or(Path::new("/")));
+        let home = home.filter(|_| is_of_root(config, "HOME"));
+        let is_read = |variable: &String| config.file_of(variable).is_some();
         let is_taken = |name: &OsStr| {
             home.is_some() && name == "HOME"
+                || config.env_files.iter().any(|variable| name == variable.as_str() && is_read(variable))
                 || OF_MANAGER.iter().any(|taken| name == *taken)
                 || sockets && OF_SOCKETS.iter().any(|taken| name == *taken)
                 || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
@@ -111,7 +115,7 @@ impl Environment {
     /// Adds what the files of GUARD_ENV_FILES hold now.
     pub(super) fn read_files<'a>(&mut self, config: &'a Config) -> Result<(), UnreadVariable<'a>> {
         for variable in &config.env_files {
-            let Some(path) = config.variable_of_the_app(&format!("{variable}_FILE")) else { continue };
+            let Some(path) = config.file_of(variable) else { continue };
             let path = config.directory.as_deref().unwrap_or(Path::new("")).join(path);
             match read_value(&path) {
                 Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
