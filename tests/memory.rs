@@ -46,6 +46,21 @@ fn said(guard: &Guard, name: &str) -> bool {
     guard.events().iter().any(|event| event.name() == name)
 }
 
+/// A pod may be resized in place.
+#[test]
+fn a_percentage_counts_from_the_first_limit_on_that_the_cgroup_gets() {
+    // What the kernel says of a cgroup without a limit.
+    const NONE: u64 = i64::MAX as u64 & !4095;
+    let (Some(setup), Some(cgroup)) = (common::pid1(), Cgroup::new(NONE)) else { return };
+    let setup = cgroup.setup(setup).env("GUARD_MAX_MEMORY", "50%").env("GUARD_STABLE_AFTER", "0s");
+    let Some(setup) = python(setup, "take(64)\nsay('took')\nsignal.pause()") else { return };
+    let mut guard = setup.start();
+    guard.event("no-memory-limit");
+    guard.line("took");
+    assert!(cgroup.limit(100 * MEBIBYTE));
+    assert_eq!(guard.event("memory-limit").get("limit"), Some("50.0M"));
+}
+
 #[test]
 fn a_percentage_is_of_the_cgroups_limit_which_may_change() {
     for setup in everywhere() {

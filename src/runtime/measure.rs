@@ -46,10 +46,14 @@ pub(super) struct Measuring {
 impl Runtime<'_> {
     /// A run has started.
     pub(super) fn measure_soon(&mut self) {
-        if self.memory_limit().is_some() {
+        if self.limits_memory() {
             let at = self.clock.now().after(FIRST_PAUSE);
             self.measuring.due = Some(self.measuring.due.map_or(at, |due| due.min(at)));
         }
+    }
+
+    fn limits_memory(&self) -> bool {
+        self.config.max_memory.is_some() && self.config.restart.may_restart()
     }
 
     /// What each instance may use, in bytes.
@@ -95,16 +99,15 @@ impl Runtime<'_> {
 
     /// Measures each run that serves.
     pub(super) fn check_memory(&mut self) {
-        self.measuring.due = None;
-        let Some(limit) = self.memory_limit() else { return };
         let serving: Vec<RunId> = self.supervisor.serving().collect();
         let began = self.clock.now();
-        if serving.is_empty() {
-            // A reload may put a run back that was not serving for a while.
-            let lives = self.children.runs().next().is_some();
+        let limit = self.memory_limit().filter(|_| !serving.is_empty());
+        let Some(limit) = limit else {
+            // A reload may put a run back that was not serving for a while, and a container may get a limit while it runs.
+            let lives = self.limits_memory() && self.children.runs().next().is_some();
             self.measuring.due = lives.then(|| began.after(Duration::from_millis(LONGEST_PAUSE as u64)));
             return;
-        }
+        };
         let mut pause = LONGEST_PAUSE;
         let mut exceeded = Vec::new();
         for (id, usage, pids) in self.measure() {
