@@ -81,6 +81,8 @@ fn killed_at_the_stop_timeout_is_137() {
         guard.signal(libc::SIGTERM);
         guard.line("got TERM");
         guard.event("kill");
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("killed")), (Some("SIGKILL"), Some("deadline")), "{}", exit.line);
         assert_eq!(guard.code(), 137);
     }
 }

@@ -239,6 +239,7 @@ fn a_program_that_cannot_be_executed_is_told_by_the_errnos_name() {
         assert_eq!(guard.event("spawn-failed").get("errno"), Some("ENOENT"));
         let status = guard.ask(&["status", "--json"]).out;
         assert!(status.contains(r#""last_exit":"ENOENT""#), "{status}");
+        assert!(status.contains(r#""last_run":"run 2 could not be started (ENOENT)""#), "{status}");
         // guard answers when it has written the word.
         let word = fs::read_to_string(directory.path().join("last-word")).expect("a last word");
         assert!(word.contains("(ENOENT)"), "{word}");

@@ -51,6 +51,7 @@ impl Runtime<'_> {
                 self.journal.note_kill(reason);
                 self.bid_farewell();
                 self.kill_everything();
+                self.children.runs_mut().for_each(|run| run.killed = true);
                 return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),

@@ -16,7 +16,7 @@ impl Journal<'_> {
                 .contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
-        self.note_spawn_failure(run, format!("{command}: {problem} ({})", name_of(errno)));
+        self.note_spawn_failure(run, name_of(errno), format!("{command}: {problem} ({})", name_of(errno)));
         SpawnError { code, transient, name: name_of(errno) }
     }
 
@@ -24,12 +24,15 @@ impl Journal<'_> {
     pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
         let (variable, path) = (error.variable, error.path.display());
         log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = error.name, error:% = error.problem; "variable-file");
-        self.note_spawn_failure(run, format!("{variable}: {path}: {} ({})", error.problem, error.name));
+        self.note_spawn_failure(run, error.name, format!("{variable}: {path}: {} ({})", error.problem, error.name));
         SpawnError { code: OWN_ERROR, transient: false, name: error.name }
     }
 
-    fn note_spawn_failure(&mut self, run: RunId, what: String) {
-        self.of_instance(run).last = what;
+    /// The status tells no path, since GUARD_HTTP shows it to strangers.
+    fn note_spawn_failure(&mut self, run: RunId, name: &str, what: String) {
+        let record = self.of_instance(run);
+        record.last = what;
+        record.last_run = format!("run {} could not be started ({name})", run.number);
         self.write_down(&self.reason());
     }
 

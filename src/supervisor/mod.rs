@@ -243,13 +243,17 @@ impl Supervisor {
 
     /// Starts the first run that is due. The others' turn comes with the answer.
     fn spawn_next(&mut self, now: Timestamp) {
+        let reload = self.reload;
         for instance in &mut self.instances {
             match &instance.slot {
                 Slot::Waiting { spawn_at } if is_due(*spawn_at, now) => {
                     instance.runs += 1;
                     let id = RunId { instance: instance.number, number: instance.runs };
                     instance.slot = Slot::Live(Run::new(id, self.settings.watchdog));
-                    let (restarts, last) = (instance.history.restarts, instance.last);
+                    // The run that a reload replaces has not ended yet.
+                    let reload = reload.filter(|reload| reload.instance == id.instance && instance.retiring.is_some());
+                    let replaced = reload.map(|reload| Ending::Replaced(reload.asker, 0));
+                    let (restarts, last) = (instance.history.restarts, replaced.or(instance.last));
                     self.actions.push(Action::Spawn { run: id, restarts, last });
                     return;
                 }

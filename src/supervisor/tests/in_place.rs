@@ -296,7 +296,8 @@ fn a_reload_goes_from_instance_to_instance() {
     world.step(started());
     assert_eq!(world.mains, [of(0, 1), of(1, 1), of(0, 2)]);
     let actions = world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
-    assert!(actions.contains(&Action::Spawn { run: of(1, 2), restarts: 0, last: None }), "{actions:?}");
+    let last = Some(Ending::Replaced(Asker::Operator, 0));
+    assert!(actions.contains(&Action::Spawn { run: of(1, 2), restarts: 0, last }), "{actions:?}");
     assert_eq!(reloads(&actions), []);
     world.step(started());
     assert_eq!(reloads(&world.step(Step::Exit(of(1, 1), Ending::Exited(0), Leftovers::None))), [Ok(of(1, 2))]);
