@@ -66,8 +66,9 @@ impl Supervisor {
         let serving = self.mode == Mode::Serving && self.reload.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.current().filter(|run| serving && run.id == id && run.serves()) else { return };
-        // Beside an old run that not even SIGKILL ends there is no room for a reload.
-        if can_reload && !run.was_kept && instance.retiring.is_none() {
+        // Two runs may have had too little memory. Beside an old run that not even SIGKILL ends there is no room for a reload.
+        let is_alone = run.was_kept && asker == Asker::Memory || instance.retiring.is_some();
+        if can_reload && !is_alone {
             self.reload_next(now, Reload::of(id.instance, asker));
         } else {
             self.restart(now, asker, Some(id.instance));

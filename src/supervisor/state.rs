@@ -106,7 +106,7 @@ pub(super) struct Run {
     pub(super) replace_at: Option<Timestamp>,
     /// It uses too much memory, and is diagnosed before it is replaced.
     pub(super) is_too_large: bool,
-    /// A reload that was to replace it for a limit has failed: the next time it is restarted in place.
+    /// A reload that was to replace it for a limit has failed: for its memory it is restarted in place the next time.
     pub(super) was_kept: bool,
 }
 

@@ -107,6 +107,22 @@ fn where_the_reload_fails_the_old_run_stays_for_another_lifetime_and_memory_ends
 }
 
 #[test]
+fn where_a_reload_for_a_lifetime_fails_the_old_run_serves_until_another_one_succeeds() {
+    let mut world = World::serving(by_reload());
+    world.step(says(Words::Ready));
+    for number in 2..=4 {
+        let mut actions = world.wait();
+        while !spawns(&actions, number) {
+            assert!(!stops(&actions, 1), "{actions:?}");
+            actions = world.wait();
+        }
+        world.step(Step::Spawn(Ok(())));
+        world.step(exit(number, 1));
+    }
+    assert_eq!(world.mains, [run(1)]);
+}
+
+#[test]
 fn beside_an_old_run_that_cannot_be_killed_a_limit_ends_a_run_in_place() {
     let mut world = World::serving(by_reload());
     world.step(says(Words::Ready));
