@@ -70,7 +70,9 @@ pub(super) fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
         Some("HEAD") => true,
         Some(_) | None => return Err(Refusal::Method),
     };
-    let path = request.path.unwrap_or_default();
+    let target = request.path.unwrap_or_default();
+    // The target may be a whole URL (RFC 9112, 3.2.2).
+    let path = target.strip_prefix("http://").map_or(target, |rest| rest.find('/').map_or("", |start| &rest[start..]));
     let page = match path.split_once('?').map_or(path, |(path, _)| path) {
         "/livez" => Page::Livez,
         "/readyz" => Page::Readyz,
@@ -97,6 +99,8 @@ mod tests {
             ("HEAD /readyz HTTP/1.0\r\n\r\n", asks(Page::Readyz, true)),
             ("GET /metrics?name[]=up HTTP/1.1\r\n\r\n", asks(Page::Metrics, false)),
             ("GET /status HTTP/1.1\n\n", asks(Page::Status, false)),
+            ("GET http://a:9901/livez?b HTTP/1.1\r\n\r\n", asks(Page::Livez, false)),
+            ("GET http://a HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
             ("GET /status HTTP/1.1\r\n", Ok(Parsed::Unfinished)),
             ("", Ok(Parsed::Unfinished)),
             ("GET / HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
