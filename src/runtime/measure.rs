@@ -47,6 +47,8 @@ impl Runtime<'_> {
     /// A run has started.
     pub(super) fn measure_soon(&mut self) {
         if self.limits_memory() {
+            // The log says at once where the container has none.
+            self.memory_limit();
             let at = self.clock.now().after(FIRST_PAUSE);
             self.measuring.due = Some(self.measuring.due.map_or(at, |due| due.min(at)));
         }
@@ -119,7 +121,7 @@ impl Runtime<'_> {
             let now = self.clock.now();
             let Some(run) = self.children.get_mut(id) else { continue };
             let (at, before) = std::mem::replace(&mut run.measured, (now, memory));
-            let is_known = std::mem::replace(&mut run.is_too_large, memory > limit);
+            let is_known = std::mem::replace(&mut run.limit_told, memory > limit);
             if memory > limit {
                 exceeded.push((id, memory, is_known));
             }
