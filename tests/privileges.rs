@@ -66,6 +66,23 @@ fn the_app_has_the_supplementary_groups_of_its_user() {
     }
 }
 
+/// What a program with capabilities of its own would inherit is taken away, too.
+#[test]
+fn no_capability_is_left() {
+    let Some(setpriv) = in_path("setpriv") else { return skipped("there is no setpriv") };
+    for setup in as_root() {
+        let setup = setup.env("GUARD_USER", "54321").program(&setpriv).options(["--inh-caps=+net_raw"]);
+        let setup = setup.options([env!("CARGO_BIN_EXE_guard")]);
+        let mut guard = setup.app(["sh", "-c", "grep Cap /proc/self/status; echo all; exec sleep 1000"]).start();
+        let lines = guard.lines_until("all");
+        let is_none = |line: &String| line.starts_with("CapBnd") || line.ends_with("0000000000000000");
+        assert!(lines.len() >= 4 && lines.iter().all(is_none), "{lines:?}");
+        for kind in ["CapInh:", "CapPrm:", "CapEff:"] {
+            assert_eq!(status_field(guard.pid(), kind), "0000000000000000", "guard's own {kind}");
+        }
+    }
+}
+
 /// The directory is root's alone.
 #[test]
 fn what_needs_root_is_open_before_guard_becomes_the_user() {

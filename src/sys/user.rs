@@ -6,8 +6,8 @@ use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, setgroups, setresg
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: with the
-/// last id the kernel takes all capabilities away (`capabilities(7)`). The error is that of the first call that failed.
+/// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: no
+/// capability is left (`capabilities(7)`). The error is that of the first call that failed.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     give_standard_streams(uid);
@@ -22,9 +22,21 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     if !uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
         return Err(Errno::ENOTRECOVERABLE);
     }
+    if !uid.is_root() && !is_unchanged {
+        drop_capabilities()?;
+    }
     // The kernel hides a process that has changed its user from that user, /proc/self included (PR_SET_DUMPABLE, prctl(2)).
     // SAFETY: takes plain numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }).map(drop)
+}
+
+/// The kernel takes most capabilities away with the last id of root, but not those that a program with capabilities of its own
+/// would inherit.
+fn drop_capabilities() -> Result<(), Errno> {
+    // _LINUX_CAPABILITY_VERSION_3 and this process; no effective, permitted and inheritable ones (<linux/capability.h>).
+    let (header, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: capset(2) reads two structures of these sizes.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
 }
 
 /// Gives a socket to a user, where that is allowed.
