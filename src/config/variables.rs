@@ -89,7 +89,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_SUCCESS_CODES",
         default: "none",
-        takes: "exit codes (0 to 255) and signal names, comma-separated",
+        takes: "exit codes (0 to 255) and signal names, comma-separated, or none",
         help: "exit codes and signals that count as success besides 0; guard exits 0 for them",
         set: |config, text| {
             let codes = optional(text, CodeSet::parse)?.unwrap_or_default();
@@ -104,7 +104,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_NO_RESTART_CODES",
         default: "none",
-        takes: "exit codes (1 to 255), signal names and oom, comma-separated",
+        takes: "exit codes (1 to 255), signal names and oom, comma-separated, or none",
         help: "failures that no restart can mend; guard exits with them at once",
         set: |config, text| {
             let codes = optional(text, CodeSet::parse)?.unwrap_or_default();
@@ -161,7 +161,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_PRE_STOP",
         default: "none",
-        takes: "a command with its arguments, quoted as in a shell",
+        takes: "a command with its arguments, quoted as in a shell, or none",
         help: "command run at the stop request, beside the drain delay",
         set: |config, text| optional(text, command).map(|words| config.pre_stop = words.unwrap_or_default()),
         show: |config| if config.pre_stop.is_empty() { "none".to_owned() } else { shell_words::join(&config.pre_stop) },
@@ -169,7 +169,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_DRAIN_FILE",
         default: "none",
-        takes: "the path of a file",
+        takes: "the path of a file, or none",
         help: "a file that exists exactly while guard drains",
         set: |config, text| path(text).map(|path| config.drain_file = path),
         show: |config| show_path(config.drain_file.as_ref()),
@@ -185,7 +185,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_SIGNAL_MAP",
         default: "none",
-        takes: "SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
+        takes: "none, or SIGNAL=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
         help: "other meanings for signals: HUP=USR2,USR1=restart,WINCH=stop",
         set: |config, text| optional(text, signal_map).map(|map| config.signal_map = map.unwrap_or_default()),
         show: |config| show_signal_map(&config.signal_map),
@@ -193,7 +193,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_ON_CHANGE",
         default: "none",
-        takes: "PATH=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
+        takes: "none, or PATH=MEANING, comma-separated, a meaning being a signal, stop, restart, reload, scale+, scale- or ignore",
         help: "what follows when a file or directory changes: /etc/tls=HUP,/etc/app=reload",
         set: |config, text| optional(text, changes).map(|changes| config.on_change = changes.unwrap_or_default()),
         show: |config| show_changes(&config.on_change),
@@ -217,7 +217,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GUARD_NOTIFY",
         default: "on with GUARD_READY=notify, GUARD_WATCHDOG or a NOTIFY_SOCKET of guard's own, else off",
-        takes: "on or off",
+        takes: "on or off (also true, yes, 1; false, no, 0)",
         help: "the app gets a NOTIFY_SOCKET",
         set: |config, text| choose(&SWITCH, text).map(|on| config.notify = on),
         show: |config| chosen(&SWITCH, config.notify),

@@ -37,7 +37,7 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut note = |variable: &str, text| {
         doubts.push(Warning { kind: WarningKind::Note, variable: variable.to_owned(), text });
     };
-    let is_set = |name: &str| config.variable_of_the_app(name).is_some();
+    let is_set = |name: &str| config.variable_of_the_app(name).is_some_and(|value| !value.is_empty());
     for name in config.env_files.iter().filter(|name| !is_set(name) && config.file_of(name).is_none()) {
         note("GUARD_ENV_FILES", format!("GUARD_ENV_FILES={name}: neither {name}_FILE nor {name} is set"));
     }
@@ -67,28 +67,42 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     if let Some(problem) = missing(config, &config.command) {
         add(WarningKind::Doubt, format!("the command: {problem}"));
     }
-    // At its start guard becomes the user, and then knows for sure.
-    if let (Some(user), Some(file)) = (&config.user, &config.drain_file)
-        && let Some(directory) = file.parent().filter(|directory| !may_write(user, directory))
-    {
-        let (file, directory) = (file.display(), directory.display());
-        let text =
-            format!("GUARD_DRAIN_FILE={file}: {user} cannot write {directory}; name a directory that {user} owns");
-        add(WarningKind::Doubt, text);
+    if let Some(user) = &config.user {
+        // At its start guard becomes the user, and then knows for sure.
+        let directory = config.drain_file.as_deref().and_then(Path::parent);
+        if let Some(directory) = directory.filter(|directory| !may(user, WRITE | SEARCH, directory)) {
+            let directory = directory.display();
+            let text = format!("GUARD_DRAIN_FILE: {user} cannot write {directory}; name a directory that {user} owns");
+            add(WarningKind::Doubt, text);
+        }
+        for (path, _) in &config.on_change {
+            if !may(user, READ, path) || !path.parent().is_none_or(|parent| may(user, SEARCH, parent)) {
+                let path = path.display();
+                let text = format!(
+                    "GUARD_ON_CHANGE={path}: {user} cannot read it, so guard sees no change; let {user} read it"
+                );
+                add(WarningKind::Doubt, text);
+            }
+        }
     }
     doubts
 }
 
-/// Whether a user could make a file in this directory, as far as its mode tells (`path_resolution(7)`).
-fn may_write(user: &User, directory: &Path) -> bool {
-    let Ok(metadata) = directory.metadata() else { return true };
+/// Bits of a mode (`inode(7)`).
+const READ: u32 = 0o4;
+const WRITE: u32 = 0o2;
+const SEARCH: u32 = 0o1;
+
+/// Whether a user has access to a file, as far as its mode tells (`path_resolution(7)`).
+fn may(user: &User, access: u32, path: &Path) -> bool {
+    let Ok(metadata) = path.metadata() else { return true };
     let mode = match () {
         () if user.uid == 0 => return true,
         () if user.uid == metadata.uid() => metadata.mode() >> 6,
         () if user.gid == metadata.gid() || user.groups.contains(&metadata.gid()) => metadata.mode() >> 3,
         () => metadata.mode(),
     };
-    mode & 0o3 == 0o3
+    mode & access == access
 }
 
 fn missing(config: &Config, words: &[OsString]) -> Option<String> {
