@@ -22,8 +22,8 @@ pub struct Hold {
     run: RunId,
     questions: Questions,
     reading: Option<Reading>,
-    /// A question that waits until guard can have a copy for it.
-    postponed: Option<Question>,
+    /// A question that waits until guard can have a copy for it, and whether a copy has ended early for it already.
+    postponed: Option<(Question, bool)>,
     /// What was set for a socket, by its inode (IPV6_V6ONLY, `ipv6(7)`).
     only_v6: VecDeque<(u64, bool)>,
 }
@@ -33,7 +33,7 @@ struct Reading {
     question: Question,
     socket: Socket,
     memory: Memory,
-    /// It was postponed before.
+    /// A copy has ended early for this question before.
     is_last: bool,
 }
 
@@ -105,9 +105,10 @@ impl Hold {
         if self.reading.is_some() {
             return Step::Nothing;
         }
-        let postponed = self.postponed.take();
-        let is_last = postponed.is_some();
-        let next = postponed.map_or_else(|| self.questions.next(), Next::Question);
+        let (next, is_last) = match self.postponed.take() {
+            Some((question, is_last)) => (Next::Question(question), is_last),
+            None => (self.questions.next(), false),
+        };
         let question = match next {
             Next::Question(question) => question,
             Next::Withdrawn => return Step::Answered,
@@ -142,7 +143,7 @@ impl Hold {
                 Step::Reads(copy)
             }
             None if may_wait => {
-                self.postponed = Some(question);
+                self.postponed = Some((question, is_last));
                 Step::Postponed
             }
             None => self.go_on(&question),
@@ -156,7 +157,7 @@ impl Hold {
             Ok(read) => read,
             // The CPU is starved, perhaps. If the call went on the kernel would refuse an address that guard holds.
             Err(Errno::ETIMEDOUT) if !is_last => {
-                self.postponed = Some(question);
+                self.postponed = Some((question, true));
                 return Step::Postponed;
             }
             Err(error) => {

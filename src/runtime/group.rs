@@ -48,7 +48,8 @@ impl Pool {
         Ok(())
     }
 
-    /// It is the first of the others now, and the last one has its number, or with `in_doubt` another one's.
+    /// Moves a member out of the group. The last member of the group takes its number, as in the kernel. With `in_doubt` guard does
+    /// not know whether it is this number, and marks that member.
     pub(super) fn leave_group(&mut self, index: usize, in_doubt: bool) {
         self.led_to.clear();
         self.listening -= 1;
@@ -59,22 +60,26 @@ impl Pool {
         self.members[last].is_mixed = false;
     }
 
-    /// Sockets that a run has shut down have left the group, perhaps.
+    /// The poll has reported a hang-up: removes the sockets that runs have shut down.
     pub(super) fn note_shut(&mut self) {
         self.forget_shut(1);
     }
 
-    /// The same, where the group has more than so many.
+    /// Removes the sockets that were shut down, as long as the group has more than `least`.
     pub(super) fn forget_shut(&mut self, least: usize) {
-        let is_shut = |member: &Member| listen::queue(member.socket.as_fd()).is_none();
-        let mut in_doubt = false;
-        while self.spreads
-            && self.listening > least
-            && let Some(index) = self.group().iter().position(is_shut)
-        {
-            // Nobody knows which has left first, so which of the last ones has which of their numbers.
-            in_doubt = in_doubt || self.group().iter().filter(|member| is_shut(member)).count() > 1;
-            self.leave_group(index, in_doubt);
+        if !self.spreads || self.listening <= least {
+            return;
+        }
+        let is_shut = |member: &&Member| listen::queue(member.socket.as_fd()).is_none();
+        let shut: Vec<u64> = self.group().iter().filter(is_shut).map(|member| member.inode).collect();
+        // The kernel does not tell the order in which they left, so guard cannot tell which number each of the last members has.
+        let in_doubt = shut.len() > 1;
+        for inode in shut {
+            if self.listening > least
+                && let Some(index) = self.group().iter().position(|member| member.inode == inode)
+            {
+                self.leave_group(index, in_doubt);
+            }
         }
     }
 
@@ -147,7 +152,7 @@ mod tests {
 
     /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.
     #[test]
-    fn connections_go_where_they_are_wanted_whoever_leaves_the_group_at_once() {
+    fn connections_reach_ready_runs_when_several_sockets_leave_the_group_at_once() {
         const COUNT: u32 = 7;
         let mut random = 1_u32;
         let mut below = |count: usize| {

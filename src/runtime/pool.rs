@@ -43,7 +43,7 @@ pub(super) struct Member {
     pub(super) is_held: bool,
     /// What becomes of it then, see above, unless a run listens before.
     pub(super) free_until: Option<Timestamp>,
-    /// Its number is one of those of all that have this mark, and guard does not know which.
+    /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
 }
 
@@ -110,9 +110,9 @@ impl Pool {
             return true;
         }
         let refusing = self.refusing;
-        let free =
-            self.members.iter_mut().filter(|member| member.runs.is_empty()).max_by_key(|member| member.waiting());
-        let Some(member) = free else { return false };
+        let free = self.members.iter_mut().filter(|member| member.runs.is_empty());
+        // As guard leads connections where no run can take them.
+        let Some(member) = free.max_by_key(|member| (!member.is_mixed, member.waiting())) else { return false };
         member.runs.push(run);
         if refusing && self.spreads {
             // Others may be made beside it before it listens again.
