@@ -174,6 +174,7 @@ fn a_run_that_waits_for_the_reload_of_another_instance_is_told_to_be_too_large_o
     guard.signal(libc::SIGUSR2);
     guard.line("up 0 2");
     guard.signal(libc::SIGUSR1);
+    guard.event("memory-limit");
     guard.event("reload-failed");
     guard.event("restart-in-place");
     let told = guard.events().into_iter().filter(|event| event.name() == "memory-limit").count();

@@ -1,6 +1,8 @@
 //! An app that the kernel's out-of-memory killer chose: in a memory cgroup of its own with a real limit, or as far as a file says
 //! that is mounted in place of the kernel's count.
 
+#![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
+
 #[path = "common/cgroup.rs"]
 mod cgroup;
 mod common;
@@ -9,6 +11,7 @@ use cgroup::Cgroup;
 use common::{Guard, Setup, eventually, everywhere, fixture, pid1};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const LIMIT: u64 = 32 << 20;
@@ -148,43 +151,61 @@ fn kill(guard: &Guard, pid: &str) {
     guard.signal_inside(pid.parse().expect("a pid"), libc::SIGKILL);
 }
 
+/// So long guard waits for the victim of a kill that was counted, less what it takes to tell of it.
+const VICTIM_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// Whether it is the last try: a busy machine may take longer than guard waits.
+const TRIES: [bool; 3] = [false, false, true];
+
 /// The kernel counts a kill before the victim ends, which may take a while.
 #[test]
 fn a_check_that_ends_between_the_count_and_the_victims_end_explains_nothing() {
-    let Some(setup) = pid1() else { return };
-    let counter = Counter::new();
-    let begun = counter.path().join("begun");
-    let check = format!("exec:sh -c 'echo >>{}'", begun.display());
-    let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "20ms");
-    let mut guard = counter.start(setup, "ids serve");
-    let pid = guard.line_after("pid ");
-    guard.line("ready");
-    counter.set(4);
-    let checks = || fs::read_to_string(&begun).unwrap_or_default().len();
-    let before = checks();
-    // guard has reaped one that began after the count when the next one begins.
-    eventually("two checks", || (checks() >= before + 2).then_some(()));
-    kill(&guard, &pid);
-    let exit = guard.event("exit");
-    assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), Some("oom")), "{}", exit.line);
+    for is_last in TRIES {
+        let Some(setup) = pid1() else { return };
+        let counter = Counter::new();
+        let begun = counter.path().join("begun");
+        let check = format!("exec:sh -c 'echo >>{}'", begun.display());
+        let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_INTERVAL", "20ms");
+        let mut guard = counter.start(setup, "ids serve");
+        let pid = guard.line_after("pid ");
+        guard.line("ready");
+        let counted = Instant::now();
+        counter.set(4);
+        let checks = || fs::read_to_string(&begun).unwrap_or_default().len();
+        let before = checks();
+        // guard has reaped one that began after the count when the next one begins.
+        eventually("two checks", || (checks() >= before + 2).then_some(()));
+        kill(&guard, &pid);
+        let exit = guard.event("exit");
+        if is_last || counted.elapsed() < VICTIM_TIMEOUT {
+            let told = (exit.get("signal"), exit.get("cause"));
+            return assert_eq!(told, (Some("SIGKILL"), Some("oom")), "{}", exit.line);
+        }
+    }
 }
 
 #[test]
 fn a_kill_is_explained_by_one_death() {
     for kills in [1, 2] {
-        let Some(setup) = pid1() else { return };
-        let counter = Counter::new();
-        let words = "fork fork as orphan ids serve . exit 0 . ids serve";
-        let mut guard = counter.start(setup.env("GUARD_LOG", "debug"), words);
-        let orphan = guard.line_after("orphan pid ");
-        let pid = guard.line_after("pid ");
-        guard.line("ready");
-        counter.set(3 + kills);
-        kill(&guard, &orphan);
-        assert_eq!(guard.event("reaped").get("pid"), Some(orphan.as_str()));
-        kill(&guard, &pid);
-        let cause = guard.event("exit").get("cause").map(str::to_owned);
-        assert_eq!(cause.as_deref(), (kills == 2).then_some("oom"), "{}", guard.transcript());
+        for is_last in TRIES {
+            let Some(setup) = pid1() else { return };
+            let counter = Counter::new();
+            let words = "fork fork as orphan ids serve . exit 0 . ids serve";
+            let mut guard = counter.start(setup.env("GUARD_LOG", "debug"), words);
+            let orphan = guard.line_after("orphan pid ");
+            let pid = guard.line_after("pid ");
+            guard.line("ready");
+            let counted = Instant::now();
+            counter.set(3 + kills);
+            kill(&guard, &orphan);
+            assert_eq!(guard.event("reaped").get("pid"), Some(orphan.as_str()));
+            kill(&guard, &pid);
+            let cause = guard.event("exit").get("cause").map(str::to_owned);
+            if is_last || counted.elapsed() < VICTIM_TIMEOUT {
+                assert_eq!(cause.as_deref(), (kills == 2).then_some("oom"), "{}", guard.transcript());
+                break;
+            }
+        }
     }
 }
 

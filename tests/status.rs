@@ -257,7 +257,7 @@ fn the_settings_in_force_are_told_with_where_they_come_from() {
         }
         assert!(answer.out.contains("GUARD_PRE_STOP") && !answer.out.contains(&long), "a long value is cut");
         guard.ask(&["scale", "2"]).yes("scaled: 2 instances");
-        let line = |line: &str| line.split_whitespace().eq(["GUARD_INSTANCES", "2", "guard", "scale"]);
+        let line = |line: &str| line.split_whitespace().eq(["GUARD_INSTANCES", "2", "scaled"]);
         assert!(guard.ask(&["status", "--settings"]).out.lines().any(line), "{}", guard.transcript());
         assert_eq!(answer.code, 0);
     }

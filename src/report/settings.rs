@@ -31,7 +31,7 @@ pub fn table(config: &Config, instances: Instances) -> String {
     let value_width = width(&mut values.iter().map(String::len));
     for (variable, value) in VARIABLES.iter().zip(&values) {
         let origin = match config.origin(variable.name) {
-            _ if is_scaled(variable.name) => "guard scale".to_owned(),
+            _ if is_scaled(variable.name) => "scaled".to_owned(),
             Origin::Default
                 if variable.name == "GUARD_RESTART"
                     && let Some(why) = config.why_never() =>

@@ -10,7 +10,7 @@ use crate::doors::node_ipc::{AppMessage, NodeIpc};
 use crate::doors::notify::Notify;
 use crate::report::surroundings::problem;
 use crate::signal::Signal;
-use crate::supervisor::{Action, Ending, Event, Failure, Notice, RunId};
+use crate::supervisor::{Action, Ending, Event, Failure, KillReason, Notice, RunId};
 use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
 use crate::sys::{Errno, Pid, early, limits, process, signals};
@@ -51,7 +51,8 @@ impl Runtime<'_> {
                 self.journal.note_kill(reason);
                 self.bid_farewell();
                 self.kill_everything();
-                self.children.runs_mut().for_each(|run| run.killed = true);
+                let at_the_deadline = reason == KillReason::StopTimeout;
+                self.children.runs_mut().for_each(|run| run.killed |= at_the_deadline);
                 return self.reaping.childless.then_some(Event::NothingLeft);
             }
             Action::Forget(id) => self.forget(id),

@@ -71,6 +71,10 @@ impl Runtime<'_> {
         // Its last words may still be in the pipe.
         check.read_output();
         let passed = status == Status::Exited(0) && !check.killed;
+        if status == Status::Signaled(Signal::KILL) && !check.killed {
+            // It may have been the victim of the out-of-memory killer itself.
+            self.explains_oom_kill();
+        }
         if passed {
             self.journal.check_passed(id);
         } else {

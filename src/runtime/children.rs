@@ -37,8 +37,8 @@ pub(super) struct RunProcess {
     pub(super) started: Timestamp,
     /// When guard last measured the memory of its processes, and how much that was, in bytes (GUARD_MAX_MEMORY).
     pub(super) measured: (Timestamp, u64),
-    /// That was more than it may use, and the log says so.
-    pub(super) is_too_large: bool,
+    /// The last measurement was above GUARD_MAX_MEMORY, and the log says so.
+    pub(super) limit_told: bool,
     /// The most CPU time that its processes have had together at a look.
     pub(super) most_cpu: Duration,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
@@ -92,7 +92,7 @@ impl RunProcess {
             group: pid,
             started,
             measured: (started, 0),
-            is_too_large: false,
+            limit_told: false,
             most_cpu: Duration::ZERO,
             reaped: false,
             killed: false,

@@ -14,7 +14,8 @@ use std::time::Duration;
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
 
-/// From the kernel's count of an out-of-memory kill to the victim's end, at most: a large one takes its time on a busy machine.
+/// The longest time from the kernel's count of an out-of-memory kill to the end of its victim. A large process takes long to end
+/// on a busy machine.
 const VICTIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
@@ -135,15 +136,16 @@ impl Runtime<'_> {
         }
     }
 
-    /// A process has died as a victim of the out-of-memory killer does: whether there was a kill that no other death explains.
-    fn explains_oom_kill(&mut self) -> bool {
+    /// Called for a process that died as victims of the out-of-memory killer do. Takes one of the kills that no other death
+    /// explains; `false` if there is none.
+    pub(super) fn explains_oom_kill(&mut self) -> bool {
         let (unexplained, until) = self.reaping.oom_kills;
         let explains = unexplained > 0 && self.clock.now() < until;
         self.reaping.oom_kills.0 -= u64::from(explains);
         explains
     }
 
-    /// No process lives that an out-of-memory kill from before could end.
+    /// A run begins and no other lives: out-of-memory kills from before are none of its own.
     pub(super) fn forget_oom_kills(&mut self) {
         self.count_oom_kills();
         self.reaping.oom_kills.0 = 0;

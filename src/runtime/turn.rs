@@ -94,7 +94,8 @@ impl Runtime<'_> {
 
     /// When the next timer is due; a turn reaps and reads signals in any case.
     fn next_timer(&self) -> Option<Timestamp> {
-        // A child may have ended since guard has reaped: with a main process, whose signals guard then reads.
+        // When a main process has ended guard reads all signals after the reap. A SIGCHLD among them may be of a child that ended
+        // since, and no token will come for it.
         let is_behind = self.signals.has_more() || self.signals.has_child_news();
         let unread_signals = is_behind.then(Timestamp::default);
         let of_turn = [unread_signals, self.reaping.again_at, self.next_recount()];

@@ -1,8 +1,9 @@
 //! GUARD_MAX_LIFETIME and GUARD_MAX_MEMORY: a run that reaches one of them is replaced.
 //!
 //! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`; elsewhere, and where the
-//! reload is not possible, a restart in place does. Neither counts against the restart limit. A run that reaches its memory limit before it is stable has failed: the
-//! restart policy decides what follows, so that a limit which trips at once again and again ends in giving up.
+//! reload is not possible, a restart in place does. Neither counts against the restart limit. A run that reaches its memory limit
+//! before it is stable has failed: the restart policy decides what follows, so that a limit which trips at once again and again
+//! ends in giving up.
 
 use super::Supervisor;
 use super::cause::Asker;
@@ -66,9 +67,10 @@ impl Supervisor {
         let serving = self.mode == Mode::Serving && self.reload.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.current().filter(|run| serving && run.id == id && run.serves()) else { return };
-        // Two runs may have had too little memory. Beside an old run that not even SIGKILL ends there is no room for a reload.
-        let is_alone = run.was_kept && asker == Asker::Memory || instance.retiring.is_some();
-        if can_reload && !is_alone {
+        // After a failed reload for memory guard assumes that two runs do not fit. An old run that SIGKILL has not ended leaves no
+        // room for a reload.
+        let in_place = run.was_kept && asker == Asker::Memory || instance.retiring.is_some();
+        if can_reload && !in_place {
             self.reload_next(now, Reload::of(id.instance, asker));
         } else {
             self.restart(now, asker, Some(id.instance));

@@ -154,7 +154,7 @@ impl Supervisor {
         }
     }
 
-    /// Whoever asks again waits for the new instances that are not ready yet.
+    /// `awaited` stays: the next request waits for the new instances that are not ready yet.
     pub(super) fn conclude_scale(&mut self, outcome: Result<u32, &'static str>) {
         self.scaling = false;
         self.actions.push(Action::ConcludeScale(outcome));

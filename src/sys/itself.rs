@@ -29,7 +29,8 @@ pub fn find(command: &[OsString], path: Option<&OsStr>) -> Option<PathBuf> {
 /// a directory beside it.
 fn npm_script() -> Option<PathBuf> {
     let binary = read_link(OWN).ok()?;
-    Some(binary.parent()?.parent()?.join(NAME))
+    let directory = binary.parent().filter(|directory| directory.ends_with(std::env::consts::ARCH))?;
+    Some(directory.with_file_name(NAME))
 }
 
 /// Executes the file in place of this process, with the environment and the signal mask that guard was started with. Returns
