@@ -230,7 +230,7 @@ while True:
     try: client, _ = server.accept()
     except OSError: break
     threading.Thread(target=one, args=(client,)).start()
-time.sleep(10)
+signal.pause()
 ";
     setup.app(server(script, socket, rest)).start()
 }

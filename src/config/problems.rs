@@ -81,9 +81,7 @@ impl Config {
 
     /// Errors of variables that GUARD_ENV_FILES names and that are set themselves, too.
     pub(super) fn ambiguous_variables(&self) -> impl Iterator<Item = String> {
-        let is_twice = |name: &&String| {
-            self.variable_of_the_app(name).is_some_and(|value| !value.is_empty()) && self.file_of(name).is_some()
-        };
+        let is_twice = |name: &&String| self.set_variable_of_the_app(name).is_some() && self.file_of(name).is_some();
         self.env_files
             .iter()
             .filter(is_twice)

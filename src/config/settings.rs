@@ -322,8 +322,13 @@ impl Config {
         self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
     }
 
-    /// The file of a variable of GUARD_ENV_FILES. An empty name counts as none, as compose files leave it so.
+    /// The same, where it is not empty: compose files leave a variable empty that is not set.
+    pub fn set_variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
+        self.variable_of_the_app(name).filter(|value| !value.is_empty())
+    }
+
+    /// The file of a variable of GUARD_ENV_FILES.
     pub fn file_of(&self, variable: &str) -> Option<&OsStr> {
-        self.variable_of_the_app(&format!("{variable}_FILE")).filter(|file| !file.is_empty())
+        self.set_variable_of_the_app(&format!("{variable}_FILE"))
     }
 }

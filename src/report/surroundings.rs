@@ -37,7 +37,7 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     let mut note = |variable: &str, text| {
         doubts.push(Warning { kind: WarningKind::Note, variable: variable.to_owned(), text });
     };
-    let is_set = |name: &str| config.variable_of_the_app(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| config.set_variable_of_the_app(name).is_some();
     for name in config.env_files.iter().filter(|name| !is_set(name) && config.file_of(name).is_none()) {
         note("GUARD_ENV_FILES", format!("GUARD_ENV_FILES={name}: neither {name}_FILE nor {name} is set"));
     }

@@ -52,7 +52,7 @@ impl Journal<'_> {
             SpawnFailure::Architecture => (Errno::ENOEXEC, CANNOT_EXECUTE, "built for another architecture".to_owned()),
             SpawnFailure::Shell(errno) => {
                 let problem =
-                    format!("neither a binary nor a script with #!, and /bin/sh cannot run it: {}", reason(errno));
+                    format!("it is no binary and has no #! line, and /bin/sh cannot run it: {}", reason(errno));
                 (errno, CANNOT_EXECUTE, problem)
             }
             SpawnFailure::Execute(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => {

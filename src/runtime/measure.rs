@@ -60,7 +60,7 @@ impl Runtime<'_> {
 
     /// What each instance may use, in bytes.
     pub(super) fn memory_limit(&mut self) -> Option<u64> {
-        let limit = self.config.max_memory.filter(|_| self.config.restart.may_restart())?;
+        let limit = self.config.max_memory.filter(|_| self.limits_memory())?;
         let percent = match limit {
             MaxMemory::Bytes(bytes) => return Some(bytes),
             MaxMemory::Percent(percent) => percent,

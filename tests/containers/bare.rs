@@ -88,7 +88,7 @@ fn a_script_needs_a_shell() {
     let failed = container.event("spawn-failed");
     assert_eq!(
         failed.get("error"),
-        Some("neither a binary nor a script with #!, and /bin/sh cannot run it: No such file or directory")
+        Some("it is no binary and has no #! line, and /bin/sh cannot run it: No such file or directory")
     );
     assert_eq!(container.names(), ["start", "spawn-failed", "end"]);
 }
