@@ -320,6 +320,89 @@ sys.exit(0)
     }
 }
 
+/// As libraries do that look for a free port.
+#[test]
+fn an_app_that_tries_addresses_and_closes_them_gets_the_one_that_it_serves() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one, all = [(socket.AF_INET, (host, {port})) for host in ('127.0.0.1', '0.0.0.0')]
+both = socket.AF_INET6, ('::', {port})
+for address in (one, all, one, both, one): server(*address).close()
+kept = server(*all)
+def fails(address):
+    try: server(*address)
+    except OSError as error: says('error', errno.errorcode[error.errno])
+fails(one)
+child = os.fork()
+if child == 0: signal.pause()
+kept.close()
+fails(one)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+kept = server(*one)
+says('serves')
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("error EADDRINUSE");
+        guard.line("error EADDRINUSE");
+        guard.line("serves");
+        TcpStream::connect(("127.0.0.1", port)).expect("a server");
+        let status = guard.ask(&["status"]).out;
+        assert_eq!(status.matches("held: ").count(), 1, "{status}");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+/// guard sees no close(2), only that nobody accepts.
+#[test]
+fn where_the_app_has_closed_its_listener_clients_are_refused_after_the_hold_timeout() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+says('serves')
+signal.sigwait([signal.SIGUSR1])
+one.close()
+says('closed')
+signal.sigwait([signal.SIGUSR1])
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+one.accept()[0].send(b'hello')
+signal.pause()
+"
+        );
+        let script = format!("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n{script}");
+        let mut guard = python(holding(setup).env("GUARD_HOLD_TIMEOUT", "100ms"), &script).start();
+        guard.line("serves");
+        let waiting = TcpStream::connect(("127.0.0.1", port)).expect("a server");
+        guard.signal(libc::SIGUSR1);
+        guard.line("closed");
+        guard.event("not-held");
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        drop(waiting);
+        guard.signal(libc::SIGUSR1);
+        guard.event("held-again");
+        let mut answer = [0; 5];
+        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens again");
+        client.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"hello");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
 #[test]
 fn only_the_ports_that_are_named_are_held() {
     if !Path::new(PYTHON).exists() {

@@ -610,6 +610,50 @@ if run == '2':
     }
 }
 
+/// The process lives on, and guard cannot see that it has closed its socket, only that clients wait there.
+#[test]
+fn an_instance_that_has_closed_its_listener_gets_no_connection_for_long() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let rest = "
+if instance == '0':
+    server.close()
+    says('serves')
+    while True: signal.pause()
+says('serves')
+serve(server)
+";
+        let setup = several(setup, 2).env("GUARD_HOLD", "on");
+        let mut guard = setup.app(server("", &format!("bound({port})"), rest)).start();
+        all_serve(&mut guard, 2);
+        let client = || {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).expect("not refused");
+            client.write_all(b"hello").expect("not reset");
+            client
+        };
+        let queue = || guard.ask(&["status"]).out;
+        let mut waiting = Vec::new();
+        eventually("clients wait in vain", || {
+            waiting.push(client());
+            (!queue().contains("queue 0 ")).then_some(())
+        });
+        let all_are_answered = || {
+            let clients: Vec<TcpStream> = (0..20).map(|_| client()).collect();
+            clients.into_iter().all(|mut client| {
+                let mut answer = String::new();
+                client.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
+                client.read_to_string(&mut answer).is_ok()
+            })
+        };
+        eventually("guard leads past the closed one", || all_are_answered().then_some(()));
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
 /// The address of an earlier run is no obstacle.
 #[test]
 fn a_run_may_listen_on_an_address_that_overlaps_with_the_last_ones() {

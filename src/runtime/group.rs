@@ -3,9 +3,10 @@
 
 use super::doors::DoorId;
 use super::pool::{Member, Pool};
-use crate::supervisor::{Fitness, RunId};
+use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 impl Pool {
@@ -43,9 +44,30 @@ impl Pool {
             count => count - 1,
         };
         for member in &self.members[watched..self.listening] {
-            poll.add_for_hangup(member.socket.as_fd(), DoorId::Bound.token());
+            poll.watch_listener(member.socket.as_fd(), DoorId::Bound.token(), false);
         }
         Ok(())
+    }
+
+    /// Whether guard is to hear of the next client.
+    pub(super) fn watch_clients(&self, clients: bool, poll: &Poll) {
+        for member in self.group() {
+            poll.watch_listener(member.socket.as_fd(), DoorId::Bound.token(), clients);
+        }
+    }
+
+    /// Clients wait for a run that lives.
+    pub(super) fn keeps_waiting(&self) -> bool {
+        self.group().iter().any(|member| !member.runs.is_empty() && member.waiting() > 0)
+    }
+
+    /// The sockets that no process has open are free until then: the run has closed its own, and serves no more.
+    pub(super) fn free_closed(&mut self, open: &HashSet<u64>, until: Timestamp) {
+        let group = &mut self.members[..self.listening];
+        for member in group.iter_mut().filter(|member| !member.runs.is_empty() && !open.contains(&member.inode)) {
+            member.runs.clear();
+            member.free_until = Some(until);
+        }
     }
 
     /// Moves a member out of the group. The last member of the group takes its number, as in the kernel. With `in_doubt` guard does
@@ -111,7 +133,6 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::Timestamp;
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::time::Duration;
 

@@ -321,9 +321,9 @@ impl Runtime<'_> {
         self.holding.take_failure().filter(|_| !self.held.any_passed())
     }
 
-    /// A socket was connected, perhaps, or shut down.
+    /// A socket was connected, perhaps, or shut down, or a client has come.
     pub(super) fn note_changed_sockets(&mut self) {
-        self.holding.note_changes(&self.poll);
+        self.holding.note_changes(self.clock.now(), &self.poll);
         self.held.pools().for_each(Pool::note_shut);
         self.lead_connections();
     }

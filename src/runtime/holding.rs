@@ -12,9 +12,10 @@ use crate::doors::hold::{Bind, Hold};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::caller::{self, Socket};
+use crate::sys::clock::Deadline;
 use crate::sys::poll::Poll;
 use crate::sys::seccomp::{Answer, Question};
-use crate::sys::{Errno, listen, spread};
+use crate::sys::{Errno, listen, listeners, spread};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -24,6 +25,12 @@ const MOST_ADDRESSES: usize = 1024;
 
 /// Sockets that guard makes. Beyond that runs share those that there are.
 const MOST_SOCKETS: usize = 4096;
+
+/// So long after a client has come guard looks whether clients wait in vain.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// So long guard looks for processes that have a socket open.
+const LONGEST_SEARCH: Duration = Duration::from_millis(20);
 
 /// What a socket is held by. A later run that binds the same gets the same socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,8 @@ pub(super) struct Holding {
     pub(super) blind: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
+    /// When guard looks whether a run has closed what clients wait at. `None` until the next client comes.
+    look_at: Option<Timestamp>,
 }
 
 impl Holding {
@@ -77,6 +86,7 @@ impl Holding {
             told: false,
             blind: false,
             polled: false,
+            look_at: None,
         }
     }
 
@@ -90,15 +100,29 @@ impl Holding {
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.caught.iter().filter_map(|caught| caught.pool.deadline()).min()
+        self.caught.iter().filter_map(|caught| caught.pool.deadline()).chain(self.look_at).min()
     }
 
     /// Queues whose time is over refuse their clients.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
+            self.find_closed(now.after(self.timeout));
+            self.caught.iter().for_each(|caught| caught.pool.watch_clients(true, poll));
+        }
         for Caught { key, pool, .. } in &mut self.caught {
             if pool.timer_elapsed(now, poll) {
                 log::warn!(address:% = key.address, msg = "nobody has listened for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
             }
+        }
+    }
+
+    /// guard sees no close(2) of a run's, only that nobody accepts.
+    fn find_closed(&mut self, until: Timestamp) {
+        if self.caught.iter().any(|caught| caught.pool.keeps_waiting())
+            && let Some(open) = listeners::open_sockets(Deadline::after(LONGEST_SEARCH))
+        {
+            self.caught.iter_mut().for_each(|caught| caught.pool.free_closed(&open, until));
         }
     }
 
@@ -121,13 +145,17 @@ impl Holding {
         self.failed = true;
     }
 
-    /// A socket was connected, perhaps, or shut down.
-    pub(super) fn note_changes(&mut self, poll: &Poll) {
+    /// A socket was connected, perhaps, or shut down, or a client has come.
+    pub(super) fn note_changes(&mut self, now: Timestamp, poll: &Poll) {
         for caught in &mut self.caught {
             caught.pool.let_clients_go(poll);
             caught.pool.note_shut();
         }
         self.forget_empty();
+        if self.look_at.is_none() {
+            self.look_at = Some(now.after(PATIENCE));
+            self.caught.iter().for_each(|caught| caught.pool.watch_clients(false, poll));
+        }
     }
 
     fn forget_empty(&mut self) {
@@ -226,7 +254,7 @@ impl Holding {
         // A port of which others share the address is in use all the same.
         let bind_it = || listen::bind_as(key.address, key.only_v6, prepare);
         let socket = match bind_it() {
-            // An address of an earlier run's may overlap with this one.
+            // An address of an earlier run's, or one that the app has tried before, may overlap with this one.
             Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),
             result => result,
         };
@@ -240,10 +268,12 @@ impl Holding {
         Ok(self.caught.len() - 1)
     }
 
-    /// Closes what no run has of a port; `false` if there is nothing of the kind.
+    /// Closes what no process has open of a port; `false` if there is nothing of the kind.
     fn close_unused(&mut self, port: u16, poll: &Poll) -> bool {
         let before = self.caught.len();
-        let is_unused = |caught: &mut Caught| caught.key.address.port() == port && caught.pool.is_unused();
+        let open = listeners::open_sockets(Deadline::after(LONGEST_SEARCH));
+        let is_open = |inode| open.as_ref().is_none_or(|open| open.contains(&inode));
+        let is_unused = |caught: &mut Caught| caught.key.address.port() == port && caught.pool.is_unused(is_open);
         self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
         self.caught.len() < before
     }
@@ -293,6 +323,9 @@ impl Holding {
         }
         if lives {
             caught.pool.serve(run);
+        }
+        if self.look_at.is_none() {
+            caught.pool.watch_clients(true, poll);
         }
         if !std::mem::replace(&mut caught.is_told, true) {
             log::info!(address:% = caught.key.address, run = run.number; "held");

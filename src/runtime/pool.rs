@@ -8,7 +8,7 @@
 //! | state | what it means | left when |
 //! | --- | --- | --- |
 //! | bound | a run has it, and has not listened | the run listens → served; the run ends → it is closed |
-//! | served | it listens, and is a run's that lives | the run ends → free; the run shuts it down → shut |
+//! | served | it listens, and is a run's that lives | the run ends, or has closed it → free; the run shuts it down → shut |
 //! | shut | a run that lives has shut it down | the run ends → free |
 //! | free | it listens, and no run has it: clients wait, and new ones come only where no run lives | a run takes it → served; the hold timeout → it is closed, or where no other is left refusing |
 //! | refusing | clients are refused | a run listens → served |
@@ -293,9 +293,9 @@ impl Pool {
         queues.reduce(|all, one| (all.0.saturating_add(one.0), all.1.saturating_add(one.1)))
     }
 
-    /// No run has any of them.
-    pub(super) fn is_unused(&self) -> bool {
-        self.members.iter().all(|member| member.runs.is_empty())
+    /// No run has any of them, or none with an inode that is still open.
+    pub(super) fn is_unused(&self, is_open: impl Fn(u64) -> bool) -> bool {
+        self.members.iter().all(|member| member.runs.is_empty() || !is_open(member.inode))
     }
 
     /// Closes all.

@@ -5,7 +5,7 @@
 //! and a copy of guard reads the memory.
 
 use super::fork::spawn_copy;
-use super::{Errno, Pid, listen, socket};
+use super::{Errno, Pid, listen, listeners, socket};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::ffi::CString;
@@ -54,7 +54,7 @@ pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {
     };
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
     let target = nix::fcntl::readlink(path.as_str())?;
-    let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+    let inode = listeners::socket_inode(Path::new(&target));
     // Only of a socket, since a file of another kind may never answer.
     let socket = |inode| Ok(Socket { kind: kind(&path)?, inode, owner: fstat(&pinned)?.st_uid });
     inode.map(socket).transpose()

@@ -1,11 +1,13 @@
 //! Whether processes listen, as /proc tells it (`proc_pid_net(5)`).
 
-use super::Pid;
 use super::clock::Deadline;
 use super::process::effective_uid_of;
+use super::procfs::{self, Process};
+use super::{Errno, Pid};
+use std::collections::HashSet;
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// No more than so many bytes of a table are read.
@@ -45,6 +47,35 @@ pub fn ports_of(pids: &[Pid], deadline: Deadline) -> Vec<u16> {
     ports
 }
 
+/// The inodes of all sockets that descendants of guard have open. `None` where guard cannot see what one has open, or not by the
+/// deadline.
+pub fn open_sockets(deadline: Deadline) -> Option<HashSet<u64>> {
+    let mut open = HashSet::new();
+    // A socket may go from one process to another during a walk.
+    for _ in 0..2 {
+        let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
+        if seen.processes.iter().any(Process::is_headless) {
+            return None;
+        }
+        for process in seen.processes.iter().filter(|process| process.lives()) {
+            let directory = format!("/proc/{}/fd", process.pid);
+            let entries = present(read_dir(directory))?.into_iter().flatten().map_while(Result::ok);
+            for entry in entries.take_while(|_| !deadline.left().is_zero()) {
+                open.extend(present(read_link(entry.path()))?.as_deref().and_then(socket_inode));
+            }
+        }
+    }
+    (!deadline.left().is_zero()).then_some(open)
+}
+
+/// What is no more counts as empty, and what guard cannot see as `None`.
+fn present<T>(result: io::Result<T>) -> Option<Option<T>> {
+    match result {
+        Ok(value) => Some(Some(value)),
+        Err(error) => matches!(Errno::from_raw(error.raw_os_error()?), Errno::ENOENT | Errno::ESRCH).then_some(None),
+    }
+}
+
 /// What listens in the network of the first process.
 fn listeners(pids: &[Pid], deadline: Deadline) -> Vec<Listener> {
     // They share a network, as a rule.
@@ -76,10 +107,14 @@ fn find(sockets: &[Listener], inode: u64) -> Option<&Listener> {
 /// The inodes of the sockets that a process has open.
 fn descriptors(pid: Pid, deadline: Deadline) -> impl Iterator<Item = u64> {
     let entries = read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().map_while(Result::ok);
-    entries.take_while(move |_| !deadline.left().is_zero()).filter_map(|entry| {
-        let target = read_link(entry.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    })
+    entries
+        .take_while(move |_| !deadline.left().is_zero())
+        .filter_map(|entry| socket_inode(&read_link(entry.path()).ok()?))
+}
+
+/// Of what an entry in /proc/PID/fd leads to.
+pub(super) fn socket_inode(target: &Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// `sl local remote state sent:received … uid timeout inode …`

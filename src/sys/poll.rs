@@ -36,10 +36,11 @@ impl Poll {
         self.0.add(descriptor, EpollEvent::new(flags, token))
     }
 
-    /// Adds a descriptor whose token comes back when both of its directions are shut down (EPOLLHUP), and when nothing else
-    /// happens. One that is there already stays as it is.
-    pub fn add_for_hangup(&self, descriptor: BorrowedFd, token: Token) {
-        let _ = self.0.add(descriptor, EpollEvent::new(EpollFlags::EPOLLET, token));
+    /// Watches a socket that listens: its token comes back when it is shut down (EPOLLHUP), and with `clients` also whenever a client
+    /// has come.
+    pub fn watch_listener(&self, socket: BorrowedFd, token: Token, clients: bool) {
+        let clients = if clients { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        let _ = self.set(socket, EpollEvent::new(EpollFlags::EPOLLET | clients, token));
     }
 
     /// Removes a descriptor, which a copy of guard may still have open.
@@ -49,7 +50,11 @@ impl Poll {
 
     /// Adds a descriptor, or arms it again. Its token comes back once, when there is room to write.
     pub fn add_once_for_writing(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
-        let mut event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token);
+        self.set(descriptor, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token))
+    }
+
+    /// Adds a descriptor, or changes what it is watched for.
+    fn set(&self, descriptor: BorrowedFd, mut event: EpollEvent) -> Result<(), Errno> {
         match self.0.add(descriptor, event) {
             Err(Errno::EEXIST) => self.0.modify(descriptor, &mut event),
             result => result,

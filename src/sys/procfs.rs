@@ -53,6 +53,11 @@ impl Process {
             State::Ended | State::Killed => false,
         }
     }
+
+    /// Its main thread has ended and others live on, of which /proc/PID does not show what they have open.
+    pub fn is_headless(&self) -> bool {
+        !self.lives() && self.threads > 1
+    }
 }
 
 /// What a walk has seen.
