@@ -545,6 +545,7 @@ fn check_names_what_is_in_doubt_and_the_way_out() {
         ("GUARD_STOP_SIGNAL", "STOP", "GUARD_STOP_SIGNAL=SIGSTOP: the app does not hear", "SIGTERM", true),
         ("GUARD_DRAIN_FILE", missing.to_str().unwrap(), "there is no directory", "mount or make one", true),
         ("GUARD_DRAIN_FILE", directory.path().to_str().unwrap(), "it is a directory", "name a file", true),
+        ("GUARD_DRAIN_FILE", "/dev/null", "it is a device", "name a file", true),
         ("GUARD_PRE_STOP", "true && true", "&& needs a shell", "sh -c", true),
         ("GUARD_PRE_STOP", "echo http://localhost:$PORT/", "$PORT needs a shell", "sh -c", true),
         ("GUARD_HEALTH_CHECK", "exec:true | true", "| needs a shell", "exec:sh -c", true),
@@ -588,6 +589,37 @@ fn a_drain_file_where_guards_user_may_not_write_is_in_doubt() {
     let guard = end(child().inherits(user).env("GUARD_DRAIN_FILE", "/usr/drain").options(["check"]), 0);
     let warning = "warning: GUARD_DRAIN_FILE=/usr/drain: /usr cannot be written; mount a tmpfs or an emptyDir there";
     assert!(guard.out().contains(&warning), "{}", guard.transcript());
+}
+
+/// What would end guard at its start.
+#[test]
+fn check_tries_limits_and_files() {
+    let user = if nix::unistd::geteuid().is_root() { "setuid 65534" } else { "" };
+    let setup = child().inherits(user).env("GUARD_ENV_FILES", "SECRET").env("SECRET_FILE", "/no/such/secret");
+    let guard = end(setup.env("GUARD_LIMIT_NOFILE", "unlimited").options(["check"]).app(["true"]), 0);
+    for warning in
+        ["SECRET: /no/such/secret: No such file or directory (ENOENT)", "GUARD_LIMIT_NOFILE: the hard limit is"]
+    {
+        let is_it = |line: &&str| line.starts_with("warning: ") && line.contains(warning);
+        assert_eq!(guard.out().into_iter().filter(is_it).count(), 1, "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn guards_own_door_and_the_apps_sockets_have_ports_of_their_own() {
+    for (listen, http, overlaps) in [
+        ("8080", "8080", true),
+        ("9090,name=127.0.0.1:8080", "8080", true),
+        ("8080", "[::1]:8080", true),
+        ("127.0.0.1:8080", "127.0.0.1:8080", true),
+        ("127.0.0.1:8080", "127.0.0.2:8080", false),
+        ("8080,unix:/run/8081", "8081", false),
+    ] {
+        let setup = child().env("GUARD_LISTEN", listen).env("GUARD_HTTP", http);
+        let guard = end(setup.options(["check"]).app(["true"]), if overlaps { 125 } else { 0 });
+        let is_it = |line: &&str| line.contains("GUARD_HTTP has this port; each takes its own");
+        assert_eq!(guard.err().iter().any(is_it), overlaps, "{}", guard.transcript());
+    }
 }
 
 #[test]

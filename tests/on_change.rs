@@ -39,6 +39,20 @@ fn a_file_that_changes_is_a_signal_once() {
 }
 
 #[test]
+fn the_end_says_that_a_file_has_changed() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("key");
+        fs::write(&path, "1").expect("ours");
+        let mut guard = watching(setup, &path, "stop").fixture("serve").start();
+        guard.line("ready");
+        fs::write(&path, "22").expect("ours");
+        let reason = guard.event("end").get("reason").expect("a reason").to_owned();
+        assert!(reason.starts_with("a file has changed; run 1 died of SIGTERM"), "{reason}");
+    }
+}
+
+#[test]
 fn a_file_that_comes_later_is_a_change() {
     for setup in everywhere() {
         let directory = TempDir::new().expect("a directory");

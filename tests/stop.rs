@@ -163,6 +163,23 @@ fn the_drain_file_follows_no_link_and_waits_for_nobody() {
 }
 
 #[test]
+fn a_device_is_no_drain_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let device = directory.path().join("null");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    // /dev/null's number.
+    let made = nix::sys::stat::mknod(&device, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 3));
+    if made.is_err() {
+        return skipped("this user may make no device");
+    }
+    let mut guard = child().env("GUARD_DRAIN_FILE", &device).fixture("quit TERM 0 serve").start();
+    guard.line("ready");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 0);
+    assert!(device.exists(), "{}", guard.transcript());
+}
+
+#[test]
 fn a_drain_file_that_cannot_be_made_is_no_obstacle() {
     let setup = child().env("GUARD_DRAIN_FILE", "/no/such/directory/draining");
     let mut guard = setup.fixture("quit TERM 0 serve").start();

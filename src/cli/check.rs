@@ -1,14 +1,14 @@
 //! `guard check`: the effective configuration, and what is in doubt.
 
-use crate::config::Config;
+use crate::config::{Config, Warning};
 use crate::report::{settings, surroundings};
 use crate::text::printable;
 use std::fmt::Write;
 
-/// A table of all variables, and the warnings.
-pub fn text(config: &Config) -> String {
+/// A table of all variables, and the warnings, with those of a trial.
+pub fn text(config: &Config, tried: Vec<Warning>) -> String {
     let mut text = settings::table(config, config.instances);
-    let around = surroundings::doubts(config).into_iter().chain(surroundings::doubts_of_check(config));
+    let around = surroundings::doubts(config).into_iter().chain(surroundings::doubts_of_check(config)).chain(tried);
     for warning in config.warnings.iter().cloned().chain(around) {
         let _ = writeln!(text, "\n{}", printable(&warning.to_string()));
     }

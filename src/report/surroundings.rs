@@ -7,7 +7,7 @@ use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -49,11 +49,17 @@ fn drain_file_problem(path: &Path) -> Option<String> {
     let shown = directory.display();
     let problem = match () {
         () if path.is_dir() => "it is a directory; name a file".to_owned(),
+        () if is_device(path) => "it is a device; name a file".to_owned(),
         () if !directory.is_dir() => format!("there is no directory {shown}; mount or make one"),
         () if !is_writable(directory) => format!("{shown} cannot be written; mount a tmpfs or an emptyDir there"),
         () => return None,
     };
     Some(format!("GUARD_DRAIN_FILE={}: {problem}", path.display()))
+}
+
+/// Whether there is a device.
+pub fn is_device(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.rdev() != 0)
 }
 
 /// What guard does not look for at its start: the app, which the first spawn finds missing in a moment, and paths of others, at
@@ -116,6 +122,10 @@ pub fn problem(program: &Program, directory: Option<&Path>) -> Option<String> {
     const OF_A_SHELL: [&str; 8] = [".", "cd", "eval", "exec", "export", "set", "source", "ulimit"];
     let Some(path) = program.found(directory) else {
         let name = program.name();
+        let path = directory.unwrap_or(Path::new("")).join(&*name);
+        if name.contains('/') && path.metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return Some("this user may not search a directory above it; chmod +x that".to_owned());
+        }
         let way_out = match () {
             () if OF_A_SHELL.contains(&name.as_ref()) => "; it is a shell's own: use sh -c",
             () if name.contains(char::is_whitespace) => "; these are several words: write each by itself, or use sh -c",

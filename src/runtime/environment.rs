@@ -7,6 +7,7 @@ use crate::supervisor::{Ending, RunId};
 use crate::sys::Errno;
 use crate::sys::errno::reason;
 use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -46,6 +47,12 @@ pub(super) struct UnreadVariable<'a> {
     pub(super) problem: String,
     /// The errno's name.
     pub(super) name: &'static str,
+}
+
+impl fmt::Display for UnreadVariable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {} ({})", self.variable, self.path.display(), self.problem, self.name)
+    }
 }
 
 impl Environment {

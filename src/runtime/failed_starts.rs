@@ -24,7 +24,7 @@ impl Journal<'_> {
     pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
         let (variable, path) = (error.variable, error.path.display());
         log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = error.name, error:% = error.problem; "variable-file");
-        self.note_spawn_failure(run, error.name, format!("{variable}: {path}: {} ({})", error.problem, error.name));
+        self.note_spawn_failure(run, error.name, error.to_string());
         SpawnError { code: OWN_ERROR, transient: false, name: error.name }
     }
 

@@ -6,7 +6,6 @@ use super::pool::{Member, Pool};
 use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
-use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 impl Pool {
@@ -61,10 +60,10 @@ impl Pool {
         self.group().iter().any(|member| !member.runs.is_empty() && member.waiting() > 0)
     }
 
-    /// The sockets that no process has open are free until then: the run has closed its own, and serves no more.
-    pub(super) fn free_closed(&mut self, open: &HashSet<u64>, until: Timestamp) {
+    /// The run has closed these sockets, and serves no more: they are free until then.
+    pub(super) fn free(&mut self, closed: &[u64], until: Timestamp) {
         let group = &mut self.members[..self.listening];
-        for member in group.iter_mut().filter(|member| !member.runs.is_empty() && !open.contains(&member.inode)) {
+        for member in group.iter_mut().filter(|member| !member.runs.is_empty() && closed.contains(&member.inode)) {
             member.runs.clear();
             member.free_until = Some(until);
         }

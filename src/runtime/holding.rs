@@ -119,11 +119,16 @@ impl Holding {
 
     /// guard sees no close(2) of a run's, only that nobody accepts.
     fn find_closed(&mut self, until: Timestamp) {
-        if self.caught.iter().any(|caught| caught.pool.keeps_waiting())
-            && let Some(open) = listeners::open_sockets(Deadline::after(LONGEST_SEARCH))
-        {
-            self.caught.iter_mut().for_each(|caught| caught.pool.free_closed(&open, until));
+        if self.caught.iter().any(|caught| caught.pool.keeps_waiting()) {
+            let closed = self.closed();
+            self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
         }
+    }
+
+    /// The sockets that no process has open.
+    fn closed(&self) -> Vec<u64> {
+        let all = self.caught.iter().flat_map(|caught| caught.pool.inodes()).collect();
+        listeners::closed_among(all, Deadline::after(LONGEST_SEARCH))
     }
 
     /// The main process of a run has ended.
@@ -271,9 +276,12 @@ impl Holding {
     /// Closes what no process has open of a port; `false` if there is nothing of the kind.
     fn close_unused(&mut self, port: u16, poll: &Poll) -> bool {
         let before = self.caught.len();
-        let open = listeners::open_sockets(Deadline::after(LONGEST_SEARCH));
-        let is_open = |inode| open.as_ref().is_none_or(|open| open.contains(&inode));
-        let is_unused = |caught: &mut Caught| caught.key.address.port() == port && caught.pool.is_unused(is_open);
+        let is_of_port = |caught: &Caught| caught.key.address.port() == port;
+        if !self.caught.iter().any(is_of_port) {
+            return false;
+        }
+        let closed = self.closed();
+        let is_unused = |caught: &mut Caught| is_of_port(caught) && caught.pool.is_unused(&closed);
         self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
         self.caught.len() < before
     }

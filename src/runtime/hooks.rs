@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use crate::config::Config;
-use crate::report::surroundings::problem;
+use crate::report::surroundings::{is_device, problem};
 use crate::sys::Pid;
 use crate::sys::spawn::{Output, Program, SpawnFailure, Start};
 use std::ffi::{CStr, OsString};
@@ -13,7 +13,7 @@ use std::path::Path;
 /// Makes the drain file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
     let Some(path) = path else { return };
-    let result = if drains { make_file(path) } else { remove_file(path) };
+    let result = if drains { make_file(path) } else { remove(path) };
     match result {
         Err(error) if drains || error.kind() != io::ErrorKind::NotFound => {
             log::warn!(path:% = path.display(), error:% = error; "drain-file");
@@ -35,12 +35,17 @@ fn make_file(path: &Path) -> io::Result<()> {
                 if symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
                     return Ok(());
                 }
-                remove_file(path)?;
+                remove(path)?;
             }
             Ok(()) | Err(_) => return result,
         }
     }
     result
+}
+
+/// Removes what is there, unless it is a device: the container needs its /dev/null.
+fn remove(path: &Path) -> io::Result<()> {
+    if is_device(path) { Err(io::Error::from(io::ErrorKind::AlreadyExists)) } else { remove_file(path) }
 }
 
 /// A configured command, which is found by the PATH of the app.

@@ -41,6 +41,8 @@ mod sweep;
 mod terminal;
 mod turn;
 
+pub use privileges::doubts;
+
 use crate::config::{Config, Hold, Instances};
 use crate::doors::http::Http;
 use crate::doors::notify;

@@ -155,7 +155,12 @@ impl Journal<'_> {
             ShutdownCause::Pressed(signal) => {
                 (signal, Some("the app has it from the terminal; a second Ctrl-C kills it"))
             }
-            ShutdownCause::Request | ShutdownCause::AppLeft | ShutdownCause::Finished { .. } => {
+            ShutdownCause::Request => {
+                // Of an operator's request the journal knows already.
+                self.cause.get_or_insert_with(|| "a file has changed".to_owned());
+                return log::info!(delay, stop_timeout; "drain");
+            }
+            ShutdownCause::AppLeft | ShutdownCause::Finished { .. } => {
                 return log::info!(delay, stop_timeout; "drain");
             }
         };

@@ -293,9 +293,13 @@ impl Pool {
         queues.reduce(|all, one| (all.0.saturating_add(one.0), all.1.saturating_add(one.1)))
     }
 
-    /// No run has any of them, or none with an inode that is still open.
-    pub(super) fn is_unused(&self, is_open: impl Fn(u64) -> bool) -> bool {
-        self.members.iter().all(|member| member.runs.is_empty() || !is_open(member.inode))
+    /// No run has any of them, but for those that it has closed.
+    pub(super) fn is_unused(&self, closed: &[u64]) -> bool {
+        self.members.iter().all(|member| member.runs.is_empty() || closed.contains(&member.inode))
+    }
+
+    pub(super) fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.members.iter().map(|member| member.inode)
     }
 
     /// Closes all.

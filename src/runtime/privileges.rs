@@ -1,7 +1,8 @@
 //! What guard needs root for, before the first run: limits of the app, and the change of user. Errors end guard with 125.
 
-use crate::config::Config;
+use super::environment::Environment;
 use crate::config::limits::{Limit, Resource};
+use crate::config::{Config, Warning, WarningKind};
 use crate::sys::errno::reason;
 use crate::sys::limits::{self, ChildLimit};
 use crate::sys::user::become_user;
@@ -9,6 +10,14 @@ use crate::sys::{Errno, process};
 use anyhow::anyhow;
 use nix::unistd::{AccessFlags, access};
 use std::path::Path;
+
+/// What would end guard at its start, or fail the first run, as far as `guard check` may try it.
+pub fn doubts(config: &Config) -> Vec<Warning> {
+    let limits = prepare_limits(config).err().map(|error| error.to_string());
+    let files = Environment::new(config, false, 0).read_files(config).err().map(|unread| unread.to_string());
+    let doubt = |text| Warning { kind: WarningKind::Doubt, variable: String::new(), text };
+    limits.into_iter().chain(files).map(doubt).collect()
+}
 
 /// The limits of the app, ready to be set in each run.
 pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>> {

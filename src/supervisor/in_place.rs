@@ -6,7 +6,8 @@
 //! A reload replaces the runs of one instance after the other: the new run starts beside the old one, the old one is
 //! stopped when the new one is ready, and the next instance has its turn when the old one is over. Where no run serves,
 //! the run that comes next is the new one. A reload that is asked for meanwhile follows this one. If a new run fails
-//! before it is ready, the reload has failed: the old run stays, and the instances that are left keep theirs.
+//! before it is ready, the reload has failed: the old run stays, and the instances that are left keep theirs. They keep theirs too
+//! if a new run was ready and ends by itself before the reload is over.
 //!
 //! Every request ends in one [`Action::Conclude`]; requests that are served together share it.
 
@@ -19,6 +20,8 @@ use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 
 const STOPPING: Outcome = Err("guard is stopping");
+
+const NEW_RUN_ENDED: &str = "a new run was ready, and has ended by itself; runs that were not replaced yet stay";
 
 const NO_RUN: &str = "there is no run, and none will follow";
 
@@ -230,8 +233,14 @@ impl Supervisor {
         if self.instance_mut(number).is_some_and(|instance| instance.restarting) {
             self.conclude_restart(Err(why));
         }
-        if self.reload.is_some_and(|reload| reload.instance == number && reload.replaced_by.is_none()) {
-            self.conclude_reload(Err(why));
+        if let Some(reload) = self.reload {
+            let is_replaced = number < reload.instance && !reload.asker.is_limit();
+            match (reload.instance == number, reload.replaced_by) {
+                (true, None) => self.conclude_reload(Err(why)),
+                (true, Some(_)) => self.conclude_reload(Err(NEW_RUN_ENDED)),
+                (false, _) if is_replaced => self.conclude_reload(Err(NEW_RUN_ENDED)),
+                (false, _) => {}
+            }
         }
         if self.scaling && self.instance_mut(number).is_some_and(|instance| instance.awaited) {
             self.conclude_scale(Err(why));

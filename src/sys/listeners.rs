@@ -4,7 +4,6 @@ use super::clock::Deadline;
 use super::process::effective_uid_of;
 use super::procfs::{self, Process};
 use super::{Errno, Pid};
-use std::collections::HashSet;
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
 use std::io::{self, BufRead, BufReader, Read};
@@ -47,25 +46,27 @@ pub fn ports_of(pids: &[Pid], deadline: Deadline) -> Vec<u16> {
     ports
 }
 
-/// The inodes of all sockets that descendants of guard have open. `None` where guard cannot see what one has open, or not by the
-/// deadline.
-pub fn open_sockets(deadline: Deadline) -> Option<HashSet<u64>> {
-    let mut open = HashSet::new();
+/// Those of these sockets that no descendant of guard has open, by their inodes: none where guard cannot see what one has open, or
+/// not by the deadline.
+pub fn closed_among(mut inodes: Vec<u64>, deadline: Deadline) -> Vec<u64> {
     // A socket may go from one process to another during a walk.
-    for _ in 0..2 {
-        let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
-        if seen.processes.iter().any(Process::is_headless) {
-            return None;
-        }
-        for process in seen.processes.iter().filter(|process| process.lives()) {
-            let directory = format!("/proc/{}/fd", process.pid);
-            let entries = present(read_dir(directory))?.into_iter().flatten().map_while(Result::ok);
-            for entry in entries.take_while(|_| !deadline.left().is_zero()) {
-                open.extend(present(read_link(entry.path()))?.as_deref().and_then(socket_inode));
+    if (0..2).all(|_| forget_open(&mut inodes, deadline).is_some()) { inodes } else { Vec::new() }
+}
+
+/// Removes the sockets that descendants of guard have open, if guard can see all.
+fn forget_open(inodes: &mut Vec<u64>, deadline: Deadline) -> Option<()> {
+    let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
+    for process in seen.processes.iter().filter(|process| process.lives()) {
+        let entries = present(read_dir(format!("/proc/{}/fd", process.pid)))?.into_iter().flatten();
+        for entry in entries.map_while(Result::ok) {
+            let inode = present(read_link(entry.path()))?.as_deref().and_then(socket_inode);
+            inodes.retain(|one| Some(*one) != inode);
+            if deadline.left().is_zero() {
+                return None;
             }
         }
     }
-    (!deadline.left().is_zero()).then_some(open)
+    (!seen.processes.iter().any(Process::is_headless)).then_some(())
 }
 
 /// What is no more counts as empty, and what guard cannot see as `None`.

@@ -323,15 +323,30 @@ fn a_crash_of_another_instance_is_no_failure_of_a_reload() {
     assert!(reloads(&actions).is_empty() && counts(&actions), "{actions:?}");
 }
 
+/// The old run is told to end already.
 #[test]
-fn a_new_run_that_crashes_when_it_was_ready_is_restarted_and_the_reload_has_succeeded() {
+fn a_new_run_that_crashes_before_the_old_one_is_over_is_restarted_and_the_reload_has_failed() {
     let mut world = World::serving(plain());
     world.step(Step::AskReload);
     world.step(started());
     let actions = world.step(exit(2, 1));
-    assert!(reloads(&actions).is_empty() && counts(&actions), "{actions:?}");
-    assert_eq!(reloads(&world.step(started())), [], "the old one is not over");
-    assert_eq!(reloads(&world.step(exit(1, 0))), [Ok(run(3))]);
+    assert!(counts(&actions), "{actions:?}");
+    assert!(matches!(reloads(&actions)[..], [Err(why)] if why.starts_with("a new run was ready")), "{actions:?}");
+    world.step(started());
+    assert_eq!(reloads(&world.step(exit(1, 0))), []);
+    assert_eq!(world.mains, [run(3)]);
+}
+
+#[test]
+fn a_reload_goes_no_further_where_a_new_run_has_crashed() {
+    let mut world = World::serving(Settings { instances: 3, ..plain() });
+    world.step(Step::AskReload);
+    world.step(started());
+    world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
+    world.step(started());
+    let actions = world.step(Step::Exit(of(0, 2), Ending::Exited(1), Leftovers::None));
+    assert!(matches!(reloads(&actions)[..], [Err(why)] if why.starts_with("a new run was ready")), "{actions:?}");
+    assert!(world.mains.contains(&of(2, 1)), "{:?}", world.mains);
 }
 
 /// Instances have numbers, which are no places in a list.
