@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Setup, everywhere, send};
+use std::time::{Duration, Instant};
 
 fn setups() -> impl Iterator<Item = Setup> {
     let setup = |setup: Setup| setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "5s");
@@ -43,6 +44,25 @@ fn without_a_watchdog_nothing_of_it_is_handed_over() {
         let mut guard = setup.env("WATCHDOG_USEC", "7").env("WATCHDOG_PID", "8").fixture("env exit 0").start();
         let lines = guard.lines_until("end");
         assert!(!lines.iter().any(|line| line.contains("WATCHDOG")), "{lines:?}");
+    }
+}
+
+/// Nothing but guard has stood still.
+#[expect(clippy::disallowed_methods, reason = "the time that guard stands still")]
+#[test]
+fn what_has_come_while_guard_stood_still_counts_before_the_deadline() {
+    for setup in setups() {
+        let setup = setup.env("GUARD_READY_TIMEOUT", "500ms");
+        let mut guard = setup.fixture("ids on USR1 READY=1 serve").start();
+        let pid = guard.line_after("pid ").parse().expect("a number");
+        guard.line("ready");
+        let begun = Instant::now();
+        guard.signal(libc::SIGSTOP);
+        guard.signal_inside(pid, libc::SIGUSR1);
+        guard.line("got USR1");
+        common::eventually("the timeout is over", || (begun.elapsed() > Duration::from_millis(550)).then_some(()));
+        guard.signal(libc::SIGCONT);
+        guard.event("ready");
     }
 }
 

@@ -65,8 +65,9 @@ impl Poll {
     /// Returns the tokens of some descriptors that have something; the next wait returns the others.
     pub fn wait(&self, timeout: Option<Duration>) -> Tokens {
         let mut events = [EpollEvent::empty(); MOST];
-        // EINTR is the only error that there can be.
-        let count = self.0.wait(&mut events, milliseconds(timeout)).unwrap_or(0);
+        // EINTR is the only error that there can be. What has come before the time is over is heard before it counts as over.
+        let count = self.0.wait(&mut events, milliseconds(timeout));
+        let count = count.or_else(|_| self.0.wait(&mut events, EpollTimeout::ZERO)).unwrap_or(0);
         let mut tokens = Tokens { all: [0; MOST], count };
         for (token, event) in tokens.all.iter_mut().zip(&events[..count]) {
             *token = event.data();
