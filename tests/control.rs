@@ -137,6 +137,18 @@ fn a_stop_is_answered_before_everything_is_killed() {
 }
 
 #[test]
+fn a_restart_whose_new_run_ends_guard_is_answered_too() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_NO_RESTART_CODES", "3").env("GUARD_READY", "notify");
+        let mut guard = setup.fixture("before-run 2 notify READY=1 before-run 2 serve exit 3").start();
+        guard.line("ready");
+        guard.until_yes(&["ready"]);
+        guard.ask(&["restart"]).no("not restarted: the new run failed before it was ready");
+        assert_eq!(guard.code(), 3);
+    }
+}
+
+#[test]
 fn a_stop_that_needs_a_kill_came_all_the_same() {
     for setup in everywhere() {
         let mut guard = setup.env("GUARD_STOP_TIMEOUT", "300ms").fixture("deaf serve").start();

@@ -30,6 +30,8 @@ pub(super) struct Operator {
     /// When guard tries again to open it.
     pub(super) open_control_at: Option<Timestamp>,
     waiting: Vec<Waiting>,
+    /// Clients that got their answer at guard's end, each readable when it has ended.
+    answered: Vec<OwnedFd>,
     /// Datagrams from senders that may not use a door.
     pub(super) refused: u64,
 }
@@ -152,7 +154,7 @@ impl Runtime<'_> {
         let (answered, mut rest): (Vec<_>, Vec<_>) = self.operator.waiting.drain(..).partition(is_answered);
         rest.iter_mut().filter(|waiting| waiting.request == request).for_each(|waiting| waiting.is_queued = false);
         self.operator.waiting = rest;
-        answered.iter().for_each(|waiting| self.reply(&waiting.client, &reply));
+        answered.into_iter().for_each(|waiting| self.answer(waiting, &reply));
     }
 
     /// Tells the clients that wait for another number of instances what became of it.
@@ -171,24 +173,29 @@ impl Runtime<'_> {
                 }
                 Err(why) => Reply::No(format!("not scaled: {why}")),
             };
-            self.reply(&waiting.client, &reply);
+            self.answer(waiting, &reply);
         }
     }
 
-    /// Everything is about to be killed, the clients that wait for the stop among them: they get their answer, and a moment to
-    /// read it, which the runs do not get.
+    fn answer(&mut self, waiting: Waiting, reply: &Reply) {
+        self.reply(&waiting.client, reply);
+        // What it has asked for may have led to guard's end.
+        self.operator.answered.extend(waiting.process.filter(|_| self.supervisor.is_ending()));
+    }
+
+    /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,
+    /// which the runs do not get.
     pub(super) fn bid_farewell(&mut self) {
-        if self.operator.waiting.is_empty() {
+        let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
+        for waiting in std::mem::take(&mut self.operator.waiting) {
+            self.answer(waiting, &outcome);
+        }
+        let mut processes = std::mem::take(&mut self.operator.answered);
+        if processes.is_empty() {
             return;
         }
         self.kill_known();
-        let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
-        for waiting in &self.operator.waiting {
-            self.reply(&waiting.client, &outcome);
-        }
         let until = self.clock.now().after(FAREWELL);
-        let mut processes: Vec<OwnedFd> =
-            self.operator.waiting.drain(..).filter_map(|waiting| waiting.process).collect();
         loop {
             let left = until.since(self.clock.now());
             processes.retain(|process| !socket::is_readable(process.as_fd()));
