@@ -5,6 +5,7 @@
 //!
 //! A run from which new connections are led away, since others are ready, first accepts those that wait for it already.
 
+use super::cause::Cause;
 use super::run_id::RunId;
 use super::state::{Instance, Run, RunState};
 use super::stop::Drain;
@@ -75,6 +76,12 @@ impl Run {
             let counts = (longest - least).as_millis() / LED_PAUSE.as_millis();
             *idle = Idle::Led(u8::try_from(counts).unwrap_or(u8::MAX));
         }
+    }
+
+    /// A reload leads new connections past it, and it knows nothing of its end.
+    pub(super) fn is_only_led_away(&self) -> bool {
+        let knows = self.announced || self.ready_since.is_none() || !matches!(self.cause, Some(Cause::Reload(_)));
+        matches!(self.state, RunState::Draining { idle: Idle::Led(_), .. }) && !knows
     }
 
     /// It is time to count what waits for it.

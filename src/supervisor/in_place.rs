@@ -21,7 +21,7 @@ use super::{Action, Notice, Supervisor};
 
 const STOPPING: Outcome = Err("guard is stopping");
 
-const NEW_RUN_ENDED: &str = "a new run was ready, and has ended by itself; runs that were not replaced yet stay";
+const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; what was not replaced stays";
 
 const NO_RUN: &str = "there is no run, and none will follow";
 
@@ -208,12 +208,17 @@ impl Supervisor {
         }
     }
 
-    /// The new run of a reload has failed before it was ready: the old run stays, and the reload has failed. `false` if
-    /// this run is no such run.
+    /// The new run of a reload has failed before the old one was told to end: the old run stays, and the reload has failed. `false`
+    /// if this run is no such run.
     pub(super) fn restore_old_run(&mut self, now: Timestamp, new: RunId) -> bool {
         let (asker, replace_at) = (self.reload.map(|reload| reload.asker), self.end_of_life(now));
         let Some(instance) = self.instance_mut(new.instance) else { return false };
-        let Some(mut old) = instance.retiring.take_if(|run| run.serves()) else { return false };
+        let Some(mut old) = instance.retiring.take_if(|run| run.serves() || run.is_only_led_away()) else {
+            return false;
+        };
+        if !old.serves() {
+            (old.state, old.cause) = (old.ready_state(now), None);
+        }
         let (id, is_ready) = (old.id, old.is_ready());
         if asker.is_some_and(Asker::is_limit) {
             (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);

@@ -1,9 +1,9 @@
 //! New connections are led away from a run that is to stop while others are ready, and it accepts those that wait for it.
 
-use super::super::{Action, Event, Fitness, RunId, Settings};
+use super::super::{Action, Ending, Event, Fitness, RunId, Settings};
 use super::listening::notify;
 use super::scenarios::plain;
-use super::world::{STOP, Step, Words, World, run};
+use super::world::{Leftovers, STOP, Step, Words, World, run};
 use crate::config::{Instances, Scale};
 use std::time::Duration;
 
@@ -21,6 +21,25 @@ fn held(instances: u32) -> World {
 
 fn stops(actions: &[Action], run: RunId) -> bool {
     actions.contains(&Action::Stop(run, STOP))
+}
+
+/// The old run has not been told of its end.
+#[test]
+fn an_old_run_that_is_only_led_away_stays_where_the_new_one_ends() {
+    let mut world = World::serving(Settings { holds: true, ..notify() });
+    world.step(Step::Says(run(1), Words::Ready));
+    world.step(Step::AskReload);
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Says(run(2), Words::Ready));
+    let actions = world.step(Step::Exit(run(2), Ending::Exited(3), Leftovers::None));
+    assert!(actions.iter().any(|action| matches!(action, Action::Conclude { outcome: Err(_), .. })), "{actions:?}");
+    assert_eq!((world.supervisor.fitness(run(1)), &world.mains[..]), (Fitness::Ready, &[run(1)][..]));
+    assert!(world.supervisor.readiness().is_ok());
+    // It ends as ever, and another reload may come.
+    world.step(Step::AskReload);
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Says(run(3), Words::Ready));
+    world.wait_for(&Action::Stop(run(1), STOP));
 }
 
 #[test]
