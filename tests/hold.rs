@@ -361,6 +361,54 @@ signal.pause()
     }
 }
 
+/// As HAProxy and gunicorn do. The socket that a later run gets listens already.
+#[test]
+fn an_app_that_asks_whether_its_socket_listens_is_ready_and_served_in_each_run() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one = socket.socket()
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+one.bind(('127.0.0.1', {port}))
+if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): one.listen(64)
+signal.sigwait([signal.SIGUSR1])
+if run < 3: os._exit(1)
+one.accept()[0].send(b'hello')
+signal.pause()
+"
+        );
+        let script = format!("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n{script}");
+        let mut guard = python(holding(setup).env("GUARD_HOLD_TIMEOUT", "100ms"), &script).start();
+        for run in ["1", "2", "3"] {
+            assert_eq!(guard.event("ready").get("run"), Some(run));
+            guard.signal(libc::SIGUSR1);
+        }
+        let mut answer = [0; 5];
+        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a server");
+        client.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"hello");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+/// GUARD_HOLD alone is no reason to leave the drain delay out.
+#[test]
+fn where_nothing_is_held_a_restart_has_its_drain_delay() {
+    for setup in everywhere() {
+        let setup = holding(setup).env("GUARD_READY", "exec").env("GUARD_DRAIN_DELAY", "7s");
+        let mut guard = setup.fixture("serve").start();
+        guard.line("ready");
+        guard.until_yes(&["ready"]);
+        assert_eq!(guard.ask(&["restart", "--timeout", "300ms"]).code, 124);
+        eventually("it drains", || guard.ask(&["status"]).out.contains("draining (restart)").then_some(()));
+    }
+}
+
 /// guard sees no close(2), only that nobody accepts.
 #[test]
 fn where_the_app_has_closed_its_listener_clients_are_refused_after_the_hold_timeout() {

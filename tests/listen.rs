@@ -326,6 +326,21 @@ fn a_stale_path_is_replaced_and_a_live_one_refused() {
 }
 
 #[test]
+fn a_socket_that_another_has_put_in_the_place_of_guards_stays() {
+    for setup in common::everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app.sock");
+        let mut guard = setup.env("GUARD_LISTEN", format!("unix:{}", path.display())).fixture("serve").start();
+        guard.line("ready");
+        std::fs::remove_file(&path).expect("guard's");
+        let _other = UnixListener::bind(&path).expect("a socket");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+        UnixStream::connect(&path).expect("the other's still");
+    }
+}
+
+#[test]
 fn a_unix_socket_that_guards_user_cannot_remove_is_told() {
     if !nix::unistd::geteuid().is_root() {
         return skipped("only root can become another user");

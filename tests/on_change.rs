@@ -48,7 +48,7 @@ fn the_end_says_that_a_file_has_changed() {
         guard.line("ready");
         fs::write(&path, "22").expect("ours");
         let reason = guard.event("end").get("reason").expect("a reason").to_owned();
-        assert!(reason.starts_with("a file has changed; run 1 died of SIGTERM"), "{reason}");
+        assert!(reason.starts_with("a file has changed; run 1 "), "{reason}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::doors::wire::{self, Reply, Request};
 use crate::sys::clock::Deadline;
 use crate::sys::process;
 use crate::sys::socket::{Address, is_readable, wait_readable};
-use anyhow::{Context, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use choice::choose;
 use conversation::Conversation;
 use options::Options;
@@ -71,8 +71,9 @@ fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::
     };
     ensure!(!names.is_empty(), nobody());
     let addresses = names.iter().flat_map(|name| Address::abstract_name(name.as_bytes()));
-    let mut conversations: Vec<Conversation> =
-        addresses.filter_map(|address| open(&address).transpose()).collect::<io::Result<_>>().context("cannot ask")?;
+    let conversations: io::Result<Vec<Conversation>> =
+        addresses.filter_map(|address| open(&address).transpose()).collect();
+    let mut conversations = conversations.map_err(|error| anyhow!("cannot ask: {error}"))?;
     let guard = match (conversations.len(), options.pid) {
         (1, None) => conversations.pop(),
         _ => choose(conversations, options.pid, options.timeout)?,
@@ -80,7 +81,7 @@ fn ask_in(mount_namespace: u64, request: Request, options: &Options) -> anyhow::
     let Some(guard) = guard else { bail!(nobody()) };
     ask(&guard, request, options.timeout).map_err(|error| match error.downcast_ref::<io::Error>() {
         Some(error) if error.kind() == ErrorKind::ConnectionRefused => anyhow::Error::msg(nobody()),
-        Some(_) => error.context("cannot ask the guard that runs"),
+        Some(error) => anyhow!("cannot ask the guard that runs: {error}"),
         None => error,
     })
 }

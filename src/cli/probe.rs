@@ -9,7 +9,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::fork::{spawn_copy, wait_for_copy};
 use crate::sys::socket::wait_readable;
 use crate::text::printable;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -42,9 +42,10 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
         parse(words).map_err(|problem| anyhow::Error::msg(format!("{}; {}", printable(&problem), usage())))?;
     let name = target.to_string();
     let work = || probe(&target, &host, timeout);
-    match ask_in_copy(work, timeout).with_context(|| format!("{name}: no process can be made to ask it"))? {
-        Ok(()) => Ok(()),
-        Err(reason) => bail!(Failed(format!("{name}: {reason}"))),
+    match ask_in_copy(work, timeout) {
+        Err(error) => bail!("{name}: no process can be made to ask it: {error}"),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(reason)) => bail!(Failed(format!("{name}: {reason}"))),
     }
 }
 

@@ -36,12 +36,6 @@ impl TcpAddress {
             TcpAddress::Ip(address) => address.port(),
         }
     }
-
-    /// Whether only one of the two can be bound.
-    pub(super) fn overlaps(self, other: TcpAddress) -> bool {
-        let are_apart = matches!((self, other), (TcpAddress::Ip(one), TcpAddress::Ip(other)) if one.ip() != other.ip());
-        self.port() == other.port() && !are_apart
-    }
 }
 
 /// Reads a list of sockets, no address twice.

@@ -1,7 +1,7 @@
 //! Errors of a configuration.
 
 use super::duration;
-use super::listen::{Listen, ListenAddress, TcpAddress};
+use super::listen::ListenAddress;
 use super::settings::{Config, Origin, Readiness};
 use crate::text::printable;
 use std::fmt;
@@ -77,8 +77,8 @@ impl Config {
             );
             errors.push((["GUARD_NO_RESTART_CODES", "GUARD_SUCCESS_CODES"], error));
         }
-        let has_port_of = |http: TcpAddress| move |listen: &&Listen| matches!(listen.address, ListenAddress::Tcp(address) if address.overlaps(http));
-        if let Some(listen) = self.http.and_then(|http| self.listen.iter().find(has_port_of(http))) {
+        let http = self.http.map(ListenAddress::Tcp);
+        if let Some(listen) = self.listen.iter().find(|listen| Some(&listen.address) == http.as_ref()) {
             let error = format!("GUARD_LISTEN={}: GUARD_HTTP has this port; each takes its own", listen.address);
             errors.push((["GUARD_LISTEN", "GUARD_HTTP"], error));
         }

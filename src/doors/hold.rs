@@ -57,7 +57,7 @@ pub struct Bind {
 pub enum Step {
     /// The owner answers.
     Bind(Question, Bind),
-    /// listen(2) on a stream socket. The owner answers.
+    /// listen(2) on a stream socket, or the question whether it listens already. The owner answers.
     Listen(Question, Socket),
     /// A copy of guard reads memory; see [`Hold::report`].
     Reads(Pid),
@@ -124,10 +124,14 @@ impl Hold {
             }
         };
         let (address, length) = match (question.call, socket.kind) {
-            (Call::Listen, Kind::Tcp { .. } | Kind::Stream) => return Step::Listen(question, socket),
+            (Call::Listen | Call::AcceptConn, Kind::Tcp { .. } | Kind::Stream) => {
+                return Step::Listen(question, socket);
+            }
             (Call::Bind { address, length }, Kind::Tcp { .. }) => (address, length),
             (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true }) => (value, length),
-            (Call::Listen | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => return self.go_on(&question),
+            (Call::Listen | Call::AcceptConn | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => {
+                return self.go_on(&question);
+            }
         };
         // The kernel takes an int, and refuses an address that is longer than any can be (`struct sockaddr_storage`).
         let length = usize::try_from(length as i32).unwrap_or(0);
@@ -186,7 +190,7 @@ impl Hold {
                 }
                 self.go_on(&question)
             }
-            (Call::Bind { .. } | Call::Listen, _) => self.go_on(&question),
+            (Call::Bind { .. } | Call::Listen | Call::AcceptConn, _) => self.go_on(&question),
         }
     }
 

@@ -12,15 +12,16 @@ use super::environment::Environment;
 use super::pool::Pool;
 use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
-use crate::supervisor::{Event, RunId, Timestamp};
+use crate::supervisor::{RunId, Timestamp};
 use crate::sys::errno::reason;
 use crate::sys::listen::{self, FIRST};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, process, spread, user};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// What a socket without a name is called (`sd_listen_fds_with_names(3)`).
@@ -32,6 +33,8 @@ struct Passed {
     name: String,
     /// Where guard has opened it; `None` for one that guard was handed.
     address: Option<ListenAddress>,
+    /// The file of a unix socket of guard's, by its inode. Another program may put its own in the place.
+    file: Option<u64>,
     /// It is one that listens, and no pipe or datagram socket.
     listens: bool,
 }
@@ -57,6 +60,7 @@ impl Held {
             listens: listen::is_listening(descriptor.as_fd()),
             pool: Pool::new(Some(descriptor), false),
             address: None,
+            file: None,
         });
         Held { timeout: config.hold_timeout, passed: passed.collect() }
     }
@@ -66,11 +70,11 @@ impl Held {
         let above = self.above(config.listen.len());
         for Listen { name, address } in &config.listen {
             let descriptor = open(address).and_then(|socket| listen::move_above(socket, above));
-            let descriptor = descriptor.map_err(|error| explain(error, address));
-            let descriptor = descriptor.with_context(|| format!("GUARD_LISTEN: cannot listen on {address}"))?;
+            let descriptor = descriptor.map_err(|error| explain("GUARD_LISTEN", address, error))?;
             let name = name.as_deref().unwrap_or(NAMELESS).to_owned();
             let pool = Pool::new(Some(descriptor), matches!(address, ListenAddress::Tcp(_)));
-            self.passed.push(Passed { pool, name, address: Some(address.clone()), listens: true });
+            let (file, address) = (file_at(address), Some(address.clone()));
+            self.passed.push(Passed { pool, name, address, file, listens: true });
         }
         Ok(self)
     }
@@ -175,7 +179,8 @@ impl Held {
     /// Lets go of all.
     pub(super) fn release(&mut self, poll: Option<&Poll>) {
         for socket in self.passed.drain(..) {
-            if let Some(ListenAddress::Unix(path)) = &socket.address
+            if let Some(address @ ListenAddress::Unix(path)) = &socket.address
+                && file_at(address) == socket.file
                 && let Err(error) = nix::unistd::unlink(path)
                 && error != Errno::ENOENT
             {
@@ -229,9 +234,12 @@ impl Passed {
     /// Listens again at the same address.
     fn reopen(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
         if let Some(address @ ListenAddress::Unix(path)) = &self.address {
-            // guard's own file, which a shut socket leaves behind.
-            let _ = std::fs::remove_file(path);
+            if file_at(address) == self.file {
+                // A shut socket leaves it behind.
+                let _ = std::fs::remove_file(path);
+            }
             self.pool.replace(listen::move_above(open(address)?, above)?);
+            self.file = file_at(address);
             return Ok(());
         }
         self.pool.open_for(run, poll)
@@ -244,6 +252,14 @@ impl Passed {
         if !self.pool.first().is_some_and(is_revived) {
             let _ = self.reopen(run, above, poll);
         }
+    }
+}
+
+/// The file at the path of a unix socket.
+fn file_at(address: &ListenAddress) -> Option<u64> {
+    match address {
+        ListenAddress::Unix(path) => path.symlink_metadata().ok().map(|metadata| metadata.ino()),
+        ListenAddress::Tcp(_) => None,
     }
 }
 
@@ -276,20 +292,21 @@ fn bind_tcp(address: TcpAddress) -> Result<OwnedFd, Errno> {
 }
 
 /// A TCP socket that listens and never waits, for guard itself.
-pub(super) fn listen_tcp(address: TcpAddress) -> anyhow::Result<OwnedFd> {
-    let socket = bind_tcp(address).and_then(|socket| listen::listen(socket.as_fd()).map(|()| socket));
-    socket.map_err(|error| explain(error, &ListenAddress::Tcp(address)))
+pub(super) fn listen_tcp(address: TcpAddress) -> Result<OwnedFd, Errno> {
+    bind_tcp(address).and_then(|socket| listen::listen(socket.as_fd()).map(|()| socket))
 }
 
-fn explain(error: Errno, address: &ListenAddress) -> anyhow::Error {
-    match (error, address) {
-        (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => anyhow!("another process has this port"),
-        (Errno::EADDRINUSE, ListenAddress::Unix(_)) => anyhow!("somebody listens there, or it is not a socket"),
+/// Why the socket that a variable asks for cannot be opened.
+pub(super) fn explain(variable: &str, address: &ListenAddress, error: Errno) -> anyhow::Error {
+    let why = match (error, address) {
+        (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => "another process has this port",
+        (Errno::EADDRINUSE, ListenAddress::Unix(_)) => "somebody listens there, or it is not a socket",
         (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
-            anyhow!("not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not")
+            "not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not"
         }
-        _ => anyhow!("{}", reason(error)),
-    }
+        _ => reason(error),
+    };
+    anyhow!("{variable}: cannot listen on {address}: {why}")
 }
 
 impl Runtime<'_> {
@@ -314,11 +331,6 @@ impl Runtime<'_> {
         for pool in self.held.pools().chain(self.holding.pools()) {
             pool.lead(&|run| supervisor.fitness(run));
         }
-    }
-
-    /// There is no way to hold what apps listen on, and nothing else is held.
-    pub(super) fn take_hold_failure(&mut self) -> Option<Event> {
-        self.holding.take_failure().filter(|_| !self.held.any_passed())
     }
 
     /// A socket was connected, perhaps, or shut down, or a client has come.

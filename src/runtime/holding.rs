@@ -10,7 +10,7 @@ use super::pool::Pool;
 use crate::config::Hold as Ports;
 use crate::doors::hold::{Bind, Hold};
 use crate::report::status::HeldStatus;
-use crate::supervisor::{Event, RunId, Timestamp};
+use crate::supervisor::{RunId, Timestamp};
 use crate::sys::caller::{self, Socket};
 use crate::sys::clock::Deadline;
 use crate::sys::poll::Poll;
@@ -61,8 +61,6 @@ pub(super) struct Holding {
     pub(super) starved_since: Option<Timestamp>,
     /// Runs in a row that have not told guard of their filter.
     pub(super) lost: u32,
-    /// The filter cannot be had, and the core does not know yet.
-    failed: bool,
     /// The log says that the app binds what GUARD_HOLD does not name.
     told: bool,
     /// The log says that guard may not look at an app's sockets.
@@ -82,7 +80,6 @@ impl Holding {
             caught: Vec::new(),
             starved_since: None,
             lost: 0,
-            failed: false,
             told: false,
             blind: false,
             polled: false,
@@ -93,10 +90,6 @@ impl Holding {
     /// Whether a run is to have the filter.
     pub(super) fn is_on(&self) -> bool {
         self.ports != Ports::Off
-    }
-
-    pub(super) fn take_failure(&mut self) -> Option<Event> {
-        std::mem::take(&mut self.failed).then_some(Event::CannotHold)
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
@@ -138,16 +131,10 @@ impl Holding {
         self.forget_empty();
     }
 
-    /// Lets go of all.
+    /// Lets go of all, or holds nothing in the first place.
     pub(super) fn release(&mut self, poll: &Poll) {
         self.ports = Ports::Off;
         self.caught.drain(..).for_each(|caught| caught.pool.close(poll));
-    }
-
-    /// There is no way to hold anything.
-    pub(super) fn give_up(&mut self, poll: &Poll) {
-        self.release(poll);
-        self.failed = true;
     }
 
     /// A socket was connected, perhaps, or shut down, or a client has come.
@@ -224,7 +211,7 @@ impl Holding {
         }
         if bind.polled {
             if !std::mem::replace(&mut self.polled, true) {
-                log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss the clients of another in its place; it binds as ever"; "not-held");
+                log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss clients; it binds as ever"; "not-held");
             }
             return Err(Answer::GoOn);
         }

@@ -43,7 +43,7 @@ mod turn;
 
 pub use privileges::doubts;
 
-use crate::config::{Config, Hold, Instances};
+use crate::config::{Config, Instances};
 use crate::doors::http::Http;
 use crate::doors::notify;
 use crate::report::metrics::Counters;
@@ -56,7 +56,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::terminal::{Terminal, has_job_control};
 use crate::sys::{process, reserve, scheduler};
-use anyhow::Context;
+use anyhow::anyhow;
 use changes::Changes;
 use children::Children;
 use clock::Clock;
@@ -73,6 +73,7 @@ use readiness::ListenerSearch;
 use reap::Reaping;
 use std::ffi::CString;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use sweep::Sweep;
@@ -84,12 +85,13 @@ pub fn run(config: &Config) -> anyhow::Result<u8> {
     // Before guard opens anything itself.
     let held = Held::take(config);
     let held = held.open(config)?;
-    let poll = Poll::new().context("cannot wait for anything")?;
-    let signals = Signals::new(&poll).context("cannot take signals")?;
+    let cannot = |what: &'static str| move |error: io::Error| anyhow!("cannot {what}: {error}");
+    let poll = Poll::new().map_err(cannot("wait for anything"))?;
+    let signals = Signals::new(&poll).map_err(cannot("take signals"))?;
     scheduler::prefer_short_slices();
     let init = process::id() == 1;
     if !init {
-        process::become_subreaper().context("cannot become a subreaper")?;
+        process::become_subreaper().map_err(cannot("become a subreaper"))?;
     }
     let mut runtime = Runtime::new(config, poll, signals, init, held);
     runtime.journal.start();
@@ -175,7 +177,7 @@ impl<'a> Runtime<'a> {
     fn new(config: &'a Config, poll: Poll, signals: Signals, init: bool, held: Held) -> Runtime<'a> {
         let terminal = Terminal::at_stdin();
         let settings = Settings {
-            holds: held.any_passed() || config.hold != Hold::Off,
+            holds: held.any_passed(),
             instances: cpus::instances(config),
             auto: config.instances == Instances::Auto,
             init,

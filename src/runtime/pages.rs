@@ -2,13 +2,13 @@
 
 use super::Runtime;
 use super::doors::DoorId;
-use super::held::listen_tcp;
-use crate::config::{Config, Readiness};
+use super::held::{explain, listen_tcp};
+use crate::config::{Config, ListenAddress, Readiness};
 use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};
 use crate::report::{lines_dropped, status};
 use crate::supervisor::{Asker, Ending, Failure, InPlace};
-use anyhow::Context;
+use anyhow::anyhow;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -16,8 +16,9 @@ impl Runtime<'_> {
     /// Opens the door where GUARD_HTTP names an address. It stays open until guard exits.
     pub(super) fn open_http(&mut self) -> anyhow::Result<()> {
         let Some(address) = self.config.http else { return Ok(()) };
-        let door = listen_tcp(address).and_then(|listener| Http::open(listener.into()).map_err(Into::into));
-        let door = door.with_context(|| format!("GUARD_HTTP: cannot listen on {address}"))?;
+        let listener = listen_tcp(address);
+        let listener = listener.map_err(|error| explain("GUARD_HTTP", &ListenAddress::Tcp(address), error))?;
+        let door = Http::open(listener.into()).map_err(|error| anyhow!("GUARD_HTTP: {error}"))?;
         self.http = self.register(DoorId::Http, door);
         log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");
         Ok(())

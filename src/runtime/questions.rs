@@ -6,9 +6,9 @@ use crate::config::Readiness;
 use crate::doors::hold::{Hold, Step};
 use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
-use crate::sys::caller::{self, Kind};
+use crate::sys::caller::{self, Kind, Socket};
 use crate::sys::errno::reason;
-use crate::sys::seccomp::{Answer, Channel, Question};
+use crate::sys::seccomp::{Answer, Call, Channel, Question};
 use std::time::Duration;
 
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
@@ -41,7 +41,7 @@ impl Runtime<'_> {
         }
         if !caller::is_visible() {
             log::warn!(msg = "GUARD_HOLD: there is no /proc, in which guard looks at the app's sockets; the app binds as ever"; "not-held");
-            self.holding.give_up(&self.poll);
+            self.holding.release(&self.poll);
             return None;
         }
         match Channel::open(|descriptor| self.held.make_room(descriptor)) {
@@ -67,7 +67,7 @@ impl Runtime<'_> {
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = reason(error), msg = why; "not-held");
-                return self.holding.give_up(&self.poll);
+                return self.holding.release(&self.poll);
             }
         };
         self.holding.lost = 0;
@@ -145,10 +145,20 @@ impl Runtime<'_> {
                 let answer = if lives { self.holding.bind(run, &question, &bind, &self.poll) } else { Answer::GoOn };
                 self.answer_hold(run, &question, answer);
             }
+            // Who finds that it listens already makes no listen(2).
+            Step::Listen(question, Socket { inode, .. })
+                if question.call == Call::AcceptConn && !self.listens(inode) =>
+            {
+                self.answer_hold(run, &question, Answer::GoOn);
+            }
             Step::Listen(question, socket) => {
                 let answer = self.holding.listen(run, lives, socket, &self.poll);
                 self.lead_connections();
-                self.answer_hold(run, &question, answer);
+                let is_asked = question.call == Call::AcceptConn;
+                self.answer_hold(run, &question, if is_asked { Answer::GoOn } else { answer });
+                if answer == Answer::Done {
+                    self.dispatch(Event::Holds);
+                }
                 let listens = match answer {
                     Answer::GoOn => matches!(socket.kind, Kind::Tcp { .. } | Kind::Stream),
                     Answer::Done => true,
@@ -194,6 +204,12 @@ impl Runtime<'_> {
             }
         }
         true
+    }
+
+    /// Whether this is a socket of guard's that listens.
+    fn listens(&mut self, inode: u64) -> bool {
+        let mut pools = self.held.pools().chain(self.holding.pools());
+        pools.any(|pool| pool.group().iter().any(|member| member.inode == inode))
     }
 
     /// A run listens, if `listens`.

@@ -157,7 +157,7 @@ impl Runtime<'_> {
                     answer => answers.extend(answer),
                 }
             }
-            next = answers.pop_front().or_else(|| self.take_hold_failure());
+            next = answers.pop_front();
         }
         self.actions = actions;
         self.deadline = self.supervisor.next_deadline();

@@ -49,8 +49,8 @@ pub enum Event {
     SaidReady(RunId),
     /// The run listens on a stream socket.
     Listens(RunId),
-    /// No socket of the app's can be held.
-    CannotHold,
+    /// A socket of the app's outlives its runs from now on.
+    Holds,
     /// The app says that it has begun to end.
     SaidStopping(RunId),
     /// The app says that it is alive.

@@ -175,7 +175,7 @@ impl Supervisor {
             Event::CpusCounted(cpus) => self.cpus_counted(now, cpus),
             Event::SaidReady(id) => self.said_ready(now, id),
             Event::Listens(id) => self.listens(now, id),
-            Event::CannotHold => self.settings.holds = false,
+            Event::Holds => self.settings.holds = true,
             Event::SaidStopping(id) => self.said_stopping(now, id),
             Event::WatchdogPing(id) => self.watchdog_pinged(now, id),
             Event::WatchdogTriggered(id) => self.run_failed(now, id, Failure::Watchdog),

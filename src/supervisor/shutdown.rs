@@ -156,7 +156,7 @@ impl Supervisor {
 
     /// Lets go of the sockets that outlive a run.
     pub(super) fn release_sockets(&mut self) {
-        if self.settings.holds && !std::mem::replace(&mut self.released, true) {
+        if !std::mem::replace(&mut self.released, true) {
             self.actions.push(Action::Release);
         }
     }

@@ -2,8 +2,7 @@
 
 use super::clock::Deadline;
 use super::process::effective_uid_of;
-use super::procfs::{self, Process};
-use super::{Errno, Pid};
+use super::{Pid, procfs};
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
 use std::io::{self, BufRead, BufReader, Read};
@@ -56,25 +55,34 @@ pub fn closed_among(mut inodes: Vec<u64>, deadline: Deadline) -> Vec<u64> {
 /// Removes the sockets that descendants of guard have open, if guard can see all.
 fn forget_open(inodes: &mut Vec<u64>, deadline: Deadline) -> Option<()> {
     let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
-    for process in seen.processes.iter().filter(|process| process.lives()) {
-        let entries = present(read_dir(format!("/proc/{}/fd", process.pid)))?.into_iter().flatten();
+    for process in &seen.processes {
+        if process.is_headless() {
+            return None;
+        }
+        let entries = match read_dir(format!("/proc/{}/fd", process.pid)) {
+            Ok(entries) => entries,
+            Err(error) if !process.lives() || is_of_ended(&error) => continue,
+            Err(_) => return None,
+        };
         for entry in entries.map_while(Result::ok) {
-            let inode = present(read_link(entry.path()))?.as_deref().and_then(socket_inode);
-            inodes.retain(|one| Some(*one) != inode);
+            match read_link(entry.path()) {
+                Ok(target) => {
+                    let inode = socket_inode(&target);
+                    inodes.retain(|one| Some(*one) != inode);
+                }
+                Err(error) if is_of_ended(&error) => {}
+                Err(_) => return None,
+            }
             if deadline.left().is_zero() {
                 return None;
             }
         }
     }
-    (!seen.processes.iter().any(Process::is_headless)).then_some(())
+    Some(())
 }
 
-/// What is no more counts as empty, and what guard cannot see as `None`.
-fn present<T>(result: io::Result<T>) -> Option<Option<T>> {
-    match result {
-        Ok(value) => Some(Some(value)),
-        Err(error) => matches!(Errno::from_raw(error.raw_os_error()?), Errno::ENOENT | Errno::ESRCH).then_some(None),
-    }
+fn is_of_ended(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// What listens in the network of the first process.

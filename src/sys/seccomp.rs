@@ -38,18 +38,23 @@ const fn argument(index: u32) -> u32 {
     16 + 8 * index
 }
 
-/// bind(2), listen(2), and setsockopt(2) of IPV6_V6ONLY.
-static FILTER: [sock_filter; 12] = [
+/// bind(2), listen(2), setsockopt(2) of IPV6_V6ONLY, and getsockopt(2) of SO_ACCEPTCONN.
+static FILTER: [sock_filter; 17] = [
     load(4),
-    jump(ARCHITECTURE, 0, 8),
+    jump(ARCHITECTURE, 0, 13),
     load(0),
-    jump(libc::SYS_bind as u32, 7, 0),
-    jump(libc::SYS_listen as u32, 6, 0),
+    jump(libc::SYS_bind as u32, 12, 0),
+    jump(libc::SYS_listen as u32, 11, 0),
     jump(libc::SYS_setsockopt as u32, 0, 4),
     load(argument(1)),
-    jump(libc::IPPROTO_IPV6 as u32, 0, 2),
+    jump(libc::IPPROTO_IPV6 as u32, 0, 7),
     load(argument(2)),
-    jump(libc::IPV6_V6ONLY as u32, 1, 0),
+    jump(libc::IPV6_V6ONLY as u32, 6, 5),
+    jump(libc::SYS_getsockopt as u32, 0, 4),
+    load(argument(1)),
+    jump(libc::SOL_SOCKET as u32, 0, 2),
+    load(argument(2)),
+    jump(libc::SO_ACCEPTCONN as u32, 1, 0),
     statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF),
 ];
@@ -182,6 +187,8 @@ pub enum Call {
         length: u64,
     },
     Listen,
+    /// getsockopt(2) of SO_ACCEPTCONN: the caller does not listen on what listens already.
+    AcceptConn,
     /// setsockopt(2) of IPV6_V6ONLY.
     OnlyV6 {
         value: u64,
@@ -240,6 +247,7 @@ impl Questions {
         let call = match i64::from(asked.data.nr) {
             libc::SYS_bind => Call::Bind { address: second, length: third },
             libc::SYS_listen => Call::Listen,
+            libc::SYS_getsockopt => Call::AcceptConn,
             _ => Call::OnlyV6 { value: fourth, length: fifth },
         };
         // The kernel takes an int.

@@ -18,9 +18,9 @@ fn busy(mut settings: Settings) -> World {
     world
 }
 
-fn stop_signal() -> [Action; 3] {
+fn stop_signal() -> [Action; 4] {
     let signal = Action::Report(Notice::StopSignal { run: run(1), signal: STOP });
-    [Action::Stop(run(1), STOP), Action::Signal(run(1), Signal::CONT), signal]
+    [Action::Release, Action::Stop(run(1), STOP), Action::Signal(run(1), Signal::CONT), signal]
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_foreign_architecture_passes() {
 }
 
 /// System calls of a child, with what guard is asked; others fail in the kernel, since there is no such descriptor.
-const CALLS: [(libc::c_long, [u64; 5], Option<Call>); 14] = [
+const CALLS: [(libc::c_long, [u64; 5], Option<Call>); 17] = [
     (libc::SYS_bind, [7, 8, 16, 0, 0], Some(Call::Bind { address: 8, length: 16 })),
     (libc::SYS_bind, [7 | 1 << 32, 0, u64::MAX, 1, 1], Some(Call::Bind { address: 0, length: u64::MAX })),
     (libc::SYS_listen, [7, 128, 0, 0, 0], Some(Call::Listen)),
@@ -46,6 +46,9 @@ const CALLS: [(libc::c_long, [u64; 5], Option<Call>); 14] = [
     (libc::SYS_setsockopt, [9_999, 41 << 32, 26, 9, 4], None),
     (libc::SYS_setsockopt, [9_999, libc::SOL_SOCKET as u64, libc::SO_REUSEADDR as u64, 9, 4], None),
     (libc::SYS_setsockopt, [9_999, libc::IPPROTO_TCP as u64, libc::TCP_NODELAY as u64, 9, 4], None),
+    (libc::SYS_getsockopt, [7, 1, 30, 9, 4], Some(Call::AcceptConn)),
+    (libc::SYS_getsockopt, [9_999, 1, 3, 9, 4], None),
+    (libc::SYS_getsockopt, [9_999, 41, 30, 9, 4], None),
     (libc::SYS_getsockopt, [9_999, 41, 26, 9, 4], None),
     (libc::SYS_connect, [9_999, 8, 16, 0, 0], None),
     (libc::SYS_accept4, [9_999, 0, 0, 0, 0], None),
