@@ -409,6 +409,38 @@ fn where_nothing_is_held_a_restart_has_its_drain_delay() {
     }
 }
 
+/// The runs that end have the address still.
+#[test]
+fn a_run_that_binds_after_the_stop_signal_gets_its_address() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+late = os.environ['GUARD_INSTANCE'] == '1'
+one = None if late else server(socket.AF_INET, ('127.0.0.1', {port}))
+says('begun')
+signal.sigwait([signal.SIGTERM])
+if late:
+    server(socket.AF_INET, ('127.0.0.1', {port}))
+    says('bound')
+else:
+    signal.pause()
+"
+        );
+        let setup = holding(setup).env("GUARD_INSTANCES", "2").env("GUARD_READY", "exec");
+        let mut guard = python(setup.env("GUARD_STOP_TIMEOUT", "3s"), &script).start();
+        guard.line("begun");
+        guard.line("begun");
+        guard.signal(libc::SIGTERM);
+        guard.line("bound");
+        assert_eq!(guard.code(), 137);
+    }
+}
+
 /// guard sees no close(2), only that nobody accepts.
 #[test]
 fn where_the_app_has_closed_its_listener_clients_are_refused_after_the_hold_timeout() {

@@ -54,6 +54,8 @@ struct Caught {
 pub(super) struct Holding {
     ports: Ports,
     timeout: Duration,
+    /// Nothing is held from now on.
+    is_released: bool,
     /// Each for the run of its number, some of which are over.
     pub(super) doors: Vec<Hold>,
     caught: Vec<Caught>,
@@ -76,6 +78,7 @@ impl Holding {
         Holding {
             ports,
             timeout,
+            is_released: false,
             doors: Vec::new(),
             caught: Vec::new(),
             starved_since: None,
@@ -89,7 +92,7 @@ impl Holding {
 
     /// Whether a run is to have the filter.
     pub(super) fn is_on(&self) -> bool {
-        self.ports != Ports::Off
+        self.ports != Ports::Off && !self.is_released
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
@@ -133,7 +136,7 @@ impl Holding {
 
     /// Lets go of all, or holds nothing in the first place.
     pub(super) fn release(&mut self, poll: &Poll) {
-        self.ports = Ports::Off;
+        self.is_released = true;
         self.caught.drain(..).for_each(|caught| caught.pool.close(poll));
     }
 
@@ -219,6 +222,12 @@ impl Holding {
             return Err(Answer::GoOn);
         }
         let prepare = |socket: BorrowedFd| bind.options.give_to(socket);
+        if self.is_released {
+            // A run that ends may have the address still, and shares it.
+            let socket = listen::bind_beside(key.address, key.only_v6, prepare).map_err(|_| Answer::GoOn)?;
+            listen::set_waiting(socket.as_fd(), bind.waits);
+            return Err(self.replace(run, question, bind, socket.as_fd()));
+        }
         if let Some(index) = self.pool_of(key, poll) {
             let count: usize = self.caught.iter().map(|caught| caught.pool.len()).sum();
             let Caught { pool, owner, .. } = &mut self.caught[index];
@@ -291,20 +300,24 @@ impl Holding {
             Err(answer) => return answer,
         };
         let pool = &self.caught[index].pool;
-        let replaced = pool.of(run).zip(self.door(run)).map(|(socket, door)| {
+        let answer = pool.of(run).map_or(Answer::GoOn, |socket| {
             // All duplicates share this, and a run that listens already has it as it wants it.
             if !bind.waits || !pool.is_shared(run) {
                 listen::set_waiting(socket, bind.waits);
             }
-            door.replace(question, socket, bind.close_on_exec)
+            self.replace(run, question, bind, socket)
         });
-        if let Some(Ok(())) = replaced {
-            return Answer::Done;
+        if answer != Answer::Done {
+            self.caught[index].pool.abandon(run, poll);
+            self.forget_empty();
         }
-        // Who asked is gone, or the kernel is older than 5.9.
-        self.caught[index].pool.abandon(run, poll);
-        self.forget_empty();
-        Answer::GoOn
+        answer
+    }
+
+    /// Puts a duplicate of a socket in the place of the app's. Fails where who asked is gone, or the kernel is older than 5.9.
+    fn replace(&self, run: RunId, question: &Question, bind: &Bind, socket: BorrowedFd) -> Answer {
+        let replaced = self.door(run).map(|door| door.replace(question, socket, bind.close_on_exec));
+        if replaced == Some(Ok(())) { Answer::Done } else { Answer::GoOn }
     }
 
     /// Answers a listen(2). The kernel would make the queue shorter than it can be.
