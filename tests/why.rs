@@ -207,6 +207,19 @@ fn a_core_file_is_told_in_all_places() {
 }
 
 #[test]
+fn a_sigkill_that_somebody_has_asked_for_came_at_no_deadline() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_SIGNAL_MAP", "HUP=KILL").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture("serve").start();
+        guard.line("ready");
+        guard.signal(libc::SIGHUP);
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("killed")), (Some("SIGKILL"), None), "{}", guard.transcript());
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+#[test]
 fn a_lack_of_memory_is_told_in_all_places() {
     for setup in everywhere() {
         let Some(cgroup) = Cgroup::new(32 << 20) else { return };

@@ -229,7 +229,8 @@ impl Fleet {
                 Action::Report(_)
                 | Action::CountRestart { .. }
                 | Action::CountConnections { .. }
-                | Action::CountQueue(_) => continue,
+                | Action::CountQueue(_)
+                | Action::Kill(_) => continue,
             };
             self.give(now, index, answer);
         }

@@ -27,6 +27,13 @@ impl Runtime<'_> {
                 self.counters.signals_forwarded += 1;
                 self.signal(id, signal);
             }
+            Action::Kill(id) => {
+                self.counters.signals_forwarded += 1;
+                if let Some(run) = self.children.get_mut(id) {
+                    run.killed = true;
+                }
+                self.signal(id, Signal::KILL);
+            }
             Action::Stop(id, signal) => {
                 self.counters.signals_forwarded += 1;
                 self.signal(id, signal);
@@ -222,9 +229,6 @@ impl Runtime<'_> {
 
     pub(super) fn signal(&mut self, id: RunId, signal: Signal) {
         let Some(pid) = self.children.main(id) else { return };
-        if let Some(run) = self.children.get_mut(id) {
-            run.killed |= signal == Signal::KILL;
-        }
         let result = match self.config.signal_scope {
             Scope::Process => signals::send(pid, signal),
             Scope::Group => send_to_group_and_main(pid, signal),

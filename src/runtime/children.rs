@@ -43,7 +43,7 @@ pub(super) struct RunProcess {
     pub(super) most_cpu: Duration,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
     pub(super) reaped: bool,
-    /// The main process got SIGKILL from guard.
+    /// The main process got SIGKILL from guard, since its time was over.
     pub(super) killed: bool,
     /// The processes that got SIGTERM as the stop signal, with the main process's group.
     pub(super) receivers: Receivers,

@@ -21,7 +21,7 @@ pub(super) struct Exit<'a> {
     pub(super) ending: Ending,
     /// Why guard or an operator has ended the run; `None` where neither has.
     pub(super) why: Option<&'static str>,
-    /// It has got SIGKILL from guard.
+    /// It has got SIGKILL from guard, since its time was over.
     pub(super) is_killed: bool,
     pub(super) uptime: Duration,
     /// Its last STATUS (`sd_notify(3)`).

@@ -73,6 +73,10 @@ impl Runtime<'_> {
         }
         self.reap();
         self.handle_signals();
+        if self.ending.exit.is_some() {
+            // The log's last line is written.
+            return;
+        }
         for id in doors.iter().filter(|id| !is_notify(id)) {
             self.has_worked = true;
             self.handle_door(*id);

@@ -17,6 +17,8 @@ pub enum Action {
     Spawn { run: RunId, restarts: u32, last: Option<Ending> },
     /// Send a signal to the run's main process, or to its group as GUARD_SIGNAL_SCOPE says.
     Signal(RunId, Signal),
+    /// Send SIGKILL, in the same way: its time is over.
+    Kill(RunId),
     /// Send the stop signal, in the same way.
     Stop(RunId, Signal),
     /// The terminal has sent the stop signal: send it to a run that the terminal does not reach.

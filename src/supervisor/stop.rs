@@ -141,7 +141,7 @@ impl Supervisor {
         let within = |timeout| kill_at.map_or(now.after(timeout), |at| at.min(now.after(timeout)));
         match failure {
             Failure::NotReady | Failure::Health | Failure::Memory => {
-                let kill_at = within(stop.restart_timeout.min(FAILURE_TIMEOUT));
+                let kill_at = within(stop.timeout.map_or(FAILURE_TIMEOUT, |timeout| timeout.min(FAILURE_TIMEOUT)));
                 self.stop_main(now, id, signal, Some(kill_at));
             }
             Failure::Watchdog => {
@@ -225,7 +225,7 @@ impl Supervisor {
     /// The main process still lives when its time is over.
     pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
         let failed = matches!(self.run_mut(id).and_then(|run| run.cause), Some(Cause::Failed(_)));
-        let is_shorter = failed && self.settings.stop.restart_timeout > FAILURE_TIMEOUT;
+        let is_shorter = failed && self.settings.stop.timeout.is_none_or(|timeout| timeout > FAILURE_TIMEOUT);
         let limit = if is_shorter { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
         self.kill_main(now, id, limit);
     }
@@ -237,7 +237,7 @@ impl Supervisor {
 
     fn kill_main(&mut self, now: Timestamp, id: RunId, limit: TimeLimit) {
         self.set_state(id, RunState::Killing { give_up_at: Some(now.after(LAST_DEADLINE)) });
-        self.actions.push(Action::Signal(id, Signal::KILL));
+        self.actions.push(Action::Kill(id));
         self.report(Notice::KillRun { run: id, limit });
     }
 

@@ -98,7 +98,7 @@ fn a_restart_asks_too_and_ends_the_command_with_the_run() {
     world.wait_for(&ASK);
     let actions = world.wait();
     let place = |wanted: &Action| actions.iter().position(|action| action == wanted);
-    let (kill, end) = (place(&Action::Signal(run(1), Signal::KILL)), place(&Action::EndDiagnosis(run(1))));
+    let (kill, end) = (place(&Action::Kill(run(1))), place(&Action::EndDiagnosis(run(1))));
     assert!(kill.is_some() && kill < end, "{actions:?}");
 }
 
@@ -121,7 +121,7 @@ fn a_run_is_asked_once() {
     world.step(Step::DiagnosisEnds(run(1)));
     // Its stop does not ask again: the world looks for that.
     let actions = world.wait();
-    assert!(actions.contains(&Action::Signal(run(1), Signal::KILL)), "{actions:?}");
+    assert!(actions.contains(&Action::Kill(run(1))), "{actions:?}");
 }
 
 #[test]
@@ -138,5 +138,5 @@ fn what_says_that_it_stops_needs_no_signal_any_more() {
     let mut world = hung();
     world.step(says(Words::Stopping));
     let actions = world.wait();
-    assert!(actions.contains(&Action::Signal(run(1), Signal::KILL)), "{actions:?}");
+    assert!(actions.contains(&Action::Kill(run(1))), "{actions:?}");
 }

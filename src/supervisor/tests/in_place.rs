@@ -166,7 +166,7 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
     let mut world = World::serving(settings);
     world.step(Step::Signal(signal("USR1")));
     let asked = world.now;
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     assert_eq!(world.now.since(asked), UNIT * 4);
 }
 
@@ -174,7 +174,7 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
 fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     let actions = world.wait();
     assert_eq!(restarts(&actions), [UNKILLABLE]);
     assert!(actions.contains(&Action::SetDrainFile(false)), "{actions:?}");
@@ -463,7 +463,7 @@ fn a_reload_whose_old_run_cannot_be_killed_has_failed_and_the_new_run_serves() {
     let mut world = World::serving(plain());
     world.step(Step::AskReload);
     world.step(started());
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     assert_eq!(reloads(&world.wait()), [UNKILLABLE]);
     assert_eq!(world.supervisor.next_deadline(), None, "guard waits for it no longer");
     assert_eq!(reloads(&world.step(Step::AskReload)), [Err("an old run has not ended yet")]);
@@ -491,7 +491,7 @@ fn a_stop_before_the_new_run_of_a_reload_leaves_the_old_ones_code() {
 fn a_stop_that_comes_while_a_restart_kills_is_no_second_signal() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     let actions = world.step(Step::AskStop);
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
     world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::None));
@@ -503,7 +503,7 @@ fn a_stop_that_comes_while_a_restart_kills_is_no_second_signal() {
 fn a_stop_of_what_a_restart_could_not_kill_waits_for_its_own_deadline() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     world.step(Step::AskStop);
     let asked = world.now;
     world.wait();

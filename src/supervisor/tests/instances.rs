@@ -6,7 +6,6 @@ use super::scenarios::plain;
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World};
 use crate::config::Scale;
 use crate::config::{Instances, RestartPolicy};
-use crate::signal::Signal;
 
 fn of(instance: u32, number: u32) -> RunId {
     RunId { instance, number }
@@ -226,7 +225,7 @@ fn a_reload_goes_on_without_an_instance_that_leaves() {
 fn what_not_even_sigkill_ends_has_the_scale_fail_and_holds_up_no_other() {
     let mut world = World::serving(several(2));
     world.step(DOWN);
-    world.wait_for(&Action::Signal(of(1, 1), Signal::KILL));
+    world.wait_for(&Action::Kill(of(1, 1)));
     assert_eq!(scales(&world.wait()), [Err("SIGKILL does not end the old run")]);
     world.step(UP);
     assert_eq!(scales(&world.step(STARTED)), [Ok(2)]);

@@ -282,7 +282,7 @@ fn what_an_operator_or_a_file_has_asked_for_and_what_was_killed_is_told() {
     }
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    world.wait_for(&Action::Signal(run(1), crate::signal::Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     let actions = world.step(Step::Exit(run(1), Ending::Signaled(crate::signal::Signal::KILL), Leftovers::None));
     assert_eq!(last_of(&actions), Some(Ending::Killed));
     assert_eq!(UNIT * 4, plain().stop.restart_timeout);

@@ -85,7 +85,7 @@ fn a_failed_run_that_ignores_its_signal_is_killed_at_the_stop_timeout() {
     world.wait();
     let told = world.now;
     let actions = world.wait();
-    assert!(actions.contains(&Action::Signal(run(1), Signal::KILL)));
+    assert!(actions.contains(&Action::Kill(run(1))));
     assert_eq!(world.now, told.after(UNIT * 4));
 }
 
@@ -113,7 +113,7 @@ fn the_watchdog_runs_from_ready_on_and_aborts() {
     assert!(reports(&actions, failing(Failure::Watchdog)));
     assert!(actions.contains(&Action::Signal(run(1), signal("ABRT"))));
     let aborted = world.now;
-    assert!(world.wait().contains(&Action::Signal(run(1), Signal::KILL)));
+    assert!(world.wait().contains(&Action::Kill(run(1))));
     assert_eq!(world.now, aborted.after(Duration::from_secs(5)));
     let actions = world.step(exit(1, Ending::Signaled(Signal::KILL)));
     let spawn = Action::Spawn { run: run(2), restarts: 1, last: Some(Ending::Failed(Failure::Watchdog, 137)) };

@@ -32,7 +32,7 @@ fn a_kill_comes_before_what_is_told_of_it() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
     let actions = world.wait();
-    let kill = place(&actions, |action| *action == Action::Signal(run(1), Signal::KILL));
+    let kill = place(&actions, |action| *action == Action::Kill(run(1)));
     assert!(
         kill < reported(&actions, |notice| matches!(notice, Notice::KillRun { limit: TimeLimit::StopTimeout, .. }))
     );
@@ -89,7 +89,7 @@ fn a_run_that_fails_is_not_stable_however_long_it_was_ready() {
 fn leftovers_of_a_run_that_was_killed_get_no_time_but_those_of_a_core_file_do() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);
-    world.wait_for(&Action::Signal(run(1), Signal::KILL));
+    world.wait_for(&Action::Kill(run(1)));
     world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::Stuck));
     assert!(world.step(Step::Advance).contains(&Action::Forget(run(1))), "in the last deadline");
 
@@ -97,7 +97,7 @@ fn leftovers_of_a_run_that_was_killed_get_no_time_but_those_of_a_core_file_do() 
         let mut world = World::serving(Settings { watchdog: Some(UNIT), ..notify() });
         world.step(says(Words::Ready));
         world.step(says(Words::Trouble));
-        while killed && !world.wait().contains(&Action::Signal(run(1), Signal::KILL)) {}
+        while killed && !world.wait().contains(&Action::Kill(run(1))) {}
         world.step(Step::Exit(run(1), Ending::Signaled(signal("ABRT")), Leftovers::Mortal));
         let ended = world.now;
         assert!(world.wait().contains(&Action::Sweep(run(1), Signal::KILL)));
@@ -520,16 +520,17 @@ fn instances_that_a_quit_has_stopped_end_one_by_one_without_a_second_signal() {
 fn a_failed_run_has_ten_seconds_or_the_stop_timeout_whichever_is_shorter() {
     let ten = Duration::from_secs(10);
     for (timeout, expected, limit) in [
-        (Duration::from_secs(120), ten, TimeLimit::Failure(ten)),
-        (ten, ten, TimeLimit::StopTimeout),
-        (UNIT, UNIT, TimeLimit::StopTimeout),
+        (None, ten, TimeLimit::Failure(ten)),
+        (Some(Duration::from_secs(120)), ten, TimeLimit::Failure(ten)),
+        (Some(ten), ten, TimeLimit::StopTimeout),
+        (Some(UNIT), UNIT, TimeLimit::StopTimeout),
     ] {
         let mut settings = notify();
-        settings.stop.restart_timeout = timeout;
+        settings.stop.timeout = timeout;
         let mut world = World::serving(settings);
         world.wait_for(&Action::Stop(run(1), STOP));
         let failed = world.now;
-        let actions = world.wait_for(&Action::Signal(run(1), Signal::KILL));
+        let actions = world.wait_for(&Action::Kill(run(1)));
         assert_eq!(world.now.since(failed), expected);
         assert!(actions.contains(&Action::Report(Notice::KillRun { run: run(1), limit })), "{actions:?}");
     }

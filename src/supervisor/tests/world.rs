@@ -586,14 +586,15 @@ impl World {
                 }
                 Action::Signal(run, signal) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
-                    if signal == Signal::KILL {
-                        self.unkillable.push(run);
-                    }
                     let is_mapped = |(from, _): &(Signal, Meaning)| *from == Signal::QUIT;
                     if signal == Signal::QUIT && !self.supervisor.settings.signal_map.iter().any(is_mapped) {
                         let until = self.now.after(self.supervisor.settings.stop.restart_timeout);
                         self.quit_until.insert(run, until);
                     }
+                }
+                Action::Kill(run) => {
+                    assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
+                    self.unkillable.push(run);
                 }
                 Action::Freeze(run) | Action::Thaw(run) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
