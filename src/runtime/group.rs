@@ -55,15 +55,15 @@ impl Pool {
         }
     }
 
-    /// Clients wait for a run that lives.
-    pub(super) fn keeps_waiting(&self) -> bool {
-        self.group().iter().any(|member| !member.runs.is_empty() && member.waiting() > 0)
+    /// Clients wait for runs that are to serve them.
+    pub(super) fn keeps_waiting(&self, serves: &impl Fn(RunId) -> bool) -> bool {
+        self.group().iter().any(|member| member.is_of(serves) && member.waiting() > 0)
     }
 
-    /// The run has closed these sockets, and serves no more: they are free until then.
-    pub(super) fn free(&mut self, closed: &[u64], until: Timestamp) {
+    /// Runs that are to serve have closed these sockets: they are free until then. For one that is stopped another follows.
+    pub(super) fn free(&mut self, closed: &[u64], until: Timestamp, serves: &impl Fn(RunId) -> bool) {
         let group = &mut self.members[..self.listening];
-        for member in group.iter_mut().filter(|member| !member.runs.is_empty() && closed.contains(&member.inode)) {
+        for member in group.iter_mut().filter(|member| closed.contains(&member.inode) && member.is_of(serves)) {
             member.runs.clear();
             member.free_until = Some(until);
         }

@@ -12,7 +12,7 @@ use super::environment::Environment;
 use super::pool::Pool;
 use crate::config::{Config, Listen, ListenAddress, TcpAddress};
 use crate::report::status::HeldStatus;
-use crate::supervisor::{RunId, Timestamp};
+use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::errno::reason;
 use crate::sys::listen::{self, FIRST};
 use crate::sys::poll::Poll;
@@ -320,7 +320,9 @@ impl Runtime<'_> {
     /// The time of a queue that no run serves is over.
     pub(super) fn queue_timer_elapsed(&mut self) {
         let now = self.clock.now();
-        self.holding.timer_elapsed(now, &self.poll);
+        let supervisor = &self.supervisor;
+        let serves = |run| matches!(supervisor.fitness(run), Fitness::Ready | Fitness::Starting);
+        self.holding.timer_elapsed(now, &serves, &self.poll);
         self.held.timer_elapsed(now, &self.poll);
         self.lead_connections();
     }

@@ -100,10 +100,10 @@ impl Holding {
     }
 
     /// Queues whose time is over refuse their clients.
-    pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) {
+    pub(super) fn timer_elapsed(&mut self, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
-            self.find_closed(now.after(self.timeout));
+            self.find_closed(now.after(self.timeout), serves);
             self.caught.iter().for_each(|caught| caught.pool.watch_clients(true, poll));
         }
         for Caught { key, pool, .. } in &mut self.caught {
@@ -114,10 +114,10 @@ impl Holding {
     }
 
     /// guard sees no close(2) of a run's, only that nobody accepts.
-    fn find_closed(&mut self, until: Timestamp) {
-        if self.caught.iter().any(|caught| caught.pool.keeps_waiting()) {
+    fn find_closed(&mut self, until: Timestamp, serves: &impl Fn(RunId) -> bool) {
+        if self.caught.iter().any(|caught| caught.pool.keeps_waiting(serves)) {
             let closed = self.closed();
-            self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
+            self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until, serves));
         }
     }
 

@@ -53,6 +53,11 @@ impl Member {
         Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None, is_mixed: false }
     }
 
+    /// Runs have it, and all of them are meant.
+    pub(super) fn is_of(&self, is_meant: &impl Fn(RunId) -> bool) -> bool {
+        !self.runs.is_empty() && self.runs.iter().all(|run| is_meant(*run))
+    }
+
     pub(super) fn waiting(&self) -> u32 {
         listen::queue(self.socket.as_fd()).map_or(0, |(waiting, _)| waiting)
     }
