@@ -625,14 +625,19 @@ fn guards_own_door_and_the_apps_sockets_have_ports_of_their_own() {
 fn check_judges_files_as_the_user_that_guard_becomes() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
-    let [drain, watched] = ["drain", "watched"].map(|name| directory.path().join(name));
+    let [drain, watched, secret] = ["drain", "watched", "secret"].map(|name| directory.path().join(name));
     std::fs::write(&watched, "").unwrap();
-    for (mode, warnings) in
-        [(0o700, ["cannot write", "cannot read"].as_slice()), (0o755, &["cannot write"]), (0o777, &[])]
-    {
+    std::fs::write(&secret, "").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o400)).unwrap();
+    for (mode, warnings) in [
+        (0o700, ["cannot write", "cannot read", "cannot read"].as_slice()),
+        (0o755, &["cannot write", "cannot read"]),
+        (0o777, &["cannot read"]),
+    ] {
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode)).unwrap();
         let setup = child().env("GUARD_DRAIN_FILE", &drain).env("GUARD_USER", "54321");
         let setup = setup.env("GUARD_ON_CHANGE", format!("{}=HUP", watched.display()));
+        let setup = setup.env("GUARD_ENV_FILES", "SECRET").env("SECRET_FILE", &secret);
         let guard = end(setup.options(["check"]).app(["true"]), 0);
         let found = guard.out().into_iter().filter(|line| line.contains("54321 cannot")).collect::<Vec<_>>();
         assert_eq!(found.len(), warnings.len(), "{}", guard.transcript());

@@ -396,6 +396,32 @@ signal.pause()
     }
 }
 
+#[test]
+fn to_ask_whether_a_socket_listens_changes_nothing() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+says('listens', one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+one.shutdown(socket.SHUT_RD)
+says('listens', one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("listens 1");
+        guard.line("listens 0");
+        let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("it was shut down");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
 /// GUARD_HOLD alone is no reason to leave the drain delay out.
 #[test]
 fn where_nothing_is_held_a_restart_has_its_drain_delay() {

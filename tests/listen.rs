@@ -4,7 +4,7 @@ mod common;
 
 use common::{Guard, Setup, everywhere, skipped};
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -150,12 +150,19 @@ fn after_the_hold_timeout_clients_are_refused_until_a_run_starts() {
         let path = directory.path().join("app.sock");
         let port = free_port();
         let listen = format!("127.0.0.1:{port},unix:{}", path.display());
-        let setup = setup.env("GUARD_LISTEN", listen).env("GUARD_HOLD_TIMEOUT", "200ms");
+        let setup = setup.env("GUARD_LISTEN", listen).env("GUARD_HOLD_TIMEOUT", "1s");
         let setup = setup.env("GUARD_BACKOFF_INITIAL", "10m").env("GUARD_BACKOFF_MAX", "10m");
         let mut guard = setup.fixture("before-run 3 exit 1 serve").start();
+        guard.event("held");
+        guard.event("held");
+        let mut waiting = UnixStream::connect(&path).expect("it is held");
+        waiting.write_all(b"hello").expect("it waits");
         for _socket in 0..2 {
             guard.event("not-held");
         }
+        waiting.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+        let cut = waiting.read(&mut [0]).expect_err("it is cut off");
+        assert_eq!(cut.kind(), ErrorKind::ConnectionReset);
         let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("no run for too long");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         let refused = UnixStream::connect(&path).expect_err("no run for too long");

@@ -81,6 +81,12 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
             let text = format!("GUARD_DRAIN_FILE: {user} cannot write {directory}; name a directory that {user} owns");
             add(WarningKind::Doubt, text);
         }
+        for path in config.env_files.iter().filter_map(|name| config.file_of(name)) {
+            if !may(user, READ, Path::new(path)) {
+                let path = Path::new(path).display();
+                add(WarningKind::Doubt, format!("GUARD_ENV_FILES: {user} cannot read {path}; let {user} read it"));
+            }
+        }
         for (path, _) in &config.on_change {
             if !may(user, READ, path) || !path.parent().is_none_or(|parent| may(user, SEARCH, parent)) {
                 let path = path.display();

@@ -8,6 +8,9 @@ use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::AsFd;
 
+/// So many looks in a row have to find a queue no shorter: a process may hide what it has open, and what it accepts shows.
+const LOOKS: u8 = 3;
+
 impl Pool {
     pub(super) fn group(&self) -> &[Member] {
         &self.members[..self.listening]
@@ -15,6 +18,12 @@ impl Pool {
 
     pub(super) fn has_listener_of(&self, run: RunId) -> bool {
         self.group().iter().any(|member| member.runs.contains(&run))
+    }
+
+    /// Whether a run has the socket with this inode, which listens as the kernel sees it.
+    pub(super) fn is_listening(&self, run: RunId, inode: u64) -> bool {
+        let mut own = self.group().iter().filter(|member| member.inode == inode && member.runs.contains(&run));
+        own.any(|member| listen::is_listening(member.socket.as_fd()))
     }
 
     /// Has one of the others listen, as the last of the group. Nothing is led to it before [`Pool::lead`].
@@ -55,17 +64,27 @@ impl Pool {
         }
     }
 
-    /// Clients wait for runs that are to serve them.
-    pub(super) fn keeps_waiting(&self, serves: &impl Fn(RunId) -> bool) -> bool {
-        self.group().iter().any(|member| member.is_of(serves) && member.waiting() > 0)
+    /// Looks at the queues of the runs that are to serve. `true` where one has clients, and has not got shorter for some looks: it
+    /// seems that nobody accepts.
+    pub(super) fn looks_stuck(&mut self, serves: &impl Fn(RunId) -> bool) -> bool {
+        for member in &mut self.members[..self.listening] {
+            let (before, now) = (member.seen_waiting, member.waiting());
+            let is_stuck = member.is_of(serves) && now > 0 && now >= before;
+            member.seen_waiting = now;
+            member.stuck = if is_stuck { member.stuck + 1 } else { 0 };
+        }
+        self.group().iter().any(|member| member.stuck >= LOOKS)
     }
 
-    /// Runs that are to serve have closed these sockets: they are free until then. For one that is stopped another follows.
-    pub(super) fn free(&mut self, closed: &[u64], until: Timestamp, serves: &impl Fn(RunId) -> bool) {
+    /// Where nobody accepts, and the run has closed its socket, this is free until then.
+    pub(super) fn free(&mut self, closed: &[u64], until: Timestamp) {
         let group = &mut self.members[..self.listening];
-        for member in group.iter_mut().filter(|member| closed.contains(&member.inode) && member.is_of(serves)) {
-            member.runs.clear();
-            member.free_until = Some(until);
+        for member in group.iter_mut().filter(|member| member.stuck >= LOOKS) {
+            member.stuck = 0;
+            if closed.contains(&member.inode) {
+                member.runs.clear();
+                member.free_until = Some(until);
+            }
         }
     }
 

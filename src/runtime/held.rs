@@ -10,18 +10,16 @@
 use super::Runtime;
 use super::environment::Environment;
 use super::pool::Pool;
-use crate::config::{Config, Listen, ListenAddress, TcpAddress};
+use super::sockets::{explain, file_at, open};
+use crate::config::{Config, Listen, ListenAddress};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::errno::reason;
 use crate::sys::listen::{self, FIRST};
 use crate::sys::poll::Poll;
-use crate::sys::{Errno, process, spread, user};
-use anyhow::anyhow;
+use crate::sys::{Errno, Pid, process, rights, user};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// What a socket without a name is called (`sd_listen_fds_with_names(3)`).
@@ -167,20 +165,25 @@ impl Held {
         self.passed.iter().filter_map(|socket| socket.pool.deadline()).min()
     }
 
-    /// So long no run has served some sockets that their clients are refused now.
-    pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) {
+    /// So long no run has served some sockets that their clients are refused now. Returns copies of guard that cut off those in the
+    /// queues of unix sockets; the kernel does so for TCP.
+    pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> Vec<Pid> {
+        let mut copies = Vec::new();
         for socket in &mut self.passed {
             if socket.pool.timer_elapsed(now, poll) {
                 log::warn!(address = socket.shown(), msg = "no run for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
+                let unix = socket.pool.first().filter(|_| !socket.pool.spreads());
+                copies.extend(unix.and_then(|socket| rights::cut_queue(socket).ok()));
             }
         }
+        copies
     }
 
     /// Lets go of all.
     pub(super) fn release(&mut self, poll: Option<&Poll>) {
         for socket in self.passed.drain(..) {
             if let Some(address @ ListenAddress::Unix(path)) = &socket.address
-                && file_at(address) == socket.file
+                && file_at(address).is_none_or(|file| Some(file) == socket.file)
                 && let Err(error) = nix::unistd::unlink(path)
                 && error != Errno::ENOENT
             {
@@ -255,60 +258,6 @@ impl Passed {
     }
 }
 
-/// The file at the path of a unix socket.
-fn file_at(address: &ListenAddress) -> Option<u64> {
-    match address {
-        ListenAddress::Unix(path) => path.symlink_metadata().ok().map(|metadata| metadata.ino()),
-        ListenAddress::Tcp(_) => None,
-    }
-}
-
-/// A socket that listens at this address.
-fn open(address: &ListenAddress) -> Result<OwnedFd, Errno> {
-    let socket = match address {
-        // Whoever shares his address has it all the same, so this comes after the bind.
-        ListenAddress::Tcp(address) => bind_tcp(*address).inspect(|socket| spread::share_address(socket.as_fd(), true)),
-        ListenAddress::Unix(path) => listen::bind_path(path),
-    }?;
-    listen::listen(socket.as_fd())?;
-    // As a program finds a socket that it has made itself.
-    listen::set_waiting(socket.as_fd(), true);
-    Ok(socket)
-}
-
-fn bind_tcp(address: TcpAddress) -> Result<OwnedFd, Errno> {
-    match address {
-        TcpAddress::Port(port) => {
-            let all = |ip| SocketAddr::new(ip, port);
-            match listen::bind(all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), false) {
-                Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => {
-                    listen::bind(all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), false)
-                }
-                result => result,
-            }
-        }
-        TcpAddress::Ip(address) => listen::bind(address, true),
-    }
-}
-
-/// A TCP socket that listens and never waits, for guard itself.
-pub(super) fn listen_tcp(address: TcpAddress) -> Result<OwnedFd, Errno> {
-    bind_tcp(address).and_then(|socket| listen::listen(socket.as_fd()).map(|()| socket))
-}
-
-/// Why the socket that a variable asks for cannot be opened.
-pub(super) fn explain(variable: &str, address: &ListenAddress, error: Errno) -> anyhow::Error {
-    let why = match (error, address) {
-        (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => "another process has this port",
-        (Errno::EADDRINUSE, ListenAddress::Unix(_)) => "somebody listens there, or it is not a socket",
-        (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
-            "not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not"
-        }
-        _ => reason(error),
-    };
-    anyhow!("{variable}: cannot listen on {address}: {why}")
-}
-
 impl Runtime<'_> {
     /// A main process has ended.
     pub(super) fn queue_after_run(&mut self, run: RunId) {
@@ -323,7 +272,9 @@ impl Runtime<'_> {
         let supervisor = &self.supervisor;
         let serves = |run| matches!(supervisor.fitness(run), Fitness::Ready | Fitness::Starting);
         self.holding.timer_elapsed(now, &serves, &self.poll);
-        self.held.timer_elapsed(now, &self.poll);
+        let copies = self.held.timer_elapsed(now, &self.poll);
+        self.reaping.childless &= copies.is_empty();
+        self.children.copies.extend(copies);
         self.lead_connections();
     }
 

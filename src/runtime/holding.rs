@@ -29,8 +29,11 @@ const MOST_SOCKETS: usize = 4096;
 /// So long after a client has come guard looks whether clients wait in vain.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So long guard looks for processes that have a socket open.
-const LONGEST_SEARCH: Duration = Duration::from_millis(20);
+/// So long guard looks for processes that have a socket open, every few seconds at most.
+const LONGEST_SEARCH: Duration = Duration::from_millis(100);
+
+/// The same for a bind, of which an app may make many.
+const LONGEST_SEARCH_FOR_BIND: Duration = Duration::from_millis(20);
 
 /// What a socket is held by. A later run that binds the same gets the same socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +118,17 @@ impl Holding {
 
     /// guard sees no close(2) of a run's, only that nobody accepts.
     fn find_closed(&mut self, until: Timestamp, serves: &impl Fn(RunId) -> bool) {
-        if self.caught.iter().any(|caught| caught.pool.keeps_waiting(serves)) {
-            let closed = self.closed();
-            self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until, serves));
+        let stuck = self.caught.iter_mut().filter_map(|caught| caught.pool.looks_stuck(serves).then_some(())).count();
+        if stuck > 0 {
+            let closed = self.closed(LONGEST_SEARCH);
+            self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
         }
     }
 
     /// The sockets that no process has open.
-    fn closed(&self) -> Vec<u64> {
+    fn closed(&self, longest: Duration) -> Vec<u64> {
         let all = self.caught.iter().flat_map(|caught| caught.pool.inodes()).collect();
-        listeners::closed_among(all, Deadline::after(LONGEST_SEARCH))
+        listeners::closed_among(all, Deadline::after(longest))
     }
 
     /// The main process of a run has ended.
@@ -276,7 +280,7 @@ impl Holding {
         if !self.caught.iter().any(is_of_port) {
             return false;
         }
-        let closed = self.closed();
+        let closed = self.closed(LONGEST_SEARCH_FOR_BIND);
         let is_unused = |caught: &mut Caught| is_of_port(caught) && caught.pool.is_unused(&closed);
         self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
         self.caught.len() < before

@@ -37,6 +37,7 @@ mod questions;
 mod readiness;
 mod reap;
 mod silence;
+mod sockets;
 mod sweep;
 mod terminal;
 mod turn;

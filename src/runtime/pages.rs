@@ -2,7 +2,7 @@
 
 use super::Runtime;
 use super::doors::DoorId;
-use super::held::{explain, listen_tcp};
+use super::sockets::{explain, listen_tcp};
 use crate::config::{Config, ListenAddress, Readiness};
 use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};

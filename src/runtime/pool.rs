@@ -45,12 +45,16 @@ pub(super) struct Member {
     pub(super) free_until: Option<Timestamp>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
+    /// Clients that waited at the last look, and how many looks in a row have found no fewer; see [`Pool::looks_stuck`].
+    pub(super) seen_waiting: u32,
+    pub(super) stuck: u8,
 }
 
 impl Member {
     fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
         let inode = listen::inode(socket.as_fd()).unwrap_or(0);
-        Member { socket, inode, runs: run.into_iter().collect(), is_held: false, free_until: None, is_mixed: false }
+        let runs = run.into_iter().collect();
+        Member { socket, inode, runs, is_held: false, free_until: None, is_mixed: false, seen_waiting: 0, stuck: 0 }
     }
 
     /// Runs have it, and all of them are meant.

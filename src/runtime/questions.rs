@@ -145,17 +145,16 @@ impl Runtime<'_> {
                 let answer = if lives { self.holding.bind(run, &question, &bind, &self.poll) } else { Answer::GoOn };
                 self.answer_hold(run, &question, answer);
             }
-            // Who finds that it listens already makes no listen(2).
-            Step::Listen(question, Socket { inode, .. })
-                if question.call == Call::AcceptConn && !self.listens(inode) =>
-            {
+            Step::Listen(question, Socket { inode, .. }) if question.call == Call::AcceptConn => {
+                // Who finds that it listens already makes no listen(2).
+                let serves = lives && self.serves_at(run, inode);
                 self.answer_hold(run, &question, Answer::GoOn);
+                self.note_listener(run, serves);
             }
             Step::Listen(question, socket) => {
                 let answer = self.holding.listen(run, lives, socket, &self.poll);
                 self.lead_connections();
-                let is_asked = question.call == Call::AcceptConn;
-                self.answer_hold(run, &question, if is_asked { Answer::GoOn } else { answer });
+                self.answer_hold(run, &question, answer);
                 if answer == Answer::Done {
                     self.dispatch(Event::Holds);
                 }
@@ -206,10 +205,11 @@ impl Runtime<'_> {
         true
     }
 
-    /// Whether this is a socket of guard's that listens.
-    fn listens(&mut self, inode: u64) -> bool {
+    /// A run serves at a socket of its own that guard holds, if this is one and listens.
+    fn serves_at(&mut self, run: RunId, inode: u64) -> bool {
         let mut pools = self.held.pools().chain(self.holding.pools());
-        pools.any(|pool| pool.group().iter().any(|member| member.inode == inode))
+        let pool = pools.find(|pool| pool.is_listening(run, inode));
+        pool.map(|pool| pool.serve(run)).is_some()
     }
 
     /// A run listens, if `listens`.

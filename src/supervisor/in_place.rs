@@ -13,6 +13,7 @@
 
 use super::action::{InPlace, Outcome};
 use super::cause::{Asker, Cause};
+use super::health::Checks;
 use super::run_id::RunId;
 use super::state::{Instance, Mode, Slot};
 use super::stop::Drain;
@@ -21,7 +22,7 @@ use super::{Action, Notice, Supervisor};
 
 const STOPPING: Outcome = Err("guard is stopping");
 
-const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; what was not replaced stays";
+const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; the instances that are left keep theirs";
 
 const NO_RUN: &str = "there is no run, and none will follow";
 
@@ -208,23 +209,41 @@ impl Supervisor {
         }
     }
 
-    /// The new run of a reload has failed before the old one was told to end: the old run stays, and the reload has failed. `false`
-    /// if this run is no such run.
+    /// A run fails, or its main process has ended by itself. If it is one that a reload has started, and was ready, the reload has
+    /// failed. The old run beside it serves again where it knows nothing of its end.
+    pub(super) fn new_run_fails(&mut self, now: Timestamp, id: RunId) {
+        let Some(reload) = self.reload.filter(|_| self.mode == Mode::Serving) else { return };
+        let is_in_turn = reload.instance == id.instance && reload.replaced_by == Some(id);
+        let was_in_turn = id.instance < reload.instance && !reload.asker.is_limit();
+        let (health, replace_at) = (self.settings.health, self.end_of_life(now));
+        let Some(instance) = self.instance_mut(id.instance) else { return };
+        if instance.retires(id) || !is_in_turn && !was_in_turn {
+            return;
+        }
+        if let Some(old) = instance.retiring.as_mut().filter(|run| run.is_only_led_away()) {
+            (old.state, old.cause) = (old.ready_state(now), None);
+            old.checks = health.map(|health| Checks::begin(now, health));
+            if reload.asker.is_limit() {
+                (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);
+            }
+        }
+        self.conclude_reload(Err(NEW_RUN_ENDED));
+    }
+
+    /// The new run of a reload is over, and the old one was not told to end: it stays. If the new run has not been ready the reload
+    /// has failed. `false` if this run is no such run.
     pub(super) fn restore_old_run(&mut self, now: Timestamp, new: RunId) -> bool {
         let (asker, replace_at) = (self.reload.map(|reload| reload.asker), self.end_of_life(now));
         let Some(instance) = self.instance_mut(new.instance) else { return false };
-        let Some(mut old) = instance.retiring.take_if(|run| run.serves() || run.is_only_led_away()) else {
-            return false;
-        };
-        if !old.serves() {
-            (old.state, old.cause) = (old.ready_state(now), None);
-        }
+        let Some(mut old) = instance.retiring.take_if(|run| run.serves()) else { return false };
         let (id, is_ready) = (old.id, old.is_ready());
         if asker.is_some_and(Asker::is_limit) {
             (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);
         }
         instance.slot = Slot::Live(old);
-        self.conclude_reload(Err("the new run failed before it was ready; the old run stays"));
+        if self.reload.is_some_and(|reload| reload.instance == new.instance) {
+            self.conclude_reload(Err("the new run failed before it was ready; the old run stays"));
+        }
         if is_ready {
             // A restart may have asked for this run before the reload did.
             self.restarted_run_ready(id);
@@ -238,14 +257,8 @@ impl Supervisor {
         if self.instance_mut(number).is_some_and(|instance| instance.restarting) {
             self.conclude_restart(Err(why));
         }
-        if let Some(reload) = self.reload {
-            let is_replaced = number < reload.instance && !reload.asker.is_limit();
-            match (reload.instance == number, reload.replaced_by) {
-                (true, None) => self.conclude_reload(Err(why)),
-                (true, Some(_)) => self.conclude_reload(Err(NEW_RUN_ENDED)),
-                (false, _) if is_replaced => self.conclude_reload(Err(NEW_RUN_ENDED)),
-                (false, _) => {}
-            }
+        if self.reload.is_some_and(|reload| reload.instance == number && reload.replaced_by.is_none()) {
+            self.conclude_reload(Err(why));
         }
         if self.scaling && self.instance_mut(number).is_some_and(|instance| instance.awaited) {
             self.conclude_scale(Err(why));

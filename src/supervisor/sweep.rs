@@ -74,6 +74,8 @@ impl Supervisor {
             Mode::Draining(shutdown) | Mode::Sweeping(shutdown) => earlier(kill_at, shutdown.kill_at),
             Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => kill_at,
         };
+        // Nobody has asked for its end.
+        let fails = run.cause.is_none_or(|cause| matches!(cause, Cause::Itself | Cause::Failed(_) | Cause::Quit));
         let is_stable = run.ready_since.is_some_and(|since| now.since(since) >= stable_after);
         run.state = RunState::Sweeping { ending, kill_at, counted: false };
         if is_stable {
@@ -82,6 +84,9 @@ impl Supervisor {
         if stopped_at_terminal {
             self.report(Notice::StoppedAtTerminal { run: id, ending });
             self.begin_shutdown(now, ShutdownCause::AppLeft);
+        }
+        if fails {
+            self.new_run_fails(now, id);
         }
         match mode {
             Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => self.actions.push(Action::Sweep(id, Signal::TERM)),

@@ -6,7 +6,7 @@ use super::{Pid, procfs};
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// No more than so many bytes of a table are read.
 const LONGEST_TABLE: u64 = 8 * 1024 * 1024;
@@ -49,36 +49,47 @@ pub fn ports_of(pids: &[Pid], deadline: Deadline) -> Vec<u16> {
 /// not by the deadline.
 pub fn closed_among(mut inodes: Vec<u64>, deadline: Deadline) -> Vec<u64> {
     // A socket may go from one process to another during a walk.
-    if (0..2).all(|_| forget_open(&mut inodes, deadline).is_some()) { inodes } else { Vec::new() }
+    let is_sure = !hides_processes() && (0..2).all(|_| forget_open(&mut inodes, deadline).is_some());
+    if is_sure { inodes } else { Vec::new() }
 }
 
-/// Removes the sockets that descendants of guard have open, if guard can see all.
+/// Whether /proc shows no process of other users (hidepid, `proc(5)`).
+fn hides_processes() -> bool {
+    let mounts = File::open("/proc/self/mounts").map(|file| BufReader::new(file.take(LONGEST_TABLE)));
+    !mounts.is_ok_and(|mounts| !lines(mounts).any(|line| line.contains(" /proc proc ") && line.contains("hidepid=")))
+}
+
+/// Removes the sockets that descendants of guard have open, if guard can see all. A thread may have descriptors of its own (`unshare(2)`).
 fn forget_open(inodes: &mut Vec<u64>, deadline: Deadline) -> Option<()> {
     let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
-    for process in &seen.processes {
-        if process.is_headless() {
-            return None;
-        }
-        let entries = match read_dir(format!("/proc/{}/fd", process.pid)) {
-            Ok(entries) => entries,
-            Err(error) if !process.lives() || is_of_ended(&error) => continue,
-            Err(_) => return None,
-        };
-        for entry in entries.map_while(Result::ok) {
-            match read_link(entry.path()) {
-                Ok(target) => {
-                    let inode = socket_inode(&target);
-                    inodes.retain(|one| Some(*one) != inode);
+    for process in seen.processes.iter().filter(|process| process.has_threads()) {
+        for thread in entries(format!("/proc/{}/task", process.pid))? {
+            for entry in entries(thread.join("fd"))? {
+                match read_link(entry) {
+                    // A ring has files that no number leads to (`io_uring_register(2)`).
+                    Ok(target) if target.as_os_str() == "anon_inode:[io_uring]" => return None,
+                    Ok(target) => {
+                        let inode = socket_inode(&target);
+                        inodes.retain(|one| Some(*one) != inode);
+                    }
+                    Err(error) if is_of_ended(&error) => {}
+                    Err(_) => return None,
                 }
-                Err(error) if is_of_ended(&error) => {}
-                Err(_) => return None,
-            }
-            if deadline.left().is_zero() {
-                return None;
+                if deadline.left().is_zero() {
+                    return None;
+                }
             }
         }
     }
     Some(())
+}
+
+/// What is in a directory, if guard may see it. Of a process that has ended it is empty.
+fn entries(directory: impl AsRef<Path>) -> Option<Vec<PathBuf>> {
+    match read_dir(directory) {
+        Ok(entries) => Some(entries.map_while(Result::ok).map(|entry| entry.path()).collect()),
+        Err(error) => is_of_ended(&error).then(Vec::new),
+    }
 }
 
 fn is_of_ended(error: &io::Error) -> bool {

@@ -54,9 +54,9 @@ impl Process {
         }
     }
 
-    /// Its main thread has ended and others live on, of which /proc/PID does not show what they have open.
-    pub fn is_headless(&self) -> bool {
-        !self.lives() && self.threads > 1
+    /// Whether a thread of it lives. Its main thread may have ended.
+    pub fn has_threads(&self) -> bool {
+        self.lives() || self.threads > 1
     }
 }
 

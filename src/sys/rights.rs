@@ -255,6 +255,18 @@ fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
     }
 }
 
+/// A copy of guard cuts off the clients in the queue of a unix socket that was shut down: their connections end with it. What they have
+/// sent may make whoever closes it wait.
+pub fn cut_queue(socket: BorrowedFd) -> Result<Pid, Errno> {
+    spawn_copy(|| {
+        limit_time();
+        keep_only([socket.as_raw_fd(); 2]);
+        raise_descriptor_limit();
+        // Fails without a wait when the queue is empty, since the socket is shut down (EINVAL, `unix_accept` of the kernel).
+        while nix_socket::accept(socket.as_raw_fd()).is_ok() {}
+    })
+}
+
 /// Has a copy of guard end when its time is over, though something makes it wait.
 pub(super) fn limit_time() {
     // SAFETY: signal(2) and alarm(2) take numbers.
@@ -290,8 +302,8 @@ fn close_range(first: u32, last: u32) {
     }
 }
 
-/// Makes room for as many descriptors as come with a message, as far as guard may. What finds no room is closed before the
-/// copy can report.
+/// Makes room in a copy of guard for as many descriptors as may come, as far as it can. What comes with a message and finds no room is
+/// closed before the copy can report.
 fn raise_descriptor_limit() {
     // SAFETY: getrlimit(2) fills in what setrlimit(2) reads.
     unsafe {

@@ -349,6 +349,24 @@ fn a_reload_goes_no_further_where_a_new_run_has_crashed() {
     assert!(world.mains.contains(&of(2, 1)), "{:?}", world.mains);
 }
 
+#[test]
+fn a_reload_that_has_failed_is_concluded_once() {
+    let mut world = World::serving(Settings { instances: 3, ..notify() });
+    for instance in 0..3 {
+        world.step(Step::Says(of(instance, 1), Words::Ready));
+    }
+    world.step(Step::AskReload);
+    world.step(started());
+    world.step(Step::Says(of(0, 2), Words::Ready));
+    world.step(Step::Exit(of(0, 1), Ending::Exited(0), Leftovers::None));
+    world.step(started());
+    let failed = reloads(&world.step(Step::Exit(of(0, 2), Ending::Exited(1), Leftovers::None)));
+    assert_eq!(failed.len(), 1);
+    world.step(started());
+    assert_eq!(reloads(&world.step(Step::Exit(of(1, 2), Ending::Exited(1), Leftovers::None))), []);
+    assert!(world.mains.contains(&of(1, 1)), "{:?}", world.mains);
+}
+
 /// Instances have numbers, which are no places in a list.
 #[test]
 fn an_instance_keeps_its_number_when_another_has_gone() {

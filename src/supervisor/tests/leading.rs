@@ -4,7 +4,7 @@ use super::super::{Action, Ending, Event, Fitness, RunId, Settings};
 use super::listening::notify;
 use super::scenarios::plain;
 use super::world::{Leftovers, STOP, Step, Words, World, run};
-use crate::config::{Instances, Scale};
+use crate::config::{HealthSettings, Instances, Scale};
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +40,46 @@ fn an_old_run_that_is_only_led_away_stays_where_the_new_one_ends() {
     world.step(Step::Spawn(Ok(())));
     world.step(Step::Says(run(3), Words::Ready));
     world.wait_for(&Action::Stop(run(1), STOP));
+}
+
+/// In a reload the new run is ready, and the old one is only led away.
+fn led_away(settings: Settings) -> World {
+    let mut world = World::serving(Settings { holds: true, ..settings });
+    world.step(Step::Says(run(1), Words::Ready));
+    world.step(Step::AskReload);
+    world.step(Step::Spawn(Ok(())));
+    world.step(Step::Says(run(2), Words::Ready));
+    assert_eq!(world.supervisor.fitness(run(1)), Fitness::Draining);
+    world
+}
+
+#[test]
+fn the_old_run_serves_again_though_the_new_one_leaves_processes_behind() {
+    let mut world = led_away(notify());
+    world.step(Step::Exit(run(2), Ending::Exited(3), Leftovers::Mortal));
+    assert_eq!(world.supervisor.fitness(run(1)), Fitness::Ready);
+    assert!(!stops(&world.wait_for(&Action::Forget(run(2))), run(1)));
+    assert_eq!((world.supervisor.fitness(run(1)), &world.mains[..]), (Fitness::Ready, &[run(1)][..]));
+}
+
+#[test]
+fn the_old_run_is_checked_again_where_it_serves_again() {
+    let (interval, timeout) = (PAUSE, PAUSE);
+    let health = Some(HealthSettings { interval, timeout, retries: 1, start_period: PAUSE });
+    let mut world = led_away(Settings { health, ..notify() });
+    world.step(Step::Exit(run(2), Ending::Exited(3), Leftovers::None));
+    world.wait_for(&Action::StartCheck(run(1)));
+}
+
+#[test]
+fn a_restart_in_the_middle_of_a_reload_starts_another_run() {
+    let mut world = led_away(notify());
+    world.step(Step::AskRestart);
+    let actions = world.step(Step::Exit(run(2), Ending::Exited(0), Leftovers::None));
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Spawn { run: id, .. } if *id == run(3))),
+        "{actions:?}"
+    );
 }
 
 #[test]
