@@ -118,8 +118,8 @@ impl Holding {
 
     /// guard sees no close(2) of a run's, only that nobody accepts.
     fn find_closed(&mut self, until: Timestamp, serves: &impl Fn(RunId) -> bool) {
-        let stuck = self.caught.iter_mut().filter_map(|caught| caught.pool.looks_stuck(serves).then_some(())).count();
-        if stuck > 0 {
+        // Each is looked at.
+        if self.caught.iter_mut().fold(false, |any, caught| caught.pool.looks_stuck(serves) || any) {
             let closed = self.closed(LONGEST_SEARCH);
             self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
         }
