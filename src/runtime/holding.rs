@@ -118,8 +118,9 @@ impl Holding {
 
     /// guard sees no close(2) of a run's, only that nobody accepts.
     fn find_closed(&mut self, until: Timestamp, serves: &impl Fn(RunId) -> bool) {
-        // Each is looked at.
-        if self.caught.iter_mut().fold(false, |any, caught| caught.pool.looks_stuck(serves) || any) {
+        let mut is_stuck = false;
+        self.caught.iter_mut().for_each(|caught| is_stuck |= caught.pool.looks_stuck(serves));
+        if is_stuck {
             let closed = self.closed(LONGEST_SEARCH);
             self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
         }
