@@ -152,6 +152,7 @@ impl Pool {
 mod tests {
     use super::*;
     use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     /// The instances whose sockets have got connections.
@@ -187,6 +188,36 @@ mod tests {
             pool.lead(&|run| if run.instance == ready { Fitness::Ready } else { Fitness::Ending });
             assert_eq!(served(&pool, address), [ready]);
         }
+    }
+
+    #[test]
+    fn clients_wait_no_longer_for_runs_that_accept_nobody() {
+        let poll = Poll::new().expect("a poll");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut pool = Pool::new(None, true);
+        let run = |number| RunId { instance: 0, number };
+        let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+        pool.add(socket, run(1), &poll).expect("it is polled");
+        pool.open_for(run(1), &poll).expect("it listens");
+        pool.serve(run(1));
+        let client = TcpStream::connect(address).expect("not refused");
+        let at = |seconds| Timestamp(Duration::from_secs(seconds));
+        let timeout = Some(Duration::from_secs(10));
+        pool.run_ended(run(1), at(0), timeout, &poll);
+        for number in 2..5 {
+            assert!(pool.take(run(number)));
+            pool.serve(run(number));
+            assert_eq!(pool.deadline(), None, "it may accept");
+            pool.run_ended(run(number), at(u64::from(number)), timeout, &poll);
+            assert_eq!(pool.deadline(), Some(at(10)), "it has not");
+        }
+        assert!(pool.take(run(5)));
+        pool.serve(run(5));
+        // As the run does.
+        let accepted = nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client");
+        pool.run_ended(run(5), at(5), timeout, &poll);
+        assert_eq!(pool.deadline(), Some(at(15)));
+        drop((client, accepted));
     }
 
     /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.

@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) is_held: bool,
     /// What becomes of it then, see above, unless a run listens before.
     pub(super) free_until: Option<Timestamp>,
+    /// The same as it was before a run listened, and how many clients that one has found.
+    found: Option<(Timestamp, u32)>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
     /// Clients that waited at the last look, and how many looks in a row have found no fewer; see [`Pool::looks_stuck`].
@@ -54,7 +56,8 @@ impl Member {
     fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
         let inode = listen::inode(socket.as_fd()).unwrap_or(0);
         let runs = run.into_iter().collect();
-        Member { socket, inode, runs, is_held: false, free_until: None, is_mixed: false, seen_waiting: 0, stuck: 0 }
+        let (is_held, is_mixed, free_until, found, seen_waiting, stuck) = (false, false, None, None, 0, 0);
+        Member { socket, inode, runs, is_held, free_until, found, is_mixed, seen_waiting, stuck }
     }
 
     /// Runs have it, and all of them are meant.
@@ -165,7 +168,11 @@ impl Pool {
 
     /// A run that lives listens.
     pub(super) fn serve(&mut self, run: RunId) {
-        self.members.iter_mut().filter(|member| member.runs.contains(&run)).for_each(|member| member.free_until = None);
+        for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
+            if let Some(until) = member.free_until.take() {
+                member.found = Some((until, member.waiting()));
+            }
+        }
         self.refusing = false;
     }
 
@@ -216,7 +223,10 @@ impl Pool {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             member.runs.retain(|other| *other != run);
             if member.runs.is_empty() {
-                member.free_until = member.free_until.or(at);
+                // Clients wait on as if nobody had listened, where nobody has accepted.
+                let found = member.found.take().filter(|(_, found)| *found > 0 && member.waiting() >= *found);
+                let until = at.map(|at| found.map_or(at, |(until, _)| until));
+                member.free_until = member.free_until.or(until);
             }
         }
     }
