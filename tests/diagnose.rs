@@ -260,9 +260,11 @@ fn go_writes_its_goroutines_and_the_restart_follows_the_failure() {
         let setup = setup.env("GUARD_HEALTH_RETRIES", "1").directory(directory.path()).env("GUARD_MAX_RESTARTS", "1");
         let setup = setup.env("GUARD_BACKOFF_INITIAL", "10ms");
         let healthy = directory.path().join("healthy");
-        fs::write(&healthy, "").unwrap();
         let line = ["prometheus", "--config.file", &config, "--web.listen-address", "127.0.0.1:0"];
         let mut guard = setup.app(line).start();
+        // Before that QUIT ends it without a word.
+        guard.log_line("server that is up", |line| line.contains("Server is ready to receive web requests"));
+        fs::write(&healthy, "").unwrap();
         guard.event("ready");
         fs::remove_file(&healthy).unwrap();
         let exit = guard.event("exit");
