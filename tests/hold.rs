@@ -157,6 +157,14 @@ def server(family, address, v6=None, backlog=100):
     setup.app([PYTHON, "-c", &format!("{start}{script}")])
 }
 
+/// The app greets a client.
+fn is_greeted(port: u16) {
+    let mut greeting = [0; 5];
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a server");
+    client.read_exact(&mut greeting).expect("an answer");
+    assert_eq!(&greeting, b"hello");
+}
+
 #[test]
 fn a_socket_is_made_as_the_app_has_made_its_own() {
     if !Path::new(PYTHON).exists() {
@@ -387,10 +395,7 @@ signal.pause()
             assert_eq!(guard.event("ready").get("run"), Some(run));
             guard.signal(libc::SIGUSR1);
         }
-        let mut answer = [0; 5];
-        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("a server");
-        client.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"hello");
+        is_greeted(port);
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
@@ -500,10 +505,7 @@ signal.pause()
         drop(waiting);
         guard.signal(libc::SIGUSR1);
         guard.event("held-again");
-        let mut answer = [0; 5];
-        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens again");
-        client.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"hello");
+        is_greeted(port);
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
@@ -570,13 +572,7 @@ signal.pause()
         guard.event("held");
         guard.until_yes(&["ready"]);
         guard.line("serves");
-        let mut answer = String::new();
-        TcpStream::connect(("127.0.0.1", port))
-            .expect("a server")
-            .take(5)
-            .read_to_string(&mut answer)
-            .expect("an answer");
-        assert_eq!(answer, "hello");
+        is_greeted(port);
         let status = guard.ask(&["status"]).out;
         assert_eq!(status.matches("held: ").count(), 1, "what was bound alone is let go: {status}");
         let open = std::fs::read_dir(format!("/proc/{}/fd", guard.pid())).expect("guard lives").count();

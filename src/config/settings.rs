@@ -327,8 +327,9 @@ impl Config {
         self.variable_of_the_app(name).filter(|value| !value.is_empty())
     }
 
-    /// The file of a variable of GUARD_ENV_FILES.
-    pub fn file_of(&self, variable: &str) -> Option<&OsStr> {
-        self.set_variable_of_the_app(&format!("{variable}_FILE"))
+    /// The file of a variable of GUARD_ENV_FILES, as the app would find it.
+    pub fn file_of(&self, variable: &str) -> Option<PathBuf> {
+        let file = self.set_variable_of_the_app(&format!("{variable}_FILE"))?;
+        Some(self.directory.as_deref().unwrap_or(Path::new("")).join(file))
     }
 }

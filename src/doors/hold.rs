@@ -57,8 +57,10 @@ pub struct Bind {
 pub enum Step {
     /// The owner answers.
     Bind(Question, Bind),
-    /// listen(2) on a stream socket, or the question whether it listens already. The owner answers.
+    /// listen(2) on a stream socket. The owner answers.
     Listen(Question, Socket),
+    /// The question whether a stream socket listens already, which the kernel answers after the owner has.
+    AcceptConn(Question, Socket),
     /// A copy of guard reads memory; see [`Hold::report`].
     Reads(Pid),
     /// There can be no copy now, or the first one has ended early. The owner calls [`Hold::next`] when there can, and polls
@@ -124,9 +126,8 @@ impl Hold {
             }
         };
         let (address, length) = match (question.call, socket.kind) {
-            (Call::Listen | Call::AcceptConn, Kind::Tcp { .. } | Kind::Stream) => {
-                return Step::Listen(question, socket);
-            }
+            (Call::Listen, Kind::Tcp { .. } | Kind::Stream) => return Step::Listen(question, socket),
+            (Call::AcceptConn, Kind::Tcp { .. } | Kind::Stream) => return Step::AcceptConn(question, socket),
             (Call::Bind { address, length }, Kind::Tcp { .. }) => (address, length),
             (Call::OnlyV6 { value, length }, Kind::Tcp { v6: true }) => (value, length),
             (Call::Listen | Call::AcceptConn | Call::Bind { .. } | Call::OnlyV6 { .. }, _) => {

@@ -82,8 +82,8 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
             add(WarningKind::Doubt, text);
         }
         for path in config.env_files.iter().filter_map(|name| config.file_of(name)) {
-            if !may(user, READ, Path::new(path)) {
-                let path = Path::new(path).display();
+            if !may(user, READ, &path) {
+                let path = path.display();
                 add(WarningKind::Doubt, format!("GUARD_ENV_FILES: {user} cannot read {path}; let {user} read it"));
             }
         }

@@ -123,7 +123,6 @@ impl Environment {
     pub(super) fn read_files<'a>(&mut self, config: &'a Config) -> Result<(), UnreadVariable<'a>> {
         for variable in &config.env_files {
             let Some(path) = config.file_of(variable) else { continue };
-            let path = config.directory.as_deref().unwrap_or(Path::new("")).join(path);
             match read_value(&path) {
                 Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
                 Err((problem, name)) => return Err(UnreadVariable { variable, path, problem, name }),

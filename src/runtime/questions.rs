@@ -8,7 +8,7 @@ use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
 use crate::sys::caller::{self, Kind, Socket};
 use crate::sys::errno::reason;
-use crate::sys::seccomp::{Answer, Call, Channel, Question};
+use crate::sys::seccomp::{Answer, Channel, Question};
 use std::time::Duration;
 
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
@@ -145,7 +145,7 @@ impl Runtime<'_> {
                 let answer = if lives { self.holding.bind(run, &question, &bind, &self.poll) } else { Answer::GoOn };
                 self.answer_hold(run, &question, answer);
             }
-            Step::Listen(question, Socket { inode, .. }) if question.call == Call::AcceptConn => {
+            Step::AcceptConn(question, Socket { inode, .. }) => {
                 // Who finds that it listens already makes no listen(2).
                 let serves = lives && self.serves_at(run, inode);
                 self.answer_hold(run, &question, Answer::GoOn);

@@ -19,7 +19,7 @@ pub(super) fn file_at(address: &ListenAddress) -> Option<u64> {
 /// A socket that listens at this address.
 pub(super) fn open(address: &ListenAddress) -> Result<OwnedFd, Errno> {
     let socket = match address {
-        // Whoever shares his address has it all the same, so this comes after the bind.
+        // A socket that shares its address binds one that another process shares. So guard lets it share after the bind.
         ListenAddress::Tcp(address) => bind_tcp(*address).inspect(|socket| spread::share_address(socket.as_fd(), true)),
         ListenAddress::Unix(path) => listen::bind_path(path),
     }?;

@@ -123,7 +123,9 @@ impl Supervisor {
 
     /// A reload was asked for while another ran, which is concluded now.
     pub(super) fn begin_queued_reload(&mut self, now: Timestamp) {
+        // After one that has failed the old run may not be back in its place yet.
         if self.reload.is_none()
+            && !self.instances.iter().any(Instance::serves_while_replaced)
             && let Some(asker) = self.reload_again.take()
         {
             self.reload_requested(now, asker);
@@ -211,7 +213,7 @@ impl Supervisor {
 
     /// A run fails, or its main process has ended by itself. If it is one that a reload has started, and was ready, the reload has
     /// failed. The old run beside it serves again where it knows nothing of its end.
-    pub(super) fn new_run_fails(&mut self, now: Timestamp, id: RunId) {
+    pub(super) fn ready_run_fails(&mut self, now: Timestamp, id: RunId) {
         let Some(reload) = self.reload.filter(|_| self.mode == Mode::Serving) else { return };
         let is_in_turn = reload.instance == id.instance && reload.replaced_by == Some(id);
         let was_in_turn = id.instance < reload.instance && !reload.asker.is_limit();
@@ -224,7 +226,7 @@ impl Supervisor {
             (old.state, old.cause) = (old.ready_state(now), None);
             old.checks = health.map(|health| Checks::begin(now, health));
             if reload.asker.is_limit() {
-                (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);
+                old.outlast_limit(replace_at);
             }
         }
         self.conclude_reload(Err(NEW_RUN_ENDED));
@@ -238,7 +240,7 @@ impl Supervisor {
         let Some(mut old) = instance.retiring.take_if(|run| run.serves()) else { return false };
         let (id, is_ready) = (old.id, old.is_ready());
         if asker.is_some_and(Asker::is_limit) {
-            (old.was_kept, old.is_too_large, old.replace_at) = (true, false, replace_at);
+            old.outlast_limit(replace_at);
         }
         instance.slot = Slot::Live(old);
         if self.reload.is_some_and(|reload| reload.instance == new.instance) {

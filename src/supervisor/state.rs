@@ -159,6 +159,11 @@ impl Run {
         self.cause = self.cause.max(Some(cause));
     }
 
+    /// A limit's reload has failed, and this run goes on until `replace_at`.
+    pub(super) fn outlast_limit(&mut self, replace_at: Option<Timestamp>) {
+        (self.was_kept, self.is_too_large, self.replace_at) = (true, false, replace_at);
+    }
+
     /// Whether the main process lives, so that it may be signalled.
     pub(super) fn main_lives(&self) -> bool {
         match self.state {

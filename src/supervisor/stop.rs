@@ -131,7 +131,7 @@ impl Supervisor {
         run.end_for(Cause::Failed(failure));
         run.ready_since = None;
         self.report(Notice::Failing { run: id, failure });
-        self.new_run_fails(now, id);
+        self.ready_run_fails(now, id);
         self.diagnose_failed(now, id, failure);
     }
 

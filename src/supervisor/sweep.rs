@@ -86,7 +86,7 @@ impl Supervisor {
             self.begin_shutdown(now, ShutdownCause::AppLeft);
         }
         if fails {
-            self.new_run_fails(now, id);
+            self.ready_run_fails(now, id);
         }
         match mode {
             Mode::Serving | Mode::Draining(_) | Mode::Sweeping(_) => self.actions.push(Action::Sweep(id, Signal::TERM)),

@@ -255,8 +255,8 @@ fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
     }
 }
 
-/// A copy of guard cuts off the clients in the queue of a unix socket that was shut down: their connections end with it. What they have
-/// sent may make whoever closes it wait.
+/// A copy of guard cuts off the clients in the queue of a unix socket that was shut down: their connections end with it. A client may
+/// have sent a descriptor that makes guard wait when guard closes it.
 pub fn cut_queue(socket: BorrowedFd) -> Result<Pid, Errno> {
     spawn_copy(|| {
         limit_time();

@@ -63,6 +63,16 @@ fn the_old_run_serves_again_though_the_new_one_leaves_processes_behind() {
 }
 
 #[test]
+fn a_reload_that_was_asked_for_meanwhile_follows_the_failed_one() {
+    let mut world = led_away(notify());
+    world.step(Step::AskReload);
+    let failed = world.step(Step::Exit(run(2), Ending::Exited(3), Leftovers::Mortal));
+    assert_eq!(failed.iter().filter(|action| matches!(action, Action::Conclude { .. })).count(), 1, "{failed:?}");
+    let over = world.wait_for(&Action::Forget(run(2)));
+    assert!(over.iter().any(|action| matches!(action, Action::Spawn { run: id, .. } if *id == run(3))), "{over:?}");
+}
+
+#[test]
 fn the_old_run_is_checked_again_where_it_serves_again() {
     let (interval, timeout) = (PAUSE, PAUSE);
     let health = Some(HealthSettings { interval, timeout, retries: 1, start_period: PAUSE });
