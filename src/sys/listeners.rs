@@ -62,7 +62,7 @@ fn hides_processes() -> bool {
 /// Removes the sockets that descendants of guard have open, if guard can see all. A thread may have descriptors of its own (`unshare(2)`).
 fn forget_open(inodes: &mut Vec<u64>, deadline: Deadline) -> Option<()> {
     let seen = procfs::descendants(deadline).filter(|seen| seen.complete)?;
-    for process in seen.processes.iter().filter(|process| process.has_threads()) {
+    for process in seen.processes.iter().filter(|process| process.lives()) {
         for thread in entries(format!("/proc/{}/task", process.pid))? {
             for entry in entries(thread.join("fd"))? {
                 match read_link(entry) {
