@@ -2,12 +2,10 @@
 #
 #   docker build -t guard .
 #   COPY --from=guard /guard /usr/local/bin/guard
-#
-# For both architectures at once: docker buildx build --platform linux/amd64,linux/arm64 -t guard .
 
 # BuildKit cross-compiles on the machine that it runs on, whatever the image is for.
 FROM --platform=${BUILDPLATFORM:-linux/amd64} rust:1 AS build
-# Set by BuildKit too; without it the image is for the machine that builds it.
+# Set by BuildKit too, for each architecture that --platform names; without it the image is for the machine that builds it.
 ARG TARGETARCH
 WORKDIR /src
 COPY . .

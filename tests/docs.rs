@@ -70,16 +70,14 @@ const COMMANDS: &[(&str, &str, How)] = &[
     (
         "docs/fleet.md",
         "cargo run --release --example fleet",
-        Not("a simulation, whose table the guide has: `cargo test` builds it"),
+        By("tests/fleet.rs", "the_guide_has_what_the_simulation_gives"),
     ),
     ("docs/docker.md", "FROM node:20-slim", By(CONTAINERS, "an_image_with_a_healthcheck")),
     ("docs/docker.md", "docker build -t guard .", By(CONTAINERS, "the_readmes_builds")),
     (
         "docs/docker.md",
-        "docker buildx",
-        Not(
-            "Debian has no buildx; own_image.rs builds the same Dockerfile for both architectures, one after the other",
-        ),
+        "docker build --build-arg TARGETARCH=arm64",
+        By("tests/containers/own_image.rs", "the_image_for_arm64_runs_under_emulation"),
     ),
     ("docs/docker.md", "docker run -d --restart", By(CONTAINERS, "two_tiers")),
     ("docs/docker.md", "docker logs", By(CONTAINERS, "two_tiers")),
@@ -93,9 +91,9 @@ const COMMANDS: &[(&str, &str, How)] = &[
         "docker compose -f examples/compose/compose.yaml up",
         By("tests/containers/compose.rs", "a_client_waits_until_the_app_is_healthy"),
     ),
-    ("docs/ecs.md", "aws ecs", Not("an account of AWS; tests/manifests.rs checks both files by the model of the API")),
+    ("docs/ecs.md", "aws ecs", By("tests/ecs.rs", "the_commands_of_the_guide_make_the_service")),
     ("docs/ecs.md", "\"stopTimeout\"", By(HERE, "excerpts_are_in_the_examples")),
-    ("docs/ecs.md", "aws elbv2", By(HERE, "scripts_can_be_read")), // but to run it takes an account of AWS
+    ("docs/ecs.md", "aws elbv2", By("tests/ecs.rs", "the_hook_of_the_guide_takes_the_task_out")),
     ("docs/apps.md", "puma", By("tests/containers/languages/puma.rs", "it_says_when_it_is_ready_and_pings")),
     ("docs/kubernetes.md", "DB_PASSWORD_FILE", By("tests/on_change.rs", "a_rotated_secret_reaches_the_next_run")),
     ("docs/kubernetes.md", "podFailurePolicy:", By(HERE, "excerpts_are_in_the_examples")),

@@ -2,7 +2,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
+#[path = "common/blocks.rs"]
+#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
+mod blocks;
 mod common;
+#[path = "common/inline.rs"]
+#[allow(dead_code, reason = "tests/prose.rs needs the rest")]
+mod inline;
 
 use common::{DEADLINE, Guard, Setup, descendants, eventually, everywhere, in_path, pid1, skipped};
 use std::fs;
@@ -202,5 +208,21 @@ fn nothing_of_the_app_is_left_behind() {
     assert_eq!(guard.code(), 0);
     for pid in below {
         assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "{pid} lives");
+    }
+}
+
+/// With the option of docs/kubernetes.md.
+#[test]
+fn a_heap_that_is_full_costs_a_run_and_not_the_container() {
+    let Some(node) = node() else { return };
+    let option = inline::inline().into_iter().find(|found| found.command.starts_with("node --max-old-space-size="));
+    let option = option.expect("the guide has it").command.replace("node ", "");
+    let script = "if (process.env.GUARD_LAST_EXIT) process.exit(0);
+        const all = []; for (;;) all.push(new Array(1e5).fill(all.length))";
+    for setup in everywhere() {
+        let mut guard = setup.app([node.as_os_str(), option.as_ref(), "-e".as_ref(), script.as_ref()]).start();
+        assert_eq!(guard.event("exit").get("signal"), Some("SIGABRT"), "{}", guard.transcript());
+        guard.event("restart");
+        assert_eq!(guard.code(), 0, "{}", guard.transcript());
     }
 }

@@ -8,9 +8,11 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::image::{image_of, project};
 use std::fs;
+use tempfile::TempDir;
 
 tests![
     podman_plays_the_deployment,
+    podman_kube_down_leaves_no_time,
     podman_restarts_what_guard_gave_up,
     podman_plays_the_init_container,
     podman_plays_the_jobs_pod,
@@ -18,11 +20,15 @@ tests![
 ];
 
 /// A pod that is played, until the test is done with it.
-pub(crate) struct Pod(String);
+pub(crate) struct Pod {
+    name: String,
+    /// With the manifest as it was played.
+    directory: TempDir,
+}
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        Engine::Podman.ask(&["pod", "rm", "--force", "--time", "0", &self.0]);
+        Engine::Podman.ask(&["pod", "rm", "--force", "--time", "0", &self.name]);
     }
 }
 
@@ -36,18 +42,20 @@ impl Pod {
             .replace("example/app", &format!("localhost/{image}"))
             .replace("value: 10s", "value: 200ms")
             .replace("replicas: 2", "replicas: 1");
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("manifest.yaml");
-        fs::write(&file, without_ports(&manifest)).expect("a file");
         // Podman numbers a deployment's pods.
-        let pod = if manifest.contains("kind: Deployment") { format!("{name}-pod-0") } else { name.to_owned() };
-        let pod = Pod(pod);
-        Engine::Podman.tell(&["kube", "play", &file.display().to_string()]);
+        let name = if manifest.contains("kind: Deployment") { format!("{name}-pod-0") } else { name.to_owned() };
+        let pod = Pod { name, directory: tempfile::tempdir().expect("a directory") };
+        fs::write(pod.file(), without_ports(&manifest)).expect("a file");
+        Engine::Podman.tell(&["kube", "play", &pod.file()]);
         pod
     }
 
+    fn file(&self) -> String {
+        self.directory.path().join("manifest.yaml").display().to_string()
+    }
+
     pub(crate) fn container(&self, name: &str) -> Container {
-        Container::existing(Engine::Podman, &format!("{}-{name}", self.0))
+        Container::existing(Engine::Podman, &format!("{}-{name}", self.name))
     }
 }
 
@@ -78,12 +86,23 @@ fn podman_plays_the_deployment() {
         assert!(restricted.out.contains(part), "{part}: {restricted:?}");
     }
     assert!(restricted.err.contains("Read-only"), "{restricted:?}");
-    Engine::Podman.tell(&["pod", "stop", &pod.0]);
+    Engine::Podman.tell(&["pod", "stop", &pod.name]);
     app.line("drained");
     app.event("end");
     app.until("{{.State.Status}} {{.State.ExitCode}}", "exited 0");
     let drain = app.said("drain").pop().expect("a drain");
     assert_eq!((drain.get("delay"), drain.get("stop_timeout")), (Some("200ms"), Some("55s")));
+}
+
+/// Later versions than Debian's wait for each container's stop timeout.
+fn podman_kube_down_leaves_no_time() {
+    let pod = Pod::play(&manifest("deployment.yaml"), "downed");
+    let mut app = pod.container("app");
+    app.event("ready");
+    Engine::Podman.tell(&["kube", "down", &pod.file()]);
+    let version = Engine::Podman.tell(&["version", "--format", "{{.Client.Version}}"]);
+    let is_later = !version.starts_with("4.");
+    assert_eq!(app.said("drain").len(), usize::from(is_later), "Podman {version}");
 }
 
 /// restartPolicy, Always if nothing is said, is the second tier.
