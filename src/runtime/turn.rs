@@ -2,7 +2,7 @@
 
 use super::Runtime;
 use super::doors::DoorId;
-use crate::supervisor::{Event, Timestamp};
+use crate::supervisor::{Event, Timestamp, earlier, is_due};
 use crate::sys::residency;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -46,11 +46,10 @@ impl Runtime<'_> {
     /// The order keeps cause before effect: what a run says comes before its death, its death before a signal that would
     /// have gone to it, and all of them before the deadlines.
     pub(super) fn turn(&mut self) {
-        let due = self.next_timer();
-        // guard reads the clock only where something is due.
-        let before = self.deadline.or(due).map(|_| self.clock.now());
-        let next = self.deadline.into_iter().chain(due).min();
-        let rest = next.map(|at| at.since(before.unwrap_or_default()));
+        let next = earlier(self.deadline, self.next_timer());
+        // guard reads the clock only where something is to come.
+        let before = next.map(|_| self.clock.now());
+        let rest = next.zip(before).map(|(at, now)| at.since(now));
         if self.has_worked && rest.is_none_or(|rest| rest >= LONG_REST) {
             self.has_worked = false;
             residency::forget_code();
@@ -81,18 +80,23 @@ impl Runtime<'_> {
             self.has_worked = true;
             self.handle_door(*id);
         }
-        let is_due = |at: Option<Timestamp>| at.zip(woken).is_some_and(|(at, woken)| at <= woken);
+        // Only what was due when the wait ended: guard may have stood still since then, and what the app has said meanwhile
+        // comes first.
+        if let Some(woken) = woken {
+            self.timers_elapsed(woken);
+        }
+        self.resume_hold();
+        if woken.is_some_and(|woken| is_due(self.deadline, woken)) {
+            self.dispatch(Event::Timeout);
+        }
+    }
+
+    fn timers_elapsed(&mut self, now: Timestamp) {
         for timer in Timer::ALL {
-            if is_due(self.due_at(timer)) {
+            if is_due(self.due_at(timer), now) {
                 self.has_worked = true;
                 self.timer_elapsed(timer);
             }
-        }
-        self.resume_hold();
-        // Only what was due when the wait ended: guard may have stood still since then, and what the app has said meanwhile
-        // comes first.
-        if is_due(self.deadline) {
-            self.dispatch(Event::Timeout);
         }
     }
 
@@ -100,10 +104,11 @@ impl Runtime<'_> {
     fn next_timer(&self) -> Option<Timestamp> {
         // When a main process has ended guard reads all signals after the reap. A SIGCHLD among them may be of a child that ended
         // since, and no token will come for it.
-        let is_behind = self.signals.has_more() || self.signals.has_child_news();
-        let unread_signals = is_behind.then(Timestamp::default);
-        let of_turn = [unread_signals, self.reaping.again_at, self.next_recount()];
-        of_turn.into_iter().chain(Timer::ALL.map(|timer| self.due_at(timer))).flatten().min()
+        if self.signals.has_more() || self.signals.has_child_news() {
+            return Some(Timestamp::default());
+        }
+        let of_turn = earlier(self.reaping.again_at, self.next_recount());
+        Timer::ALL.into_iter().fold(of_turn, |next, timer| earlier(next, self.due_at(timer)))
     }
 
     fn due_at(&self, timer: Timer) -> Option<Timestamp> {

@@ -49,7 +49,7 @@ pub use run_id::RunId;
 pub use settings::Settings;
 pub use shutdown::ShutdownCause;
 pub use status::Fitness;
-pub use timestamp::Timestamp;
+pub use timestamp::{Timestamp, earlier, is_due};
 
 use crate::config::Readiness;
 use crate::signal::Signal;
@@ -61,7 +61,6 @@ use policy::Jitter;
 use shutdown::Unmarked;
 use state::{Instance, Mode, Run, RunState, Slot};
 use std::time::Duration;
-use timestamp::is_due;
 
 /// How long leftovers have between SIGTERM and SIGKILL, where no stop deadline is nearer.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);

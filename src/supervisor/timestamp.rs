@@ -19,7 +19,7 @@ impl Timestamp {
 }
 
 /// The earlier of two deadlines, `None` being never.
-pub(super) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+pub fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -27,6 +27,6 @@ pub(super) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Time
 }
 
 /// Whether a deadline has passed; `None` never does.
-pub(super) fn is_due(deadline: Option<Timestamp>, now: Timestamp) -> bool {
+pub fn is_due(deadline: Option<Timestamp>, now: Timestamp) -> bool {
     deadline.is_some_and(|at| at <= now)
 }

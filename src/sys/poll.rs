@@ -68,11 +68,7 @@ impl Poll {
         // EINTR is the only error that there can be. What has come before the time is over is heard before it counts as over.
         let count = self.0.wait(&mut events, milliseconds(timeout));
         let count = count.or_else(|_| self.0.wait(&mut events, EpollTimeout::ZERO)).unwrap_or(0);
-        let mut tokens = Tokens { all: [0; MOST], count };
-        for (token, event) in tokens.all.iter_mut().zip(&events[..count]) {
-            *token = event.data();
-        }
-        tokens
+        Tokens { events, count }
     }
 }
 
@@ -88,17 +84,19 @@ const MOST: usize = 8;
 
 /// What a wait has returned.
 pub struct Tokens {
-    all: [Token; MOST],
+    events: [EpollEvent; MOST],
     count: usize,
 }
 
 impl Tokens {
     /// None at all.
     #[cfg(test)]
-    pub const NONE: Tokens = Tokens { all: [0; MOST], count: 0 };
+    pub fn none() -> Tokens {
+        Tokens { events: [EpollEvent::empty(); MOST], count: 0 }
+    }
 
     pub fn iter(&self) -> impl Iterator<Item = Token> {
-        self.all[..self.count].iter().copied()
+        self.events[..self.count].iter().map(EpollEvent::data)
     }
 }
 

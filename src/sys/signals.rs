@@ -250,7 +250,7 @@ mod tests {
         signals.pipe = File::open("/dev/null").expect("it is there");
         // SAFETY: raise(3) takes any number; TERM has a handler by now.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
-        signals.receive(&Tokens::NONE);
+        signals.receive(&Tokens::none());
         assert_eq!(signals.pop(), Some((Signal::TERM, Sender::Other)));
         assert_eq!(signals.pop(), None);
     }
