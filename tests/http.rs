@@ -282,8 +282,9 @@ fn a_run_that_crashes_while_its_reload_starts_the_new_one_is_counted() {
 #[test]
 fn the_cpu_time_of_a_run_stays_when_a_process_of_it_has_ended() {
     let work = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
-    // The worker is an orphan by then, so nobody adds its time to that of its parent.
-    let script = format!("(sh -c '{work}; echo worked $$; exec sleep 1000' &); exec sleep 1000");
+    // The worker is an orphan by then, so nobody adds its time to that of its parent. It stops where it is, since its memory
+    // would be another program's after an exec.
+    let script = format!("(sh -c '{work}; echo worked $$; kill -STOP $$' &); exec sleep 1000");
     for setup in everywhere() {
         let (setup, port) = with_http(setup.env("GUARD_LOG", "debug"));
         let mut guard = setup.app(["sh", "-c", &script]).start();
