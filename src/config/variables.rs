@@ -284,7 +284,7 @@ pub const VARIABLES: &[Variable] = &[
         takes: "the name of a host, or none",
         help: "the Host that an http check names, for servers that insist on theirs",
         set: |config, text| optional(text, parse_host).map(|host| config.health_host = host),
-        show: |config| config.health_host.clone().unwrap_or("none".to_owned()),
+        show: |config| config.health_host.clone().unwrap_or("the URL's".to_owned()),
     },
     Variable {
         name: "GUARD_HEALTH_INTERVAL",
