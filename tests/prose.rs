@@ -66,7 +66,8 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["cargo clippy --all-targets -- -D warnings"], By(CI, "--all-targets -- -D warnings")),
     (&["bash tests/containers/run NAME"], By(CI, "bash tests/containers/run")),
     (&["cargo test", "cargo test -- --ignored", "bash .ci/run"], Not("the tests themselves")),
-    (&["cargo bench", "cargo bench -- orphans signals", "cargo bench -- instances"], By(CI, "cargo bench --locked")),
+    (&["cargo bench"], By(CI, "cargo bench --locked")),
+    (&["man guard", "man 1init guard"], By(RELEASE, "--where 1init guard")),
     (&["promtool test rules"], By("tests/grafana.rs", "every_query_of_the_dashboard_is_answered")),
     // guard's own commands: each is run as it stands there.
     (
@@ -174,7 +175,12 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["node --report-on-signal"], By("tests/diagnose.rs", "node_writes_a_report")),
     (&["node --max-old-space-size=192"], By("tests/node.rs", "a_heap_that_is_full_costs_a_run_and_not_the_container")),
     (&["java Server"], By("tests/containers/languages/java.rs", "term_finishes_requests")),
+    (
+        &["sh -c 'jcmd $GUARD_MAIN_PID GC.heap_dump /dumps/$GUARD_RUN.hprof'"],
+        By("tests/containers/languages/java.rs", "the_guides_command_writes_the_heap_of_one_that_hangs"),
+    ),
     // Shells
+    (&["sh -c '…'"], By("tests/diagnose.rs", "a_command_knows_the_main_process_and_what_follows_waits_for_it")),
     (
         &["sh -c 'prepare && exec app'", "sh -c 'migrate && exec node server.js'", "sh -c 'exec app'", "exec app"],
         By(SHELL, "what_a_shell_execs_finishes_requests"),

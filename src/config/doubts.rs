@@ -17,7 +17,7 @@ impl Config {
         doubts.extend(self.stop_signal_doubt());
         doubts.extend(self.signal_map_doubts());
         doubts.extend(self.shell_doubts(layers));
-        doubts.extend(self.health_doubts());
+        doubts.extend(self.health_doubts(layers));
         doubts.extend(self.memory_size_doubt(layers));
         doubts.extend(self.restart_doubts());
         doubts
@@ -94,13 +94,13 @@ impl Config {
     }
 
     /// Settings of health checks where there is none. GUARD_HEALTH_CHECK=none may have been chosen.
-    fn health_doubts(&self) -> impl Iterator<Item = Warning> {
+    fn health_doubts(&self, layers: &Layers) -> impl Iterator<Item = Warning> {
         let of_checks = VARIABLES.iter().filter(|variable| {
             let name = variable.name;
             name.starts_with("GUARD_HEALTH_") && name != "GUARD_HEALTH_CHECK" && self.origin(name) != Origin::Default
         });
         of_checks.filter(|_| self.health_check.is_none()).map(|variable| {
-            let (name, value) = (variable.name, (variable.show)(self));
+            let (name, value) = (variable.name, layers.given(variable.name).unwrap_or_default());
             let text = format!("{name}={value}: does nothing without a health check; set GUARD_HEALTH_CHECK too");
             doubt(name, text)
         })
@@ -138,6 +138,7 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
     while let Some(character) = rest.chars().next() {
         let tail = &rest[character.len_utf8()..];
         let is_last = tail.chars().next().is_none_or(char::is_whitespace);
+        let is_first = text[..text.len() - rest.len()].ends_with(char::is_whitespace);
         match (quote, character) {
             (Some(open), _) if open == character => quote = None,
             (None, '\'' | '"') => quote = Some(character),
@@ -147,6 +148,7 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
             }
             (None, '|' | '&') if tail.starts_with(character) => return Some(format!("{character}{character}")),
             (None, '|' | '<' | '>' | '`') => return Some(character.to_string()),
+            (None, '~') if is_first && (is_last || tail.starts_with('/')) => return Some(character.to_string()),
             (None, ';' | '&') if is_last => return Some(character.to_string()),
             (None, ';' | '*') if !is_in_url(&text[..text.len() - rest.len()]) => return Some(character.to_string()),
             (None | Some('"'), '$')
@@ -189,13 +191,23 @@ mod tests {
             ("a \"$B c\"", "$B"),
             ("a ${B}", "${"),
             ("a $(b)", "$("),
+            ("a ~/b", "~"),
+            ("a ~", "~"),
         ] {
             let syntax = shell_syntax(text, true);
             assert!(syntax.as_ref().is_some_and(|syntax| syntax.starts_with(found)), "{text}: {syntax:?}");
         }
-        for text in
-            ["a 'b && $C'", "a \"b | c\"", "a \\| b", "awk '{print $1}'", "a $1 $", "a http://x/?b=1&c=2;d", "a ä"]
-        {
+        for text in [
+            "a 'b && $C'",
+            "a \"b | c\"",
+            "a \\| b",
+            "awk '{print $1}'",
+            "a $1 $",
+            "a http://x/?b=1&c=2;d",
+            "a ä",
+            "a b~/c",
+            "a ~b",
+        ] {
             assert_eq!(shell_syntax(text, true), None, "{text}");
         }
         assert_eq!(shell_syntax("sh -c \"echo $HOME\"", false), None);

@@ -175,6 +175,10 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
 
 /// A filter that names only levels and parts of guard.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    // YAML turns a bare `off` into `false`.
+    if choose(&SWITCH, text) == Ok(false) {
+        return Ok(chosen(&SWITCH, false));
+    }
     for directive in text.split(',').map(str::trim) {
         // A lone word is a level or a target of guard's: env_logger takes any word for a target, so a typing error would
         // silence the log. A second = or a / never reaches env_logger, which prints filters that it cannot read.

@@ -71,7 +71,7 @@ impl Supervisor {
     pub(super) fn stop_requested(&mut self, now: Timestamp, cause: ShutdownCause) {
         let interrupts = cause.signal() == Some(Signal::INT);
         let again = self.interrupted;
-        self.interrupted |= interrupts;
+        self.interrupted |= interrupts || matches!(cause, ShutdownCause::Pressed(_));
         match self.mode {
             Mode::Serving => self.begin_shutdown(now, cause),
             // Kubelets repeat themselves, and apps quit hard on a second signal; a person at a terminal means it.

@@ -5,7 +5,7 @@ use std::fs;
 
 /// Programs whose commands are collected from the text. What the guide for those who come from pm2, einhorn or others has of
 /// these is theirs.
-const PROGRAMS: [&str; 38] = [
+const PROGRAMS: [&str; 39] = [
     "apache2",
     "apachectl",
     "apt-get",
@@ -25,6 +25,7 @@ const PROGRAMS: [&str; 38] = [
     "kill",
     "kubectl",
     "make",
+    "man",
     "nginx",
     "node",
     "npm",
@@ -61,6 +62,8 @@ fn commands_of(line: &str) -> Vec<String> {
             word.split_once('=')
                 .is_some_and(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
         };
+        // A variable's value may be a command.
+        let code = code.split_once("exec:").map_or(code, |(_, command)| command);
         let words: Vec<&str> = code.split_whitespace().skip_while(|word| is_variable(word)).collect();
         let program = words.first()?.rsplit('/').next()?;
         // A line of guard's log has guard's name and no option after it.

@@ -382,8 +382,11 @@ fn a_key_is_a_stop_request_that_the_app_has_heard() {
 
 #[test]
 fn a_second_ctrl_c_kills() {
-    let mut world = World::serving(Settings { terminal: true, ..plain() });
-    world.step(Step::Press(Signal::INT));
-    let actions = world.step(Step::Press(Signal::INT));
-    assert!(actions.contains(&Action::KillEverything(KillReason::Interrupted)), "{actions:?}");
+    // Ctrl-\ counts as the first.
+    for first in [Signal::INT, Signal::QUIT] {
+        let mut world = World::serving(Settings { terminal: true, ..plain() });
+        world.step(Step::Press(first));
+        let actions = world.step(Step::Press(Signal::INT));
+        assert!(actions.contains(&Action::KillEverything(KillReason::Interrupted)), "{first}: {actions:?}");
+    }
 }

@@ -1,5 +1,6 @@
-use super::{Request, app, checked, drains, finishes_requests, serves_again};
+use super::{Request, app, begun, checked, drains, finishes_requests, serves_again};
 use crate::container::{Container, Run};
+use crate::inline::inline;
 use crate::steps::address;
 
 tests![
@@ -7,7 +8,23 @@ tests![
     term_finishes_requests,
     term_is_no_success_unless_that_is_said,
     quit_is_a_thread_dump,
+    the_guides_command_writes_the_heap_of_one_that_hangs,
 ];
+
+/// The command of docs/diagnosing.md. It finds the JVM among guard's children, and the JVM goes on meanwhile.
+fn the_guides_command_writes_the_heap_of_one_that_hangs() {
+    let command = inline().into_iter().find(|found| found.command.contains("jcmd")).expect("the guide has it").command;
+    let run = app().env("GUARD_DIAGNOSE", &format!("exec:{command}")).env("GUARD_DIAGNOSE_TIMEOUT", "1m");
+    let run = run.env("GUARD_HEALTH_CHECK", "exec:sh -c '! test -e /hangs'").env("GUARD_HEALTH_INTERVAL", "200ms");
+    let run = run.env("GUARD_HEALTH_RETRIES", "1").env("GUARD_HEALTH_START_PERIOD", "0s");
+    let mut java = begun(run.command(["java", "Server"]));
+    java.line("listening");
+    java.exec(&["sh", "-c", "mkdir /dumps && touch /hangs"]);
+    java.line_after("Heap dump file created");
+    java.event("diagnose-ended");
+    assert_eq!(java.exec(&["sh", "-c", "rm /hangs; ls /dumps"]).out, "1.hprof\n");
+    java.event("restart");
+}
 
 fn java(run: Run) -> Container {
     checked(run.command(["java", "Server"]))
