@@ -84,12 +84,12 @@ impl Platform {
     /// Five sixths of the platform's own timeout or 1 s less, whichever is shorter, to a tenth of a second. Of a very short
     /// one the app has half. Where the platform gives no time at all the app has two seconds, in case somebody else stops guard.
     pub fn stop_timeout(self) -> Duration {
-        let own = self.own_timeout.as_millis();
-        if own == 0 {
+        let own = self.own_timeout;
+        if own.is_zero() {
             return Duration::from_secs(2);
         }
-        let tenths = (own * 5 / 6).min(own.saturating_sub(1_000)).max(own / 2) / 100;
-        Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX))
+        let time = (own / 6).saturating_mul(5).min(own.saturating_sub(Duration::from_secs(1))).max(own / 2);
+        Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 100 * 100)
     }
 }
 

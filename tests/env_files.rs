@@ -54,6 +54,8 @@ fn what_cannot_be_read_at_the_first_run_is_125() {
         (None, "No such file or directory", "ENOENT"),
         (Some(&b"a\0b"[..]), "holds a NUL byte, which no variable can", "EINVAL"),
         (Some(&[b'x'; 200_000]), "longer than the 128 KiB that a variable can have", "EINVAL"),
+        // With its name and the NUL at the end.
+        (Some(&[b'x'; 128 * 1024 - 7]), "longer than the 128 KiB that a variable can have", "EINVAL"),
     ] {
         if let Some(content) = content {
             write(&directory, content);

@@ -179,7 +179,7 @@ fn a_hard_limit_that_may_not_be_raised_is_one_error() {
     assert_eq!(guard.code(), 125);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let expected = format!(
-        "guard: GUARD_LIMIT_NOFILE: the hard limit is {hard} and may not be raised: Operation not permitted; it takes {hard} at most"
+        "guard: GUARD_LIMIT_NOFILE=4096:unlimited: Operation not permitted: the hard limit may not be raised, so it takes {hard} at most"
     );
     assert_eq!(guard.err().iter().filter(|line| line.starts_with("guard: ")).collect::<Vec<_>>(), [&expected.as_str()]);
 }

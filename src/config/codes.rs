@@ -16,7 +16,7 @@ impl CodeSet {
     /// Reads a comma-separated list of codes (0 to 255), signal names and `oom`.
     pub fn parse(text: &str) -> Result<CodeSet, String> {
         let mut set = CodeSet::default();
-        each(text, |item| {
+        each(text, &mut |item| {
             if item.eq_ignore_ascii_case("oom") {
                 set.oom = true;
             } else if let Some(code) = number(item) {

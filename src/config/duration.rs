@@ -23,7 +23,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if text.is_empty() {
         return Err(wrong());
     }
-    let mut total: u128 = 0;
+    let mut total: u64 = 0;
     let mut rest = text;
     let mut units = UNITS.iter();
     while !rest.is_empty() {
@@ -46,27 +46,30 @@ pub fn doubt(text: &str) -> Option<String> {
     Some(format!("{text} seconds ({}); did you mean {text}ms ({})?", show(seconds), show(milliseconds)))
 }
 
-fn bounded(nanoseconds: u128) -> Option<Duration> {
-    u64::try_from(nanoseconds).ok().map(Duration::from_nanos).filter(|duration| *duration <= LONGEST)
+fn bounded(nanoseconds: u64) -> Option<Duration> {
+    Some(Duration::from_nanos(nanoseconds)).filter(|duration| *duration <= LONGEST)
 }
 
 /// `number`, which may have a fraction, times `scale`.
-fn nanoseconds(number: &str, scale: u64) -> Option<u128> {
+fn nanoseconds(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
         return None;
     }
     // A number too large for its type is too long, not malformed.
-    let whole = whole.parse::<u128>().unwrap_or(u128::MAX).saturating_mul(u128::from(scale));
-    let fraction = &fraction[..fraction.len().min(12)];
-    let divisor = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    Some(whole.saturating_add(fraction.parse::<u128>().ok()? * u128::from(scale) / divisor))
+    let whole = whole.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(scale);
+    let mut place = scale;
+    let fraction = fraction.bytes().map(|digit| {
+        place /= 10;
+        u64::from(digit - b'0') * place
+    });
+    Some(whole.saturating_add(fraction.sum()))
 }
 
 /// The shortest form that reads back as the same duration in milliseconds: `8.3s`, `1m30s`, `250ms`.
 pub fn show(duration: Duration) -> String {
-    let milliseconds = duration.as_millis();
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if milliseconds < 1_000 {
         return if milliseconds == 0 { "0s".to_owned() } else { format!("{milliseconds}ms") };
     }
@@ -80,7 +83,7 @@ pub fn show(duration: Duration) -> String {
         text += &format!("{minutes}m");
     }
     if rest > 0 {
-        text += &format!("{}s", show_seconds(Duration::from_millis(u64::try_from(rest).unwrap_or(0))));
+        text += &format!("{}s", show_seconds(Duration::from_millis(rest)));
     }
     text
 }

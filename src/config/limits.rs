@@ -97,7 +97,7 @@ pub(super) fn set(config: &mut Config, resource: Resource, text: &str) -> Result
     Ok(())
 }
 
-pub(super) fn show(config: &Config, resource: Resource) -> String {
+pub fn show(config: &Config, resource: Resource) -> String {
     let limit = config.limits.iter().find(|(known, _)| *known == resource);
     limit.map_or("inherited".to_owned(), |(_, limit)| limit.show(resource))
 }

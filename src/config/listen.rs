@@ -41,7 +41,7 @@ impl TcpAddress {
 /// Reads a list of sockets, no address twice.
 pub(super) fn parse(text: &str) -> Result<Vec<Listen>, String> {
     let mut all: Vec<Listen> = Vec::new();
-    each(text, |entry| {
+    each(text, &mut |entry| {
         let listen = parse_one(entry)?;
         if all.iter().any(|other| other.address == listen.address) {
             return Err(format!("{} comes twice", listen.address));

@@ -81,7 +81,7 @@ pub(super) fn hold(text: &str) -> Result<Hold, String> {
         return Ok(if on { Hold::All } else { Hold::Off });
     }
     let mut ports = Vec::new();
-    each(text, |port| {
+    each(text, &mut |port| {
         ports.push(number::<u16>(port).filter(|&port| port > 0).ok_or_else(|| format!("{port:?} is not a port"))?);
         Ok(())
     })?;
@@ -99,7 +99,7 @@ pub(super) fn show_hold(hold: &Hold) -> String {
 /// A duration of a millisecond or more: a shorter one would be shown as `0s`.
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration::parse(text)?;
-    if duration.as_millis() == 0 { Err("less than a millisecond".to_owned()) } else { Ok(duration) }
+    if duration < Duration::from_millis(1) { Err("less than a millisecond".to_owned()) } else { Ok(duration) }
 }
 
 /// A command in words, at least one, split by the quoting rules of POSIX (Shell Command Language, 2.2); nothing is
@@ -151,7 +151,7 @@ impl fmt::Display for Diagnose {
 /// Names of variables, comma-separated.
 pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
-    each(text, |name| {
+    each(text, &mut |name| {
         let is_plain = |(index, byte): (usize, u8)| {
             byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit()
         };
@@ -210,7 +210,7 @@ pub(super) fn show_path(path: Option<&PathBuf>) -> String {
 /// A signal that no process can catch, or that guard needs for itself, takes no other meaning.
 pub(super) fn signal_map(text: &str) -> Result<SignalMap, String> {
     let mut map = SignalMap::new();
-    each(text, |entry| {
+    each(text, &mut |entry| {
         let (from, to) = entry.split_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
         let signal: Signal = from.trim().parse()?;
         if [Signal::KILL, Signal::STOP, Signal::CHLD].contains(&signal) {
@@ -239,7 +239,7 @@ impl fmt::Display for Meaning {
 /// Paths, each with its meaning after the last `=`.
 pub(super) fn changes(text: &str) -> Result<Vec<(PathBuf, Meaning)>, String> {
     let mut changes: Vec<(PathBuf, Meaning)> = Vec::new();
-    each(text, |entry| {
+    each(text, &mut |entry| {
         let (path, to) = entry.rsplit_once('=').ok_or_else(|| format!("{entry:?} has no ="))?;
         let path = PathBuf::from(path.trim());
         if path.as_os_str().is_empty() {

@@ -99,7 +99,9 @@ impl Reply {
         match self {
             Reply::Yes(text) => format!("yes {text}"),
             Reply::No(text) => format!("no {text}"),
-            Reply::Wait(Some(time), text) => format!("wait {} {text}", time.as_millis()),
+            Reply::Wait(Some(time), text) => {
+                format!("wait {} {text}", u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            }
             Reply::Wait(None, text) => format!("wait none {text}"),
             Reply::Refused(text) => format!("refused {text}"),
             Reply::Text(text) => format!("text {text}"),

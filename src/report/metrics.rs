@@ -89,49 +89,49 @@ pub struct Limits {
 pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dropped: u64) -> String {
     let mut page = MetricsPage(String::new());
     page.family("guard_info", "gauge", "The version of guard.");
-    page.sample("guard_info", &[("version", &status.version)], 1);
-    page.single("guard_uptime_seconds", "gauge", "How long guard has run.", show_seconds(status.uptime));
-    page.single("guard_ready", "gauge", "Whether the app can take work.", u8::from(status.readiness.is_ok()));
-    page.single("guard_stopping", "gauge", "Whether guard is on its way to exit.", u8::from(status.stopping));
+    page.sample("guard_info", &[("version", &status.version)], &1);
+    page.single("guard_uptime_seconds", "gauge", "How long guard has run.", &show_seconds(status.uptime));
+    page.single("guard_ready", "gauge", "Whether the app can take work.", &u8::from(status.readiness.is_ok()));
+    page.single("guard_stopping", "gauge", "Whether guard is on its way to exit.", &u8::from(status.stopping));
 
     page.family("guard_instances", "gauge", "Instances by the state that they are in.");
     for state in STATES {
         let count = status.instances.iter().filter(|instance| instance.state == state).count();
-        page.sample("guard_instances", &[("state", &state)], count);
+        page.sample("guard_instances", &[("state", &state)], &count);
     }
     let desired = "Instances that there are to be.";
-    page.single("guard_instances_desired", "gauge", desired, status.desired);
+    page.single("guard_instances_desired", "gauge", desired, &status.desired);
     page.family("guard_runs_total", "counter", "Runs that were started.");
     for instance in &status.instances {
-        page.sample("guard_runs_total", &[("app_instance", &instance.number)], instance.runs);
+        page.sample("guard_runs_total", &[("app_instance", &instance.number)], &instance.runs);
     }
     page.family("guard_restarts_total", "counter", "Runs that were followed by another, by the reason.");
     for ((_, reason), count) in REASONS.iter().zip(counters.restarts) {
-        page.sample("guard_restarts_total", &[("reason", reason)], count);
+        page.sample("guard_restarts_total", &[("reason", reason)], &count);
     }
     let running = || status.instances.iter().filter(|instance| instance.pid.is_some());
     page.family("guard_app_uptime_seconds", "gauge", "How long the main process of the run has lived.");
     for instance in running() {
         let uptime = instance.uptime.unwrap_or_default();
-        page.sample("guard_app_uptime_seconds", &[("app_instance", &instance.number)], show_seconds(uptime));
+        page.sample("guard_app_uptime_seconds", &[("app_instance", &instance.number)], &show_seconds(uptime));
     }
     page.family("guard_app_resident_memory_bytes", "gauge", "Resident memory of all processes of the run.");
     for instance in running() {
-        page.sample("guard_app_resident_memory_bytes", &[("app_instance", &instance.number)], instance.memory);
+        page.sample("guard_app_resident_memory_bytes", &[("app_instance", &instance.number)], &instance.memory);
     }
     page.family("guard_app_cpu_seconds_total", "counter", "CPU time of the run, from its start.");
     for instance in running() {
-        page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], show_seconds(instance.cpu));
+        page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], &show_seconds(instance.cpu));
     }
 
     page.held(&status.held);
     let (orphans, signals) = (counters.orphans_reaped, counters.signals_forwarded);
-    page.single("guard_orphans_reaped_total", "counter", "Orphans that guard has reaped.", orphans);
-    page.single("guard_signals_forwarded_total", "counter", "Signals that guard has sent to the app.", signals);
+    page.single("guard_orphans_reaped_total", "counter", "Orphans that guard has reaped.", &orphans);
+    page.single("guard_signals_forwarded_total", "counter", "Signals that guard has sent to the app.", &signals);
     let dropped = "Log lines that stderr had no room for.";
-    page.single("guard_log_lines_dropped_total", "counter", dropped, lines_dropped);
+    page.single("guard_log_lines_dropped_total", "counter", dropped, &lines_dropped);
     let refused = "Datagrams of senders that may not talk to guard.";
-    page.single("guard_datagrams_refused_total", "counter", refused, status.refused);
+    page.single("guard_datagrams_refused_total", "counter", refused, &status.refused);
 
     let seconds = |limit: Option<Duration>| limit.map(show_seconds);
     page.limit(
@@ -159,7 +159,7 @@ impl MetricsPage {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: &dyn Display) {
         self.0.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"", if index == 0 { '{' } else { ',' });
@@ -169,7 +169,7 @@ impl MetricsPage {
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: &dyn Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -198,7 +198,7 @@ impl MetricsPage {
             for address in &addresses {
                 let sockets = held.iter().filter(|socket| socket.address == *address);
                 if let Some(sum) = sockets.filter_map(value).reduce(u32::saturating_add) {
-                    self.sample(name, &[("address", address)], sum);
+                    self.sample(name, &[("address", address)], &sum);
                 }
             }
         }
@@ -206,7 +206,7 @@ impl MetricsPage {
 
     fn limit(&mut self, name: &str, help: &str, value: Option<String>) {
         if let Some(value) = value {
-            self.single(name, "gauge", help, value);
+            self.single(name, "gauge", help, &value);
         }
     }
 }

@@ -189,7 +189,7 @@ impl Runtime<'_> {
                 let notify = self.register(DoorId::Notify(run), notify)?;
                 environment.set("NOTIFY_SOCKET", name);
                 if let Some(period) = self.config.watchdog {
-                    environment.set("WATCHDOG_USEC", period.as_micros().to_string());
+                    environment.set("WATCHDOG_USEC", u64::try_from(period.as_micros()).unwrap_or(u64::MAX).to_string());
                 }
                 Some(notify)
             }

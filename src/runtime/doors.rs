@@ -96,13 +96,8 @@ pub(super) struct Resting {
 impl Runtime<'_> {
     /// Polls a door from now on; `None` where that cannot be, and the door is closed again.
     pub(super) fn register<D: Door>(&self, id: DoorId, door: D) -> Option<D> {
-        match self.poll.add(door.descriptor(), id.token()) {
-            Ok(()) => Some(door),
-            Err(error) => {
-                log::warn!(door:? = id, error = reason(error); "door");
-                None
-            }
-        }
+        let added = self.poll.add(door.descriptor(), id.token());
+        added.inspect_err(|error| warn_of_door(id, *error)).is_ok().then_some(door)
     }
 
     /// Closes a door. A copy of guard that has the socket too must not keep it in the poll.
@@ -202,7 +197,7 @@ impl Runtime<'_> {
                 self.resting.doors.push((id, report));
             }
             Err(error) => {
-                log::warn!(door:? = id, error = reason(error); "door");
+                warn_of_door(id, error);
                 self.close_door(id);
             }
         }
@@ -224,7 +219,7 @@ impl Runtime<'_> {
             match self.poll_again(id) {
                 Ok(()) => self.handle_door(id),
                 Err(error) => {
-                    log::warn!(door:? = id, error = reason(error); "door");
+                    warn_of_door(id, error);
                     self.close_door(id);
                 }
             }
@@ -241,6 +236,11 @@ impl Runtime<'_> {
         let door = open_door(&mut self.children, &mut self.operator, &mut self.http, id);
         door.map_or(Ok(()), |door| self.poll.add(door.descriptor(), id.token()))
     }
+}
+
+/// A door that cannot be polled is closed.
+fn warn_of_door(id: DoorId, error: Errno) {
+    log::warn!(door:? = id, error = reason(error); "door");
 }
 
 /// A door that is a socket, if it is open. It stands beside the poll that knows it.

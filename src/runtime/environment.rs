@@ -37,8 +37,8 @@ const OF_SOCKETS: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LI
 /// Variables of a Node channel above guard. The app does not get them where guard opens a channel of its own.
 const OF_NODE: [&str; 2] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"];
 
-/// The kernel takes no longer entry (MAX_ARG_STRLEN, `execve(2)`), in bytes.
-const LONGEST_VALUE: u64 = 128 * 1024;
+/// The kernel takes no longer entry, its NUL included (MAX_ARG_STRLEN, `execve(2)`), in bytes.
+const LONGEST_ENTRY: usize = 128 * 1024;
 
 /// A variable of GUARD_ENV_FILES whose file could not be read, and why.
 pub(super) struct UnreadVariable<'a> {
@@ -123,7 +123,7 @@ impl Environment {
     pub(super) fn read_files<'a>(&mut self, config: &'a Config) -> Result<(), UnreadVariable<'a>> {
         for variable in &config.env_files {
             let Some(path) = config.file_of(variable) else { continue };
-            match read_value(&path) {
+            match read_value(&path, (LONGEST_ENTRY - "=\0".len()).saturating_sub(variable.len())) {
                 Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
                 Err((problem, name)) => return Err(UnreadVariable { variable, path, problem, name }),
             }
@@ -144,14 +144,14 @@ impl Environment {
 const NO_NAME: &str = "EINVAL";
 
 /// The content of a file without the newline at its end. A pipe is no such file: guard would wait for its writer.
-fn read_value(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
+fn read_value(path: &Path, longest: usize) -> Result<Vec<u8>, (String, &'static str)> {
     let read = || {
         let file =
             OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
         let is_file = file.metadata()?.is_file();
         let mut value = Vec::new();
         if is_file {
-            file.take(LONGEST_VALUE + 1).read_to_end(&mut value)?;
+            file.take(LONGEST_ENTRY as u64 + 1).read_to_end(&mut value)?;
         }
         Ok(is_file.then_some(value))
     };
@@ -165,9 +165,7 @@ fn read_value(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     }
     match () {
         () if value.contains(&0) => Err(("holds a NUL byte, which no variable can".to_owned(), NO_NAME)),
-        () if value.len() as u64 >= LONGEST_VALUE => {
-            Err(("longer than the 128 KiB that a variable can have".to_owned(), NO_NAME))
-        }
+        () if value.len() > longest => Err(("longer than the 128 KiB that a variable can have".to_owned(), NO_NAME)),
         () => Ok(value),
     }
 }

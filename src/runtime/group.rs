@@ -175,7 +175,7 @@ mod tests {
         let mut pool = Pool::new(None, true);
         let run = |instance, number| RunId { instance, number };
         for run in [1, 2].into_iter().flat_map(|number| (0..4).map(move |instance| run(instance, number))) {
-            let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
             pool.add(socket, run, &poll).expect("it is polled");
             pool.open_for(run, &poll).expect("it listens");
             pool.serve(run);
@@ -196,7 +196,7 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let mut pool = Pool::new(None, true);
         let run = |number| RunId { instance: 0, number };
-        let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+        let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
         pool.add(socket, run(1), &poll).expect("it is polled");
         pool.open_for(run(1), &poll).expect("it listens");
         pool.serve(run(1));
@@ -236,7 +236,7 @@ mod tests {
             let mut pool = Pool::new(None, true);
             for instance in 0..COUNT {
                 let run = RunId { instance, number: 1 };
-                let socket = listen::bind_beside(address, false, |_| {}).expect("a socket");
+                let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
                 pool.add(socket, run, &poll).expect("it is polled");
                 pool.open_for(run, &poll).expect("it listens");
             }

@@ -227,7 +227,7 @@ impl Passed {
         }
         let first = self.pool.first().ok_or(Errno::EOPNOTSUPP)?;
         let address = listen::tcp_address(first).ok_or(Errno::EOPNOTSUPP)?;
-        let socket = listen::bind_beside(address, listen::takes_only_v6(first), |_| {})?;
+        let socket = listen::bind_beside(address, listen::takes_only_v6(first), &|_| {})?;
         let socket = listen::spare(listen::move_above(socket, above)?)?;
         listen::set_waiting(socket.as_fd(), true);
         self.pool.add(socket, run, poll)?;

@@ -229,7 +229,7 @@ impl Holding {
         let prepare = |socket: BorrowedFd| bind.options.give_to(socket);
         if self.is_released {
             // A run that ends may have the address still, and shares it.
-            let socket = listen::bind_beside(key.address, key.only_v6, prepare).map_err(|_| Answer::GoOn)?;
+            let socket = listen::bind_beside(key.address, key.only_v6, &prepare).map_err(|_| Answer::GoOn)?;
             listen::set_waiting(socket.as_fd(), bind.waits);
             return Err(self.replace(run, question, bind, socket.as_fd()));
         }
@@ -242,7 +242,7 @@ impl Holding {
             }
             *owner = bind.socket.owner;
             if !pool.take(run) {
-                let make = || listen::bind_beside(key.address, key.only_v6, prepare);
+                let make = || listen::bind_beside(key.address, key.only_v6, &prepare);
                 let made = if count < MOST_SOCKETS { make() } else { Err(Errno::EMFILE) };
                 match made.and_then(listen::spare).and_then(|socket| pool.add(socket, run, poll)) {
                     Ok(()) => {}
@@ -258,7 +258,7 @@ impl Holding {
         // What guard cannot do for other reasons the app may.
         const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
         // A port of which others share the address is in use all the same.
-        let bind_it = || listen::bind_as(key.address, key.only_v6, prepare);
+        let bind_it = || listen::bind_as(key.address, key.only_v6, &prepare);
         let socket = match bind_it() {
             // An address of an earlier run's, or one that the app has tried before, may overlap with this one.
             Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),

@@ -20,15 +20,15 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a run grows so fast that it would be at the limit soon.
-const SHORTEST_PAUSE: u128 = 100;
+const SHORTEST_PAUSE: u64 = 100;
 
 /// Where a run is near the limit and does not grow.
-const PAUSE_AT_THE_LIMIT: u128 = 500;
+const PAUSE_AT_THE_LIMIT: u64 = 500;
 
-/// How fast a run may begin to grow, in bytes a second, so that guard still looks before it is at the limit.
-const SUDDEN_GROWTH: u128 = 64 << 20;
+/// How fast a run may begin to grow, in KiB a second, so that guard still looks before it is at the limit.
+const SUDDEN_GROWTH: u64 = 64 << 10;
 
-const LONGEST_PAUSE: u128 = 10_000;
+const LONGEST_PAUSE: u64 = 10_000;
 
 /// A pause is at least this many times as long as the measurement before it.
 const SHARE: u32 = 20;
@@ -73,8 +73,7 @@ impl Runtime<'_> {
         }
         self.measuring.has_no_limit = container.is_none();
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
-        let share = |bytes| u128::from(bytes) * u128::from(percent) / 100 / u128::from(instances);
-        container.and_then(|bytes| u64::try_from(share(bytes)).ok())
+        container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
     }
 
     /// What each living run uses, for somebody who asks. A stranger may ask without a pause, so a look that took long is told for a
@@ -107,7 +106,7 @@ impl Runtime<'_> {
         let Some(limit) = limit else {
             // A reload may put a run back that was not serving for a while, and a container may get a limit while it runs.
             let lives = self.limits_memory() && self.children.runs().next().is_some();
-            self.measuring.due = lives.then(|| began.after(Duration::from_millis(LONGEST_PAUSE as u64)));
+            self.measuring.due = lives.then(|| began.after(Duration::from_millis(LONGEST_PAUSE)));
             return;
         };
         let mut pause = LONGEST_PAUSE;
@@ -128,7 +127,7 @@ impl Runtime<'_> {
             pause = pause.min(pause_after(now.since(at), before, memory, limit));
         }
         let now = self.clock.now();
-        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0)).max(now.since(began) * SHARE);
+        let pause = Duration::from_millis(pause).max(now.since(began) * SHARE);
         self.measuring.due = Some(now.after(pause));
         for (run, memory, is_known) in exceeded {
             // It may stay for as long as another instance's reload takes.
@@ -184,12 +183,14 @@ fn proportional_set(text: &[u8]) -> Option<u32> {
 
 /// The pause before the next measurement, in milliseconds: half of the time to the limit if the run goes on growing as it did
 /// since the last one, less the nearer the limit is, and no longer than a run at rest needs that begins to grow.
-fn pause_after(time: Duration, before: u64, memory: u64, limit: u64) -> u128 {
-    let left = u128::from(limit.saturating_sub(memory));
-    let sudden = left * 1_000 / SUDDEN_GROWTH;
-    let near = (LONGEST_PAUSE * left / u128::from(limit.max(1))).min(sudden).max(PAUSE_AT_THE_LIMIT);
-    let growth = u128::from(memory.saturating_sub(before));
-    let half = (time.as_millis() * left / 2).checked_div(growth).unwrap_or(near);
+fn pause_after(time: Duration, before: u64, memory: u64, limit: u64) -> u64 {
+    let kibibytes = |bytes: u64| bytes >> 10;
+    let left = kibibytes(limit.saturating_sub(memory));
+    let sudden = left.saturating_mul(1_000) / SUDDEN_GROWTH;
+    let near = (LONGEST_PAUSE.saturating_mul(left) / kibibytes(limit).max(1)).min(sudden).max(PAUSE_AT_THE_LIMIT);
+    let growth = kibibytes(memory.saturating_sub(before));
+    let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let half = (time.saturating_mul(left) / 2).checked_div(growth).unwrap_or(near);
     half.max(SHORTEST_PAUSE).min(near)
 }
 

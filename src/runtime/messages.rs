@@ -45,7 +45,7 @@ impl Runtime<'_> {
                 Message::Refused => {
                     self.operator.refused += 1;
                     // Once: a sender that goes on must not fill the log. `guard status` has the count.
-                    if self.operator.refused == 1 {
+                    if !std::mem::replace(&mut self.operator.has_refused, true) {
                         log::warn!(msg = "a datagram from another user or PID namespace was refused"; "refused");
                     }
                 }

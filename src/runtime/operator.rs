@@ -32,8 +32,10 @@ pub(super) struct Operator {
     waiting: Vec<Waiting>,
     /// Clients that got their answer at guard's end, each readable when it has ended.
     answered: Vec<OwnedFd>,
-    /// Datagrams from senders that may not use a door.
+    /// Datagrams that were not heard, since their senders may not say that.
     pub(super) refused: u64,
+    /// A stranger's was among them, and the log says so.
+    pub(super) has_refused: bool,
 }
 
 /// A client that waits for an outcome.

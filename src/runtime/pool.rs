@@ -166,14 +166,14 @@ impl Pool {
         }
     }
 
-    /// A run that lives listens.
+    /// A run that lives listens, or is handed sockets, of which one may not have been opened again.
     pub(super) fn serve(&mut self, run: RunId) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             if let Some(until) = member.free_until.take() {
                 member.found = Some((until, member.waiting()));
             }
         }
-        self.refusing = false;
+        self.refusing &= self.listening == 0;
     }
 
     /// The main process of a run has ended, which may have made a queue shorter or shut its socket down. What a run has bound and

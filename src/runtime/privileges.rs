@@ -1,7 +1,7 @@
 //! What guard needs root for, before the first run: limits of the app, and the change of user. Errors end guard with 125.
 
 use super::environment::Environment;
-use crate::config::limits::{Limit, Resource};
+use crate::config::limits::{Limit, Resource, show};
 use crate::config::{Config, Warning, WarningKind};
 use crate::sys::errno::reason;
 use crate::sys::limits::{self, ChildLimit};
@@ -24,11 +24,8 @@ pub(super) fn prepare_limits(config: &Config) -> anyhow::Result<Vec<ChildLimit>>
     let prepare = |&(resource, limit): &(Resource, Limit)| {
         limits::prepare(of_kernel(resource), limit.soft, limit.hard).map_err(|(error, hard)| {
             let hard = if hard == u64::MAX { "unlimited".to_owned() } else { hard.to_string() };
-            let name = resource.variable();
-            anyhow!(
-                "{name}: the hard limit is {hard} and may not be raised: {}; it takes {hard} at most",
-                reason(error)
-            )
+            let (name, given, why) = (resource.variable(), show(config, resource), reason(error));
+            anyhow!("{name}={given}: {why}: the hard limit may not be raised, so it takes {hard} at most")
         })
     };
     config.limits.iter().map(prepare).collect()

@@ -73,7 +73,8 @@ impl Run {
         if let RunState::Draining { idle, .. } = &mut self.state
             && begins
         {
-            let counts = (longest - least).as_millis() / LED_PAUSE.as_millis();
+            // Both are shorter than a second.
+            let counts = (longest - least).subsec_millis() / LED_PAUSE.subsec_millis();
             *idle = Idle::Led(u8::try_from(counts).unwrap_or(u8::MAX));
         }
     }

@@ -107,7 +107,8 @@ impl Supervisor {
 
     pub(super) fn reload_requested(&mut self, now: Timestamp, asker: Asker) {
         match self.mode {
-            Mode::Serving if self.reload.is_some() => {
+            // One that is queued waits for the old run perhaps.
+            Mode::Serving if self.reload.is_some() || self.reload_again.is_some() => {
                 self.reload_again = self.reload_again.max(Some(asker));
                 self.report(Notice::ReloadQueued);
             }

@@ -5,11 +5,12 @@
 //! is killed if it takes too long.
 
 use super::clock::Deadline;
+use super::rights::keep_only;
 use super::{Errno, Pid, fork, procfs, signals, socket};
 use crate::signal::Signal;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// A longer environment counts as unreadable.
 const LONGEST: usize = 128 * 1024;
@@ -44,7 +45,9 @@ pub fn read(
 ) -> io::Result<Findings> {
     let (reader, writer) = socket::pipe()?;
     let copy = fork::spawn_copy(|| {
-        let Some(mut writer) = keep_only(&writer) else { return };
+        // A socket that guard closes meanwhile is to be closed.
+        keep_only([writer.as_raw_fd(); 2]);
+        let mut writer = File::from(writer);
         let mut buffer = Vec::new();
         if buffer.try_reserve_exact(LONGEST + 1).is_err() {
             return;
@@ -66,25 +69,11 @@ pub fn read(
             }
         }
     })?;
-    drop(writer);
     let (of, finished) = listen(File::from(reader), deadline);
     if !finished {
         let _ = signals::send(copy, Signal::KILL);
     }
     Ok(Findings { copy, of })
-}
-
-/// Closes all of the copy's descriptors but this one, so that a socket which guard closes meanwhile is closed.
-fn keep_only(descriptor: &OwnedFd) -> Option<File> {
-    const KEPT: libc::c_int = 3;
-    // SAFETY: both take integers. Nothing else of the copy's uses a descriptor: its only work is in `read`.
-    unsafe {
-        if descriptor.as_raw_fd() != KEPT && libc::dup2(descriptor.as_raw_fd(), KEPT) == -1 {
-            return None;
-        }
-        libc::syscall(libc::SYS_close_range, KEPT + 1, libc::c_uint::MAX, 0);
-        Some(File::from_raw_fd(KEPT))
-    }
 }
 
 /// Reads a file that is shorter than the buffer.

@@ -40,24 +40,24 @@ pub fn move_above(descriptor: OwnedFd, lowest: RawFd) -> Result<OwnedFd, Errno> 
 /// A TCP socket that is bound to this address and does not listen yet. It takes an address of which old connections are left
 /// (SO_REUSEADDR, `socket(7)`).
 pub fn bind(address: SocketAddr, only_v6: bool) -> Result<OwnedFd, Errno> {
-    bind_as(address, only_v6, |_| {})
+    bind_as(address, only_v6, &|_| {})
 }
 
 /// The same beside others that share this address (SO_REUSEPORT). Fails also where the kernel takes no program that leads
 /// connections: it would spread them over all.
-pub fn bind_beside(address: SocketAddr, only_v6: bool, prepare: impl FnOnce(BorrowedFd)) -> Result<OwnedFd, Errno> {
+pub fn bind_beside(address: SocketAddr, only_v6: bool, prepare: &dyn Fn(BorrowedFd)) -> Result<OwnedFd, Errno> {
     // A socket that has a program already could not listen beside others.
     let probe = open(libc::AF_INET)?;
     spread::share_address(probe.as_fd(), true);
     spread::lead_to(probe.as_fd(), &[0])?;
-    bind_as(address, only_v6, |socket| {
+    bind_as(address, only_v6, &|socket| {
         spread::share_address(socket, true);
         prepare(socket);
     })
 }
 
 /// A socket with an address of its own. `prepare` comes before the bind.
-pub fn bind_as(address: SocketAddr, only_v6: bool, prepare: impl FnOnce(BorrowedFd)) -> Result<OwnedFd, Errno> {
+pub fn bind_as(address: SocketAddr, only_v6: bool, prepare: &dyn Fn(BorrowedFd)) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = open(family)?;
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;

@@ -100,11 +100,16 @@ impl Tokens {
     }
 }
 
-/// Rounded up, since a timeout that is rounded down ends too early again and again, and no more than epoll takes, 24 days.
+/// As epoll takes it, which is 24 days at most.
 fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };
-    let milliseconds = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-    EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::MAX)
+    EpollTimeout::try_from(whole_milliseconds(timeout)).unwrap_or(EpollTimeout::MAX)
+}
+
+/// Rounded up, since a timeout that is rounded down ends too early again and again.
+pub(super) fn whole_milliseconds(timeout: Duration) -> i32 {
+    const ALMOST_ONE: Duration = Duration::from_nanos(999_999);
+    i32::try_from(timeout.saturating_add(ALMOST_ONE).as_millis()).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! exec, and nothing here waits but [`wait_readable`], whatever others have sent (see [`rights`]).
 
 use super::Errno;
+use super::poll::whole_milliseconds;
 use super::rights::{self, Inbox, Kind, Message, Receiver};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -194,9 +195,7 @@ pub fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
 /// sooner where the time is more than 24 days or a signal came (`poll(2)`).
 pub fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<bool> {
     let mut descriptors: Vec<_> = descriptors.iter().map(|&one| PollFd::new(one, PollFlags::POLLIN)).collect();
-    // Rounded up, since down would spin.
-    let milliseconds = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-    match poll(&mut descriptors, PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)) {
+    match poll(&mut descriptors, PollTimeout::try_from(whole_milliseconds(timeout)).unwrap_or(PollTimeout::MAX)) {
         Err(Errno::EINTR) => Ok(false),
         result => Ok(result? > 0),
     }

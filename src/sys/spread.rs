@@ -92,7 +92,7 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let first = listen::bind(address, false).expect("a socket");
         share_address(first.as_fd(), true);
-        let more = (1..count).map(|_| listen::bind_beside(address, false, |_| {}).expect("a socket"));
+        let more = (1..count).map(|_| listen::bind_beside(address, false, &|_| {}).expect("a socket"));
         let sockets: Vec<OwnedFd> = std::iter::once(first).chain(more).collect();
         for socket in &sockets {
             listen::listen(socket.as_fd()).expect("it listens");

@@ -68,6 +68,9 @@ fn a_reload_that_was_asked_for_meanwhile_follows_the_failed_one() {
     world.step(Step::AskReload);
     let failed = world.step(Step::Exit(run(2), Ending::Exited(3), Leftovers::Mortal));
     assert_eq!(failed.iter().filter(|action| matches!(action, Action::Conclude { .. })).count(), 1, "{failed:?}");
+    // A third one waits with the second.
+    let third = world.step(Step::AskReload);
+    assert!(!third.iter().any(|action| matches!(action, Action::Conclude { .. })), "{third:?}");
     let over = world.wait_for(&Action::Forget(run(2)));
     assert!(over.iter().any(|action| matches!(action, Action::Spawn { run: id, .. } if *id == run(3))), "{over:?}");
 }

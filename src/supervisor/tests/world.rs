@@ -605,7 +605,8 @@ impl World {
                     self.stop(run);
                 }
                 Action::Stop(run, _) => {
-                    let due = self.supervisor.is_ending();
+                    // A run that was told over Node's channel may have been told before guard's end began.
+                    let due = self.supervisor.is_ending() && !self.shut_down.contains(&run);
                     assert!(self.released || !due, "11: they are let go before the stop signal");
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
                     if self.supervisor.settings.node_ipc {
@@ -659,6 +660,8 @@ impl World {
                     assert!(self.mains.contains(&run), "nobody is told who has ended: {action:?}");
                     self.announced.push(run);
                     if let Action::SayShutdown(run) = *action {
+                        let due = self.supervisor.is_ending();
+                        assert!(self.released || !due, "11: they are let go before a run is told to stop");
                         self.stop(run);
                         self.shut_down.push(run);
                     }
@@ -763,7 +766,9 @@ impl World {
         }
         match meaning {
             Some(Meaning::Restart) => self.awaiting_restart = true,
-            Some(Meaning::Reload) => self.awaiting_reloads = (self.awaiting_reloads + 1).min(2),
+            // One that is queued has the outcome of all that are asked for meanwhile.
+            Some(Meaning::Reload) if before.reload_again.is_some() => {}
+            Some(Meaning::Reload) => self.awaiting_reloads += 1,
             Some(Meaning::ScaleUp) => self.note_scale(Scale::More(1), before),
             Some(Meaning::ScaleDown) => self.note_scale(Scale::Fewer(1), before),
             Some(Meaning::Stop | Meaning::Ignore | Meaning::Forward(_)) | None => {}
