@@ -51,7 +51,8 @@ impl Drain {
 }
 
 impl Run {
-    /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice.
+    /// Begins the end of a run, or hastens one that has begun: no deadline moves later, and no signal is sent twice. The drain
+    /// delay counts from the last request.
     pub(super) fn drain(&mut self, now: Timestamp, drain: Drain) {
         let Drain { signal, delay, idle, kill_at } = drain;
         self.state = match self.state {
@@ -60,12 +61,16 @@ impl Run {
             }
             RunState::Draining { until, idle: own_idle, kill_at: own, .. } => {
                 let kill_at = earlier(own, kill_at);
-                let (latest, idle) = match own_idle {
-                    Idle::After(own) => (delay, Idle::After(own.min(idle))),
-                    Idle::Now => (delay.saturating_add(idle), Idle::Now),
-                    Idle::Led(_) => (delay.saturating_add(idle), Idle::Led(0)),
+                let whole = now.after(delay.saturating_add(idle));
+                let (until, idle) = match own_idle {
+                    Idle::After(own) => {
+                        // Those who send requests learn of this one only now. The app keeps half of what is left.
+                        let half = kill_at.map_or(now.after(delay), |at| now.after(at.since(now) / 2));
+                        (now.after(delay).min(until.max(half)), Idle::After(own.min(idle)))
+                    }
+                    Idle::Now => (until.min(whole), Idle::Now),
+                    Idle::Led(_) => (until.min(whole), Idle::Led(0)),
                 };
-                let until = until.min(now.after(latest));
                 RunState::Draining { signal, until, idle, kill_at }
             }
             RunState::Stopping { kill_at: own, fallback } => {

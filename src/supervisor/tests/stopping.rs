@@ -567,3 +567,21 @@ fn daemons_of_no_run_have_the_time_of_leftovers_at_guards_end() {
     let mut world = World::serving(Settings { init: false, ..plain() });
     assert!(!asked(&world.step(Step::Signal(STOP))) && !asked(&world.step(exit(1, 0))));
 }
+
+/// Who sends requests learns of a stop when it begins, and not when a restart has begun before.
+#[test]
+fn a_stop_during_the_drain_of_a_restart_has_a_drain_delay_of_its_own() {
+    // As long as half of what is left until the run's deadline: of twenty units, and of four.
+    for (timeout, expected) in [(20, UNIT * 3), (5, UNIT * 2)] {
+        let mut settings = plain();
+        (settings.stop.drain_delay, settings.stop.restart_timeout) = (UNIT * 3, UNIT * timeout);
+        settings.stop.timeout = Some(UNIT * timeout);
+        let mut world = World::serving(settings);
+        world.step(Step::AskRestart);
+        world.now = world.now.after(UNIT);
+        let begun = world.now;
+        world.step(Step::Signal(STOP));
+        world.wait_for(&Action::Stop(run(1), STOP));
+        assert_eq!(world.now, begun.after(expected), "{timeout}");
+    }
+}
