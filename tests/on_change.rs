@@ -151,7 +151,7 @@ fn a_directory_changes_when_it_is_another_and_when_a_file_comes_or_goes() {
         let mut replace = || {
             fs::rename(&path, root.path().join("aside")).expect("ours");
             fs::create_dir(&path).expect("ours");
-            fs::write(path.join("a"), "1").expect("ours");
+            fs::write(path.join("a"), "2").expect("ours");
         };
         let mut add = || fs::write(path.join("c"), "1").expect("ours");
         let mut remove = || fs::remove_file(path.join("c")).expect("ours");

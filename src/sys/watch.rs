@@ -6,16 +6,19 @@ use super::fork::spawn_copy;
 use super::rights::keep_only;
 use super::{Errno, Pid, socket};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Entries of a directory that count, and links that are followed on the way to a path (ELOOP, `path_resolution(7)`).
 const MOST_ENTRIES: usize = 4096;
 const MOST_LINKS: usize = 40;
+
+/// Bytes that one look reads: a ConfigMap or a Secret has a mebibyte at most.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Watches on everything that leads to some paths. A watch says only that something may have changed. Its owner then makes a new one,
 /// since the paths may lead elsewhere by then.
@@ -55,8 +58,9 @@ impl Scan {
             keep_only([writer.as_raw_fd(), watch.as_fd().as_raw_fd()]);
             let watched = paths.iter().try_for_each(|path| watch.add_way(path.to_path_buf()));
             let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
+            let mut left = MOST_BYTES;
             for path in paths {
-                let found = fingerprint(path);
+                let found = fingerprint(path, &mut left);
                 text.push(found.is_some().into());
                 text.extend(found.unwrap_or(0).to_ne_bytes());
             }
@@ -154,31 +158,50 @@ impl AsFd for Watch {
     }
 }
 
-/// A number that is the same as long as what the path leads to is: a file's identity, size and time, and for a directory those of
-/// the files that its entries lead to. `None` while nothing is there.
-fn fingerprint(path: &Path) -> Option<u64> {
+/// A number that is the same as long as what the path leads to is: the content of a file, and for a directory the names of its
+/// entries and the contents of the files that they lead to. `None` while nothing is there.
+fn fingerprint(path: &Path, left: &mut u64) -> Option<u64> {
     let metadata = path.metadata().ok()?;
-    let mut sum = of_file(&metadata);
-    if metadata.is_dir() {
-        let entries = fs::read_dir(path).ok()?;
-        for entry in entries.flatten().take(MOST_ENTRIES) {
-            let mut hasher = DefaultHasher::new();
-            entry.file_name().hash(&mut hasher);
-            entry.path().metadata().ok().map(|metadata| of_file(&metadata)).hash(&mut hasher);
-            // The order of a directory's entries means nothing.
-            sum = sum.wrapping_add(hasher.finish());
-        }
+    if !metadata.is_dir() {
+        return Some(of_entry(path, &metadata, left));
     }
-    Some(sum)
+    let entries = fs::read_dir(path).ok()?.flatten().take(MOST_ENTRIES);
+    let of_name = |entry: DirEntry| {
+        let mut hasher = DefaultHasher::new();
+        entry.file_name().hash(&mut hasher);
+        let path = entry.path();
+        path.metadata().ok().map(|metadata| of_entry(&path, &metadata, left)).hash(&mut hasher);
+        hasher.finish()
+    };
+    // The order of a directory's entries means nothing.
+    Some(entries.map(of_name).fold(0, u64::wrapping_add))
 }
 
-fn of_file(metadata: &Metadata) -> u64 {
+/// Of a file its content, as long as so many bytes are left to be read; of anything else its identity, size and time.
+fn of_entry(path: &Path, metadata: &Metadata, left: &mut u64) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
-    if !metadata.is_dir() {
-        (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+    if !metadata.is_file() || metadata.size() > *left || hash_content(path, left, &mut hasher).is_err() {
+        hasher = DefaultHasher::new();
+        (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
+        if !metadata.is_dir() {
+            (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+        }
     }
     hasher.finish()
+}
+
+fn hash_content(path: &Path, left: &mut u64, hasher: &mut DefaultHasher) -> io::Result<()> {
+    // A pipe may be there by now.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.take(*left);
+    let mut buffer = [0; 4096];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            *left = file.limit();
+            return Ok(());
+        }
+        hasher.write(&buffer[..count]);
+    }
 }
 
 #[cfg(test)]
@@ -218,8 +241,21 @@ mod tests {
         assert_eq!(seen(&file, || make("22")), changed, "a file that is written");
         assert_eq!(seen(&directory, || make("333")), changed, "a file of a directory");
         let next = root.join("a/b/next");
-        fs::write(&next, "333").expect("ours");
-        assert_eq!(seen(&file, || fs::rename(&next, &file).expect("ours")), changed, "a file that is replaced");
+        for (text, differs) in [("4444", true), ("4444", false)] {
+            fs::write(&next, text).expect("ours");
+            let replaced = seen(&file, || fs::rename(&next, &file).expect("ours"));
+            assert_eq!(replaced, (true, differs), "a file that is replaced");
+        }
+        for path in [&file, &directory] {
+            assert_eq!(seen(path, || make("4444")), (true, false), "the same is written again");
+        }
+        assert_eq!(seen(&file, || make("4445")), changed, "another text of the same length");
+        let long = |last: u8| {
+            let text = [&vec![b'x'; 5 << 20][..], &[last]].concat();
+            fs::write(&file, text).expect("ours");
+        };
+        long(b'1');
+        assert_eq!(seen(&file, || long(b'2')), changed, "a file that is not read");
         assert_eq!(seen(&file, || fs::rename(root.join("a"), root.join("c")).expect("ours")), changed, "an ancestor");
         assert_eq!(seen(&file, || fs::rename(root.join("c"), root.join("a")).expect("ours")), changed, "it is back");
         assert_eq!(seen(&file, || fs::remove_file(&file).expect("ours")), changed, "a file that goes");
@@ -234,16 +270,19 @@ mod tests {
         for (directory, text) in [("..1", "old"), ("..2", "new")] {
             fs::create_dir(root.join(directory)).expect("ours");
             fs::write(root.join(directory).join("key"), text).expect("ours");
+            fs::write(root.join(directory).join("other"), "stays").expect("ours");
         }
         symlink("..1", root.join("..data")).expect("ours");
-        symlink("..data/key", root.join("key")).expect("ours");
-        for path in [root.join("key"), root.to_owned()] {
+        for name in ["key", "other"] {
+            symlink(format!("..data/{name}"), root.join(name)).expect("ours");
+        }
+        for (path, differs) in [(root.join("key"), true), (root.join("other"), false), (root.to_owned(), true)] {
             let swap = |to: &str| {
                 symlink(to, root.join("..tmp")).expect("ours");
                 fs::rename(root.join("..tmp"), root.join("..data")).expect("ours");
             };
-            assert_eq!(seen(&path, || swap("..2")), (true, true));
-            assert_eq!(seen(&path, || swap("..1")), (true, true));
+            assert_eq!(seen(&path, || swap("..2")), (true, differs));
+            assert_eq!(seen(&path, || swap("..1")), (true, differs));
         }
     }
 
