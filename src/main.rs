@@ -28,8 +28,7 @@ fn start(arguments: Vec<OsString>) -> u8 {
     let (invocation, mut layers) = Layers::new(arguments, &sys::process::environment());
     if invocation == Invocation::Run {
         cli::itself::take_the_place(&layers);
-    }
-    if invocation != Invocation::Run {
+    } else {
         sys::early::unblock_signals();
     }
     layers.stdin = sys::stdin::feeder();

@@ -1,5 +1,5 @@
-//! `guard ready`, `health`, `status`, `stop` and `restart`: ask the guard that runs, over its control socket, and wait for
-//! the outcome.
+//! `guard ready`, `health`, `status`, `stop`, `restart`, `reload` and `scale`: ask the guard that runs, over its control socket,
+//! and wait for the outcome.
 
 mod choice;
 mod conversation;
@@ -151,7 +151,7 @@ fn ask(guard: &Conversation, request: Request, timeout: Option<Duration>) -> any
             Reply::Yes(text) | Reply::Text(text) => return Ok(Answer { text: line(text), code: 0 }),
             Reply::No(text) => return Ok(Answer { text: line(text), code: 1 }),
             Reply::Refused(text) => bail!(text),
-            Reply::Wait(time, _) => {
+            Reply::Wait(time) => {
                 // Without it only the deadline ends the wait.
                 process = process::watch_process(pid).ok();
                 if timeout.is_none() {

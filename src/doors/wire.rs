@@ -86,7 +86,7 @@ pub enum Reply {
     Yes(String),
     No(String),
     /// It was begun; the outcome follows within this time, if it is limited.
-    Wait(Option<Duration>, String),
+    Wait(Option<Duration>),
     /// The client may not ask.
     Refused(String),
     /// The text that was asked for.
@@ -99,10 +99,8 @@ impl Reply {
         match self {
             Reply::Yes(text) => format!("yes {text}"),
             Reply::No(text) => format!("no {text}"),
-            Reply::Wait(Some(time), text) => {
-                format!("wait {} {text}", u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-            }
-            Reply::Wait(None, text) => format!("wait none {text}"),
+            Reply::Wait(Some(time)) => format!("wait {}", u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            Reply::Wait(None) => "wait none".to_owned(),
             Reply::Refused(text) => format!("refused {text}"),
             Reply::Text(text) => format!("text {text}"),
         }
@@ -116,11 +114,8 @@ impl Reply {
         Some(match word {
             "yes" => Reply::Yes(rest.to_owned()),
             "no" => Reply::No(rest.to_owned()),
-            "wait" => {
-                let (time, rest) = rest.split_once(' ')?;
-                let time = if time == "none" { None } else { Some(Duration::from_millis(time.parse().ok()?)) };
-                Reply::Wait(time, rest.to_owned())
-            }
+            "wait" if rest == "none" => Reply::Wait(None),
+            "wait" => Reply::Wait(Some(Duration::from_millis(rest.parse().ok()?))),
             "refused" => Reply::Refused(rest.to_owned()),
             "text" => Reply::Text(rest.to_owned()),
             _ => return None,
@@ -166,15 +161,15 @@ mod tests {
         for reply in [
             Reply::Yes(text()),
             Reply::No(String::new()),
-            Reply::Wait(Some(Duration::from_millis(8_300)), text()),
-            Reply::Wait(None, String::new()),
+            Reply::Wait(Some(Duration::from_millis(8_300))),
+            Reply::Wait(None),
             Reply::Refused(text()),
             Reply::Text(text()),
         ] {
             assert_eq!(Reply::parse(reply.to_text().as_bytes()), Some(reply));
         }
         assert_eq!(Reply::parse(b"yes \x1b[31m\xc2\x9bred"), Some(Reply::Yes("\\u{1b}[31m\\u{9b}red".to_owned())));
-        for wrong in ["", "yes", "maybe x", "wait 8300", "wait soon x", "wait -1 x", "wait 99999999999999999999 x"] {
+        for wrong in ["", "yes", "maybe x", "wait", "wait soon", "wait -1", "wait 99999999999999999999"] {
             assert_eq!(Reply::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

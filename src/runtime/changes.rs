@@ -21,6 +21,9 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`).
 const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
 
+const CANNOT_WATCH: &str = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
+const CANNOT_LOOK: &str = "guard could not look at GUARD_ON_CHANGE; it tries again in 10 s";
+
 /// So long the first run waits for the first fingerprints.
 const FIRST_SCAN: Duration = Duration::from_secs(1);
 
@@ -68,13 +71,11 @@ impl Runtime<'_> {
             match self.begin_scan() {
                 Ok(scan) => {
                     log::debug!(pid = scan.copy; "scan");
-                    self.children.copies.push(scan.copy);
-                    self.reaping.childless = false;
                     if let Some(changes) = &mut self.changes {
                         changes.scan = Some(scan);
                     }
                 }
-                Err(error) => self.cannot_watch(&error, now),
+                Err(error) => self.note_unwatched(&error, CANNOT_LOOK, now),
             }
             return;
         };
@@ -85,16 +86,17 @@ impl Runtime<'_> {
         self.poll.remove(scan.as_fd());
         match scan.found() {
             Some(found) => self.compare(found, now),
-            None => self.cannot_watch(&Errno::ECHILD.into(), now),
+            None => self.note_unwatched(&Errno::ECHILD.into(), CANNOT_LOOK, now),
         }
     }
 
-    fn begin_scan(&self) -> io::Result<Scan> {
+    fn begin_scan(&mut self) -> io::Result<Scan> {
         if self.children.copies.len() >= MOST_COPIES {
             return Err(Errno::EAGAIN.into());
         }
         let paths: Vec<&Path> = self.config.on_change.iter().map(|(path, _)| path.as_path()).collect();
         let scan = Scan::begin(&paths)?;
+        self.note_copy(scan.copy);
         self.poll.add(scan.as_fd(), DoorId::Changes.token())?;
         Ok(scan)
     }
@@ -129,7 +131,7 @@ impl Runtime<'_> {
                 changes.failed = false;
             }
             Ok(watch) => self.poll.remove(watch.as_fd()),
-            Err(error) if changes.check_at.is_none() => self.cannot_watch(&error.into(), now),
+            Err(error) if changes.check_at.is_none() => self.note_unwatched(&error.into(), CANNOT_WATCH, now),
             Err(_) => {}
         }
         let mut meanings = Vec::new();
@@ -145,10 +147,10 @@ impl Runtime<'_> {
         }
     }
 
-    fn cannot_watch(&mut self, error: &io::Error, now: Timestamp) {
+    /// Said once, until guard watches again.
+    fn note_unwatched(&mut self, error: &io::Error, msg: &str, now: Timestamp) {
         let Some(changes) = &mut self.changes else { return };
         if !std::mem::replace(&mut changes.failed, true) {
-            let msg = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
             log::warn!(error:%, msg; "watch");
         }
         changes.check_at = Some(now.after(WITHOUT_KERNEL));

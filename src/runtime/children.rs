@@ -77,7 +77,7 @@ pub(super) struct Check {
     pub(super) run: RunId,
     pub(super) pid: Pid,
     pub(super) output: Option<Health>,
-    /// What it had said when its output was closed.
+    /// What it has said so far.
     pub(super) said: String,
     /// It took too long.
     pub(super) killed: bool,

@@ -14,7 +14,8 @@ use crate::sys::socket::is_readable;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Copies of guard that may live at a time to receive descriptors. One that hangs waits for a descriptor to close.
+/// Copies of guard that may live at a time. One that hangs waits for a descriptor to close, or for a process or a file system that
+/// it looks at.
 pub(super) const MOST_COPIES: usize = 8;
 
 /// When guard asks again for a copy that it could not make.
@@ -52,11 +53,11 @@ impl DoorId {
             DoorId::Control => (3, None),
             DoorId::Outer => (4, None),
             DoorId::Resting => (5, None),
-            DoorId::Hold(id) => (9, Some(id)),
-            DoorId::HoldMemory(id) => (10, Some(id)),
-            DoorId::Bound => (11, None),
-            DoorId::Http => (7, None),
-            DoorId::Changes => (8, None),
+            DoorId::Http => (6, None),
+            DoorId::Changes => (7, None),
+            DoorId::Hold(id) => (8, Some(id)),
+            DoorId::HoldMemory(id) => (9, Some(id)),
+            DoorId::Bound => (10, None),
         };
         let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
@@ -74,11 +75,11 @@ impl DoorId {
             3 => Some(DoorId::Control),
             4 => Some(DoorId::Outer),
             5 => Some(DoorId::Resting),
-            9 => Some(DoorId::Hold(id)),
-            10 => Some(DoorId::HoldMemory(id)),
-            11 => Some(DoorId::Bound),
-            7 => Some(DoorId::Http),
-            8 => Some(DoorId::Changes),
+            6 => Some(DoorId::Http),
+            7 => Some(DoorId::Changes),
+            8 => Some(DoorId::Hold(id)),
+            9 => Some(DoorId::HoldMemory(id)),
+            10 => Some(DoorId::Bound),
             _ => None,
         }
     }
@@ -180,8 +181,7 @@ impl Runtime<'_> {
         let receiver = if may_copy { door.receive_in_copy() } else { Err(Errno::EAGAIN) };
         let rests = match receiver {
             Ok(receiver) => {
-                self.children.copies.push(receiver.pid);
-                self.reaping.childless = false;
+                self.note_copy(receiver.pid);
                 let polled = self.poll.add(receiver.report.as_fd(), DoorId::Resting.token());
                 polled.map(|()| Some(receiver.report))
             }

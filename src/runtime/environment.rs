@@ -60,7 +60,7 @@ impl Environment {
     pub(super) fn new(config: &Config, sockets: bool, id: u64) -> Environment {
         // Where /etc/passwd knows no home it is the root directory, as engines have it.
         let home = config.user.as_ref().map(|user| user.home.as_deref().unwrap_or(Path::new("/")));
-        let home = home.filter(|_| is_of_root(config, "HOME"));
+        let home = home.filter(|_| is_of_root(config));
         let is_read = |variable: &String| config.file_of(variable).is_some();
         let is_taken = |name: &OsStr| {
             home.is_some() && name == "HOME"
@@ -140,7 +140,7 @@ impl Environment {
     }
 }
 
-/// A file that is there, and holds no value.
+/// The errno's name for a file that is there, and holds no value.
 const NO_NAME: &str = "EINVAL";
 
 /// The content of a file without the newline at its end. A pipe is no such file: guard would wait for its writer.
@@ -181,8 +181,8 @@ fn entry(name: &OsStr, value: &OsStr) -> Option<CString> {
 }
 
 /// Whether HOME is root's, or not set: engines set it by the user that guard was started as.
-fn is_of_root(config: &Config, name: &str) -> bool {
-    config.variable_of_the_app(name).is_none_or(|home| home.is_empty() || home == "/root" || home == "/")
+fn is_of_root(config: &Config) -> bool {
+    config.variable_of_the_app("HOME").is_none_or(|home| home.is_empty() || home == "/root" || home == "/")
 }
 
 /// A bare number of seconds, so that no app needs to parse a duration.

@@ -273,8 +273,7 @@ impl Runtime<'_> {
         let serves = |run| matches!(supervisor.fitness(run), Fitness::Ready | Fitness::Starting);
         self.holding.timer_elapsed(now, &serves, &self.poll);
         let copies = self.held.timer_elapsed(now, &self.poll);
-        self.reaping.childless &= copies.is_empty();
-        self.children.copies.extend(copies);
+        copies.into_iter().for_each(|copy| self.note_copy(copy));
         self.lead_connections();
     }
 

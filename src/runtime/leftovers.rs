@@ -153,8 +153,7 @@ impl Runtime<'_> {
         let conclude = |environment: io::Result<&[u8]>| encode(mark(environment, id));
         match environments::read(&undecided, "environ", self.end_of_walk(LONGEST_WALK), &conclude) {
             Ok(findings) => {
-                self.reaping.childless = false;
-                self.children.copies.push(findings.copy);
+                self.note_copy(findings.copy);
                 findings.of.into_iter().map(|(pid, finding)| (pid, decode(finding))).collect()
             }
             Err(error) => {

@@ -145,8 +145,7 @@ impl Runtime<'_> {
         let found = read.map_or_else(
             |_| Vec::new(),
             |findings| {
-                self.reaping.childless = false;
-                self.children.copies.push(findings.copy);
+                self.note_copy(findings.copy);
                 findings.of
             },
         );

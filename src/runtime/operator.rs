@@ -133,7 +133,7 @@ impl Runtime<'_> {
             | Request::StatusJson
             | Request::Settings => return,
         };
-        self.reply(&client, &Reply::Wait(within, String::new()));
+        self.reply(&client, &Reply::Wait(within));
         let process = process::watch_process(client.pid).ok();
         log::info!(request = what, pid = client.pid; "asked");
         self.operator.waiting.push(Waiting { request, client, process, is_queued, scales });

@@ -168,8 +168,7 @@ impl Runtime<'_> {
             Step::Reads(copy) => {
                 // Others that wait have a new chance.
                 self.holding.starved_since = self.holding.starved_since.map(|_| self.clock.now());
-                self.children.copies.push(copy);
-                self.reaping.childless = false;
+                self.note_copy(copy);
                 let Some(door) = self.holding.door(run) else { return false };
                 self.poll.remove(door.descriptor());
                 let report = door.report().map(|report| self.poll.add(report, DoorId::HoldMemory(run).token()));

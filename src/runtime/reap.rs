@@ -125,6 +125,12 @@ impl Runtime<'_> {
         }
     }
 
+    /// guard has made a copy of itself, which is a child of its own.
+    pub(super) fn note_copy(&mut self, copy: Pid) {
+        self.children.copies.push(copy);
+        self.reaping.childless = false;
+    }
+
     /// Asks the kernel how many out-of-memory kills there were since the last time.
     fn count_oom_kills(&mut self) {
         let more = self.launch.oom_kills.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
@@ -317,8 +323,7 @@ impl Runtime<'_> {
                 self.starved(id, pid, signal);
                 None
             }
-            Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) => None,
-            Owner::Hook | Owner::Copy | Owner::Nobody => None,
+            Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
         }
     }
 

@@ -21,21 +21,19 @@ enum Timer {
     RestingDoors,
     Listeners,
     Memory,
-    Holding,
-    Held,
+    Queues,
     Files,
 }
 
 impl Timer {
     /// In the order in which guard takes those that are due together.
-    const ALL: [Timer; 8] = [
+    const ALL: [Timer; 7] = [
         Timer::Foreground,
         Timer::Control,
         Timer::RestingDoors,
         Timer::Listeners,
         Timer::Memory,
-        Timer::Holding,
-        Timer::Held,
+        Timer::Queues,
         Timer::Files,
     ];
 }
@@ -107,7 +105,8 @@ impl Runtime<'_> {
         if self.signals.has_more() || self.signals.has_child_news() {
             return Some(Timestamp::default());
         }
-        let of_turn = earlier(self.reaping.again_at, self.next_recount());
+        // A walk waits for the reap, where the kernel does not answer.
+        let of_turn = self.reaping.again_at.or_else(|| self.next_recount());
         Timer::ALL.into_iter().fold(of_turn, |next, timer| earlier(next, self.due_at(timer)))
     }
 
@@ -118,8 +117,7 @@ impl Runtime<'_> {
             Timer::RestingDoors => self.resting.retry_at,
             Timer::Listeners => self.listener_search.due,
             Timer::Memory => self.measuring.due,
-            Timer::Holding => self.holding.deadline(),
-            Timer::Held => self.held.deadline(),
+            Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
         }
     }
@@ -134,7 +132,7 @@ impl Runtime<'_> {
             }
             Timer::Listeners => self.find_listeners(),
             Timer::Memory => self.check_memory(),
-            Timer::Holding | Timer::Held => self.queue_timer_elapsed(),
+            Timer::Queues => self.queue_timer_elapsed(),
             Timer::Files => self.check_files(),
         }
     }

@@ -29,7 +29,7 @@ pub fn timestamp() -> String {
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Option<Instant>);
 
-#[expect(clippy::disallowed_methods, reason = "a subcommand has no core that would be driven by the time")]
+#[expect(clippy::disallowed_methods, reason = "it bounds single system calls, which no event of the core ends")]
 impl Deadline {
     pub const NEVER: Deadline = Deadline(None);
 

@@ -122,7 +122,7 @@ mod tests {
     fn a_connection_counts_once() {
         use std::net::{TcpListener, TcpStream};
         // An IPv6 socket that takes IPv4, as most servers have it.
-        let Ok(listener) = TcpListener::bind("[::]:0") else { return };
+        let Ok(listener) = TcpListener::bind("[::]:0") else { return }; // a kernel without IPv6
         let port = listener.local_addr().expect("it is bound").port();
         let count = || established(&[port], Deadline::after(Duration::from_secs(10)));
         assert_eq!(count(), 0);

@@ -1,6 +1,7 @@
 //! The one room with `unsafe`: system calls, each behind a safe function that decides nothing.
 //!
-//! Where `nix` has a call it is used; raw calls are left where it refuses real-time signals, or has none.
+//! `nix` is used where it has the call as guard needs it. Raw calls are left where it refuses real-time signals or has none, and
+//! between clone and exec.
 
 #![allow(unsafe_code)]
 

@@ -215,7 +215,8 @@ mod tests {
         let found = || {
             let mut scan = Scan::begin(&[path]).expect("a copy");
             while !scan.is_over() {
-                socket::wait_readable(&[scan.as_fd()], std::time::Duration::from_secs(10)).expect("poll");
+                let time = std::time::Duration::from_secs(10);
+                assert!(socket::wait_readable(&[scan.as_fd()], time).expect("poll(2)"), "the copy says nothing");
             }
             super::super::fork::wait_for_copy(scan.copy);
             scan.found().expect("it looks at the path")

@@ -58,13 +58,12 @@ fn the_first_word_decides() {
 
 #[test]
 fn an_outcome_is_waited_for() {
-    let waits = |time| Reply::Wait(time, "stopping".to_owned());
-    let replies = vec![waits(Some(LONG)), Reply::Yes("stopped: exit code 0".to_owned())];
+    let replies = vec![Reply::Wait(Some(LONG)), Reply::Yes("stopped: exit code 0".to_owned())];
     assert_eq!(talk(2, Request::Stop, None, replies), answer("stopped: exit code 0\n", 0));
-    let replies = vec![waits(None), Reply::No("the new run has failed".to_owned())];
+    let replies = vec![Reply::Wait(None), Reply::No("the new run has failed".to_owned())];
     assert_eq!(talk(2, Request::Restart, None, replies), answer("the new run has failed\n", 1));
     // A timeout of one's own is not extended.
-    let late = talk(2, Request::Stop, SHORT, vec![waits(Some(LONG))]);
+    let late = talk(2, Request::Stop, SHORT, vec![Reply::Wait(Some(LONG))]);
     assert_eq!(late, Err("124: guard has not answered in time".to_owned()));
 }
 
@@ -156,7 +155,7 @@ fn only_the_guard_that_was_asked_can_answer() {
 fn a_guard_that_closes_its_socket_cannot_answer() {
     let (guard, client) = name_and_client(7);
     let address = sender(&guard);
-    guard.send(b"wait none soon", &address).expect("a receiver");
+    guard.send(b"wait none", &address).expect("a receiver");
     drop(guard);
     let again =
         DatagramSocket::bind(&Address::abstract_name(wire::name(namespace(7), 1).as_bytes()).expect("an address"))
