@@ -73,7 +73,7 @@ impl Runtime<'_> {
         }
         self.measuring.has_no_limit = container.is_none();
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
-        container.map(|bytes| bytes / 100 * u64::from(percent) / instances)
+        container.map(|bytes| ((bytes >> 10) * u64::from(percent) / 100 / instances) << 10)
     }
 
     /// What each living run uses, for somebody who asks. A stranger may ask without a pause, so a look that took long is told for a
