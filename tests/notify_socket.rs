@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 const ASKED_FOR: [(&str, &str); 4] =
     [("GUARD_NOTIFY", "on"), ("GUARD_READY", "notify"), ("GUARD_WATCHDOG", "1h"), ("NOTIFY_SOCKET", "/nowhere/outer")];
@@ -134,13 +135,18 @@ fn what_a_killed_guard_has_left_the_next_one_removes() {
         let mut alive = everywhere().remove(0).env("GUARD_NOTIFY", "on").fixture("env serve").start();
         let other = socket_file(&mut alive);
         alive.line("ready");
+        // One that was killed before it had made its socket, some time ago.
+        let empty = directory(&socket).with_file_name("guard-notify-00000000000000ff");
+        fs::create_dir(&empty).expect("where guard makes its own");
+        let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(&empty).and_then(|empty| empty.set_modified(long_ago)).expect("ours");
         let own = killed.pid();
         send(own, libc::SIGKILL);
         // Any other guard of this user that begins meanwhile may be the next one.
         eventually("its end", || UnixDatagram::unbound().ok()?.connect(&socket).err());
         let mut next = second.env("GUARD_NOTIFY", "on").fixture("serve").start();
         next.line("ready");
-        eventually("a clean directory", || (!directory(&socket).exists()).then_some(()));
+        eventually("a clean directory", || (!directory(&socket).exists() && !empty.exists()).then_some(()));
         assert!(other.exists(), "that one's guard lives");
     }
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the directory is made: in the first of these that lets it be made, with the socket in it.
 const PLACES: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
@@ -21,6 +22,9 @@ const PREFIX: &str = "guard-notify-";
 
 /// The socket's name.
 const NAME: &str = "socket";
+
+/// A guard that has not made its socket in this time was killed before it could.
+const WHILE: Duration = Duration::from_secs(60);
 
 /// How many entries of a place guard searches for the sockets of killed guards.
 const MOST_ENTRIES: usize = 4096;
@@ -82,7 +86,7 @@ fn is_safe(place: &Path) -> bool {
 }
 
 /// Removes the directories that killed guards of this user have left. A living guard's directory always has a socket that answers,
-/// except for the moment in which guard makes it: a directory without a socket is left alone.
+/// except for the moment in which guard makes it: a directory without a socket is left alone for a while.
 pub fn remove_stale() {
     for place in PLACES.map(Path::new).into_iter().filter(|place| is_safe(place)) {
         let Ok(entries) = fs::read_dir(place) else { continue };
@@ -91,13 +95,20 @@ pub fn remove_stale() {
     }
 }
 
-/// Whether the directory has a socket, and no process has that open (`unix(7)`).
+/// Whether the directory has a socket, and no process has that open (`unix(7)`), or has had none for a while.
 fn is_stale(directory: &Path) -> bool {
-    if !fs::symlink_metadata(path(directory)).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        return false;
+    match fs::symlink_metadata(path(directory)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return is_old(directory),
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) | Err(_) => return false,
     }
     let connected = address(directory).and_then(|address| DatagramSocket::unbound()?.connect(&address));
     connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn is_old(directory: &Path) -> bool {
+    let changed = fs::metadata(directory).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > WHILE))
 }
 
 /// Whether this is a directory of guard's user with a name such as guard gives.
