@@ -2,7 +2,7 @@
 
 target := $(shell uname -m)-unknown-linux-musl
 
-.PHONY: build test containers bench mutants release ci
+.PHONY: build test containers kubernetes bench mutants release ci
 
 # The static binary, as it is released.
 build:
@@ -15,6 +15,10 @@ test:
 # As root.
 containers:
 	bash tests/containers/run
+
+# As root.
+kubernetes:
+	bash tests/kubernetes/run
 
 bench:
 	cargo bench --locked

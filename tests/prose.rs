@@ -54,7 +54,7 @@ const COMMANDS: &[(&[&str], How)] = &[
     ),
     // The project's own
     (
-        &["make test", "make containers", "make bench", "make mutants", "make release", "make ci"],
+        &["make test", "make containers", "make kubernetes", "make bench", "make mutants", "make release", "make ci"],
         By(BLOCKS, "make_has_the_habits"),
     ),
     (&["python3 -m venv target/manifests"], By(CI, "-m venv \"$manifests\"")),
