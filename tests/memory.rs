@@ -94,9 +94,20 @@ fn a_run_that_begins_to_grow_is_restarted_before_the_kernel_kills_it() {
     for setup in everywhere() {
         let Some(cgroup) = Cgroup::new(160 * MEBIBYTE) else { return };
         let setup = cgroup.setup(setup).env("GUARD_MAX_MEMORY", "70%").env("GUARD_STABLE_AFTER", "0s");
-        let grow = "if run == '1':\n time.sleep(4)\n while True:\n  take(1)\n  time.sleep(0.02)\nsignal.pause()";
-        let Some(setup) = python(setup, grow) else { return };
+        let grow = "if run == '1':
+ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+ say('rests')
+ signal.sigwait([signal.SIGUSR1])
+ while True:
+  take(1)
+  time.sleep(0.02)
+signal.pause()";
+        let Some(setup) = python(setup.env("GUARD_LOG", "debug"), grow) else { return };
         let mut guard = setup.start();
+        guard.line("rests");
+        // guard has seen that it rests, and looks again only after a while.
+        (0..2).for_each(|_| _ = guard.event("memory"));
+        guard.signal(nix::libc::SIGUSR1);
         let exit = guard.event("exit");
         assert_eq!((exit.get("code"), exit.get("cause")), (Some("0"), Some("memory-limit")), "{}", guard.transcript());
         assert_eq!(guard.event("spawn").get("run"), Some("2"));

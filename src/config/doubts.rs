@@ -138,7 +138,8 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
     while let Some(character) = rest.chars().next() {
         let tail = &rest[character.len_utf8()..];
         let is_last = tail.chars().next().is_none_or(char::is_whitespace);
-        let is_first = text[..text.len() - rest.len()].ends_with(char::is_whitespace);
+        let before = &text[..text.len() - rest.len()];
+        let is_first = before.ends_with(char::is_whitespace);
         match (quote, character) {
             (Some(open), _) if open == character => quote = None,
             (None, '\'' | '"') => quote = Some(character),
@@ -150,7 +151,7 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
             (None, '|' | '<' | '>' | '`') => return Some(character.to_string()),
             (None, '~') if is_first && (is_last || tail.starts_with('/')) => return Some(character.to_string()),
             (None, ';' | '&') if is_last => return Some(character.to_string()),
-            (None, ';' | '*') if !is_in_url(&text[..text.len() - rest.len()]) => return Some(character.to_string()),
+            (None, ';' | '*') if !is_in_url(before) => return Some(character.to_string()),
             (None | Some('"'), '$')
                 if variables && tail.starts_with(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)) =>
             {
