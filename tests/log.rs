@@ -36,6 +36,8 @@ fn assert_lines_were_dropped(log: &str) {
     let lost: usize = events[0].get("lines").expect("how many").parse().unwrap();
     assert!(lost >= 3, "the start, an exit and a restart are lost: {log}");
     let names: Vec<&str> = events.iter().skip(1).map(Event::name).collect();
+    // The second run may say that it is ready before guard says that it has started it.
+    let names = names.strip_prefix(&["spawn"]).unwrap_or(&names);
     assert_eq!(names, ["exit", "restart", "spawn", "drain", "stop-signal", "exit", "end"]);
 }
 
