@@ -141,9 +141,14 @@ impl Counter {
     }
 
     fn start(&self, setup: Setup, words: &str) -> Guard {
+        self.setup(setup).fixture(words).start()
+    }
+
+    /// The app is still to be named.
+    fn setup(&self, setup: Setup) -> Setup {
         let mount = format!("mount --bind {} /sys/fs/cgroup && exec \"$@\"", self.path().display());
         let setup = setup.program("/bin/sh").options(["-c", &mount, "sh", env!("CARGO_BIN_EXE_guard")]);
-        setup.env("GUARD_RESTART", "never").fixture(words).start()
+        setup.env("GUARD_RESTART", "never")
     }
 }
 
@@ -223,6 +228,19 @@ fn a_kill_explains_no_death_that_comes_much_later() {
     counter.set(4);
     (0..3).for_each(|_| _ = guard.event("check-failed"));
     kill(&guard, &pid);
+    let exit = guard.event("exit");
+    assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", guard.transcript());
+}
+
+/// The same, and some other orphan has ended since, of which guard thinks nothing but that it may read the count.
+#[test]
+fn a_kill_that_was_counted_at_an_orphans_end_explains_no_death_that_comes_much_later() {
+    let Some(setup) = pid1() else { return };
+    let counter = Counter::new();
+    let count = "printf 'oom 1\\noom_kill 4\\n' >/sys/fs/cgroup/memory.events";
+    let orphan = "orphan=$(true >/dev/null & echo $!); while kill -0 $orphan; do :; done 2>/dev/null";
+    let script = format!("{count}; {orphan}; sleep 1.1; kill -KILL $$");
+    let mut guard = counter.setup(setup).app(["sh", "-c", &script]).start();
     let exit = guard.event("exit");
     assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", guard.transcript());
 }

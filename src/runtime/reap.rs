@@ -18,6 +18,10 @@ const MOST: usize = 256;
 /// on a busy machine.
 const VICTIM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The least time between two looks at the kernel's count of out-of-memory kills that no victim asks for. To read it costs
+/// more than to reap an orphan.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
 enum News {
     Ended(Owner, Pid, Status, Usage),
@@ -54,6 +58,8 @@ pub(super) struct Reaping {
     failed: bool,
     /// Out-of-memory kills that the kernel has counted and no death explains yet, and until when one may.
     oom_kills: (u64, Timestamp),
+    /// When guard may read that count again though no victim asks for it.
+    look_at: Timestamp,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -68,7 +74,7 @@ impl News {
         }
     }
 
-    /// Whether guard reads the kernel's count of out-of-memory kills at this news.
+    /// Whether guard reads the kernel's count of out-of-memory kills at this news, however lately it has read it.
     fn may_be_oom_victim(&self) -> bool {
         match self {
             News::Ended(Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook, ..) => true,
@@ -85,10 +91,9 @@ impl Runtime<'_> {
     /// process said before it ended is in its socket by then.
     pub(super) fn reap(&mut self) {
         self.wait_for_children();
-        // To read the count costs more than to reap an orphan, so of orphans only those count that SIGKILL has ended.
         let killed =
             self.reaping.orphans.iter().filter(|orphan| orphan.status == Status::Signaled(Signal::KILL)).count();
-        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) {
+        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) || self.may_look_for_oom_kills() {
             self.count_oom_kills();
         }
         if self.sweeps() {
@@ -129,6 +134,20 @@ impl Runtime<'_> {
     pub(super) fn note_copy(&mut self, copy: Pid) {
         self.children.copies.push(copy);
         self.reaping.childless = false;
+    }
+
+    /// Some child has ended, and guard has not read the count lately for one like it.
+    fn may_look_for_oom_kills(&mut self) -> bool {
+        let Reaping { orphans, news, look_at, .. } = &mut self.reaping;
+        if orphans.is_empty() && news.is_empty() {
+            return false;
+        }
+        let now = self.clock.now();
+        let may_look = now >= *look_at;
+        if may_look {
+            *look_at = now.after(BETWEEN_LOOKS);
+        }
+        may_look
     }
 
     /// Asks the kernel how many out-of-memory kills there were since the last time.
