@@ -29,11 +29,9 @@ const MOST_SOCKETS: usize = 4096;
 /// So long after a client has come guard looks whether clients wait in vain.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So long guard looks for processes that have a socket open, every few seconds at most.
+/// So long guard looks for processes that have a socket open. A container with a tenth of a CPU may stand still for 90 ms meanwhile
+/// (`cpu.max` of `cgroups(7)`).
 const LONGEST_SEARCH: Duration = Duration::from_millis(100);
-
-/// The same for a bind, of which an app may make many.
-const LONGEST_SEARCH_FOR_BIND: Duration = Duration::from_millis(20);
 
 /// What a socket is held by. A later run that binds the same gets the same socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,15 +119,15 @@ impl Holding {
         let mut is_stuck = false;
         self.caught.iter_mut().for_each(|caught| is_stuck |= caught.pool.looks_stuck(serves));
         if is_stuck {
-            let closed = self.closed(LONGEST_SEARCH);
+            let closed = self.closed();
             self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
         }
     }
 
     /// The sockets that no process has open.
-    fn closed(&self, longest: Duration) -> Vec<u64> {
+    fn closed(&self) -> Vec<u64> {
         let all = self.caught.iter().flat_map(|caught| caught.pool.inodes()).collect();
-        listeners::closed_among(all, Deadline::after(longest))
+        listeners::closed_among(all, Deadline::after(LONGEST_SEARCH))
     }
 
     /// The main process of a run has ended.
@@ -281,7 +279,7 @@ impl Holding {
         if !self.caught.iter().any(is_of_port) {
             return false;
         }
-        let closed = self.closed(LONGEST_SEARCH_FOR_BIND);
+        let closed = self.closed();
         let is_unused = |caught: &mut Caught| is_of_port(caught) && caught.pool.is_unused(&closed);
         self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
         self.caught.len() < before
