@@ -2,7 +2,7 @@
 
 target := $(shell uname -m)-unknown-linux-musl
 
-.PHONY: build test containers kubernetes bench mutants release ci
+.PHONY: build test containers kernel kubernetes bench mutants release ci
 
 # The static binary, as it is released.
 build:
@@ -15,6 +15,9 @@ test:
 # As root.
 containers:
 	bash tests/containers/run
+
+kernel:
+	bash tests/kernel/run
 
 # As root.
 kubernetes:

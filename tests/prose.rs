@@ -54,7 +54,16 @@ const COMMANDS: &[(&[&str], How)] = &[
     ),
     // The project's own
     (
-        &["make test", "make containers", "make kubernetes", "make bench", "make mutants", "make release", "make ci"],
+        &[
+            "make test",
+            "make containers",
+            "make kernel",
+            "make kubernetes",
+            "make bench",
+            "make mutants",
+            "make release",
+            "make ci",
+        ],
         By(BLOCKS, "make_has_the_habits"),
     ),
     (&["python3 -m venv target/manifests"], By(CI, "-m venv \"$manifests\"")),
@@ -65,6 +74,7 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["cargo fmt"], By(CI, "cargo fmt --check")),
     (&["cargo clippy --all-targets -- -D warnings"], By(CI, "--all-targets -- -D warnings")),
     (&["bash tests/containers/run NAME"], By(CI, "bash tests/containers/run")),
+    (&["bash tests/kernel/run FILE:NAME"], By(CI, "bash tests/kernel/run")),
     (&["cargo test", "cargo test -- --ignored", "bash .ci/run"], Not("the tests themselves")),
     (&["cargo bench"], By(CI, "cargo bench --locked")),
     (&["man guard", "man 1init guard"], By(RELEASE, "--where 1init guard")),

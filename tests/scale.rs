@@ -1,13 +1,12 @@
 //! `guard scale` and its signals: how many instances from now on.
 
+#[path = "common/cgroup.rs"]
+mod cgroup;
 mod common;
-#[path = "common/operator.rs"]
-mod operator;
 
+use cgroup::Cgroup;
 use common::{Answer, Guard, Setup, begin, child, everywhere};
-use operator::{GUARD, alone, beside};
 use std::collections::BTreeSet;
-use std::fs;
 
 fn start(setup: Setup, instances: u32, words: &str) -> Guard {
     let setup = setup.env("GUARD_INSTANCES", instances.to_string());
@@ -136,29 +135,25 @@ fn a_stop_during_a_scale_wins() {
 
 #[test]
 fn auto_reads_the_quota_again_at_a_scale_and_at_each_restart() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let quota = directory.path().join("cpu.max");
-    let write = |quota_of_one_second: &str| fs::write(&quota, quota_of_one_second).expect("a file can be written");
-    write("100000 100000\n");
-    let script = format!("mount --bind {} /sys/fs/cgroup && exec \"$@\"", directory.path().display());
-    let Some(setup) = alone() else { return };
-    let setup = setup.options(["sh", "-c", &script, "sh", GUARD]).env("GUARD_INSTANCES", "auto");
-    let mut guard = setup.fixture("tagged serve").start();
-    guard.line("0.1 ready");
-    let ask = |words: &[&str]| beside(&guard, &[&[GUARD], words].concat());
-    let restarted = |answer: Answer, run: u32| answer.yes(&format!("restarted: run {run} is ready"));
-    write("300000 100000\n");
-    ask(&["scale", "auto"]).yes("scaled: 3 instances");
-    write("150000 100000\n");
-    restarted(ask(&["restart"]), 2);
-    let is_one_of = |number: u32| {
-        let json = ask(&["status", "--json"]).out;
-        (json.matches(r#"{"instance":"#).count() == usize::try_from(number).expect("a few")).then_some(())
-    };
-    common::eventually("two instances", || is_one_of(2));
-    ask(&["scale", "1"]).yes("scaled: 1 instance");
-    restarted(ask(&["restart"]), 3);
-    assert!(is_one_of(1).is_some(), "a number was asked for");
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::with_quota(100_000) else { return };
+        let setup = cgroup.setup(setup).env("GUARD_INSTANCES", "auto");
+        let mut guard = setup.fixture("tagged serve").start();
+        guard.line("0.1 ready");
+        let restarted = |run: u32| guard.ask(&["restart"]).yes(&format!("restarted: run {run} is ready"));
+        assert!(cgroup.quota(300_000));
+        guard.ask(&["scale", "auto"]).yes("scaled: 3 instances");
+        assert!(cgroup.quota(150_000));
+        restarted(2);
+        let is_one_of = |number: u32| {
+            let json = guard.ask(&["status", "--json"]).out;
+            (json.matches(r#"{"instance":"#).count() == usize::try_from(number).expect("a few")).then_some(())
+        };
+        common::eventually("two instances", || is_one_of(2));
+        guard.ask(&["scale", "1"]).yes("scaled: 1 instance");
+        restarted(3);
+        assert!(is_one_of(1).is_some(), "a number was asked for");
+    }
 }
 
 #[test]
