@@ -96,9 +96,12 @@ fn guards_own_sigkill_is_no_lack_of_memory() {
 fn a_worker_that_was_chosen_before_is_not_blamed_for_a_later_sigkill() {
     for setup in everywhere() {
         let Some(cgroup) = Cgroup::new(LIMIT) else { return };
-        // The worker is an orphan, and signal 0 reaches it until guard has reaped it.
-        let worker = "worker=$(tail /dev/zero >/dev/null & echo $!); while kill -0 $worker; do :; done 2>/dev/null";
-        let mut guard = start(&cgroup, setup.env("GUARD_RESTART", "never"), &format!("{worker}; kill -KILL $$"));
+        // The worker is an orphan.
+        let script = "(tail /dev/zero >/dev/null &); echo pid $$; exec sleep 1000";
+        let mut guard = start(&cgroup, setup.env("GUARD_RESTART", "never").env("GUARD_LOG", "debug"), script);
+        let pid = guard.line_after("pid ");
+        guard.event("reaped");
+        kill(&guard, &pid);
         let exit = guard.event("exit");
         assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
         assert_eq!(guard.code(), 137);
