@@ -1,6 +1,6 @@
 //! The core's actions as system calls.
 
-use super::children::{Owner, RunProcess};
+use super::children::RunProcess;
 use super::doors::DoorId;
 use super::environment::Environment;
 use super::pages::restart_reason;
@@ -16,7 +16,6 @@ use crate::sys::spawn::Start;
 use crate::sys::{Errno, Pid, early, limits, process, signals};
 use log::Level;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 impl Runtime<'_> {
     /// Does one thing, and returns the answer where the core expects one.
@@ -242,23 +241,6 @@ impl Runtime<'_> {
     pub(super) fn signal_group(&self, id: RunId, signal: Signal) {
         if let Some(pid) = self.children.main(id) {
             let _ = send_to_group_and_main(pid, signal);
-        }
-    }
-
-    fn start_hook(&mut self, signal: Option<Signal>, left: Option<Duration>) -> Option<Event> {
-        let environment = self.launch.environment.for_hook(signal, left);
-        match hooks::start_pre_stop(self.config, &environment, self.launch.directory.as_deref()) {
-            Ok(pid) => {
-                self.journal.hook_signalled = false;
-                self.children.hook = Some(pid);
-                self.reaping.childless = false;
-                debug_assert_eq!(self.children.owner(pid), Owner::Hook);
-                None
-            }
-            Err((failure, problem)) => {
-                self.journal.hook_failed(failure, problem);
-                Some(Event::HookEnded)
-            }
         }
     }
 }

@@ -6,12 +6,11 @@ use super::{Runtime, hooks};
 use crate::config::target::{Server, Target};
 use crate::config::{HealthCheck, duration};
 use crate::doors::health::Health;
-use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
 use crate::sys::Pid;
 use crate::sys::process::Status;
-use crate::sys::spawn::{Output, Program, Start};
+use crate::sys::spawn::{Output, Program};
 use std::os::fd::AsFd;
 
 impl Runtime<'_> {
@@ -40,18 +39,14 @@ impl Runtime<'_> {
         let (output, writer) = Health::open().ok().unzip();
         let output = output.and_then(|output| self.register(DoorId::Check(id), output));
         let environment = self.launch.environment.for_run(id, self.supervisor.count());
-        let entries = environment.entries();
-        let mut start = Start::new(&entries, self.launch.directory.as_deref());
-        start.output = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
-        match program.spawn(&start) {
+        let said = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
+        match self.start_beside(&program, &environment, said) {
             Ok(pid) => {
-                self.reaping.childless = false;
                 self.children.checks.push(Check { run: id, pid, output, said: String::new(), killed: false });
                 None
             }
-            Err(failure) => {
-                let problem = problem(&program, config.directory.as_deref());
-                self.journal.check_not_started(id, failure, problem);
+            Err(problem) => {
+                self.journal.check_not_started(id, &problem);
                 Some(Event::Checked(id, false))
             }
         }

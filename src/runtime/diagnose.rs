@@ -2,12 +2,11 @@
 
 use super::{Runtime, hooks};
 use crate::config::Diagnose;
-use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId};
 use crate::sys::Pid;
 use crate::sys::process::Status;
-use crate::sys::spawn::{Output, Start};
+use crate::sys::spawn::Output;
 
 impl Runtime<'_> {
     /// Sends the signal, or starts the command as a hook is started. A command that cannot be started has ended.
@@ -27,17 +26,14 @@ impl Runtime<'_> {
         };
         let mut environment = self.launch.environment.for_run(id, self.supervisor.count());
         environment.set("GUARD_MAIN_PID", main.to_string());
-        let entries = environment.entries();
-        let start = Start { output: Output::WithoutStdin, ..Start::new(&entries, self.launch.directory.as_deref()) };
         let program = hooks::program(config, words);
-        match program.spawn(&start) {
+        match self.start_beside(&program, &environment, Output::WithoutStdin) {
             Ok(pid) => {
-                self.reaping.childless = false;
                 self.children.diagnoses.push((id, pid));
                 None
             }
-            Err(failure) => {
-                self.journal.diagnosis_failed(id, failure, problem(&program, config.directory.as_deref()));
+            Err(problem) => {
+                self.journal.diagnosis_failed(id, &problem);
                 Some(Event::Diagnosed(id))
             }
         }

@@ -36,7 +36,8 @@ impl Journal<'_> {
         self.write_down(&self.reason());
     }
 
-    fn explain(&self, failure: SpawnFailure, problem: Option<String>) -> (Errno, u8, String) {
+    /// What the failure is to the kernel and as an exit code, and in words. `problem` is what the file shows of the cause.
+    pub(super) fn explain(&self, failure: SpawnFailure, problem: Option<String>) -> (Errno, u8, String) {
         match failure {
             SpawnFailure::Clone(errno) => (
                 errno,
@@ -66,20 +67,17 @@ impl Journal<'_> {
         }
     }
 
-    pub(super) fn hook_failed(&self, failure: SpawnFailure, problem: Option<String>) {
-        let (_, _, problem) = self.explain(failure, problem);
+    pub(super) fn hook_failed(&self, problem: &str) {
         let command = self.config.pre_stop.join(" ");
         log::warn!(command:%, error:% = problem, msg = "the stop goes on without"; "pre-stop-failed");
     }
 
-    pub(super) fn diagnosis_failed(&self, run: RunId, failure: SpawnFailure, problem: Option<String>) {
-        let (_, _, problem) = self.explain(failure, problem);
+    pub(super) fn diagnosis_failed(&self, run: RunId, problem: &str) {
         log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
     }
 
     /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
-    pub(super) fn check_not_started(&mut self, run: RunId, failure: SpawnFailure, problem: Option<String>) {
-        let (_, _, problem) = self.explain(failure, problem);
+    pub(super) fn check_not_started(&mut self, run: RunId, problem: &str) {
         let problem = format!("cannot be started: {problem}");
         if self.check(run) != problem {
             let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);

@@ -1,14 +1,20 @@
-//! What a drain shows to the outside: the drain file and the pre-stop hook. Their failures are logged and change nothing.
+//! What a drain shows to the outside: the drain file and the pre-stop hook. Their failures are logged and change nothing. And
+//! how all commands start that guard runs beside the app.
 
+use super::Runtime;
+use super::children::Owner;
 use super::environment::Environment;
 use crate::config::Config;
 use crate::report::surroundings::{is_device, problem};
+use crate::signal::Signal;
+use crate::supervisor::Event;
 use crate::sys::Pid;
-use crate::sys::spawn::{Output, Program, SpawnFailure, Start};
-use std::ffi::{CStr, OsString};
+use crate::sys::spawn::{Output, Program, Start};
+use std::ffi::OsString;
 use std::fs::{OpenOptions, remove_file, symlink_metadata};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// Makes the drain file if guard drains and removes it if not; at the start it may be there from an earlier life.
 pub(super) fn set_drain_file(path: Option<&Path>, drains: bool) {
@@ -54,17 +60,41 @@ pub(super) fn program(config: &Config, words: &[String]) -> Program {
     Program::new(&words, config.variable_of_the_app("PATH"))
 }
 
-/// Starts the pre-stop hook in a group of its own, and without the app's stdin: at a terminal the kernel would stop it for a read
-/// (`SIGTTIN`, `termios(3)`). A failure comes with what its file shows of the cause.
-pub(super) fn start_pre_stop(
-    config: &Config,
-    environment: &Environment,
-    directory: Option<&CStr>,
-) -> Result<Pid, (SpawnFailure, Option<String>)> {
-    let entries = environment.entries();
-    let start = Start { output: Output::WithoutStdin, ..Start::new(&entries, directory) };
-    let program = program(config, &config.pre_stop);
-    let pid = program.spawn(&start).map_err(|failure| (failure, problem(&program, config.directory.as_deref())))?;
-    log::info!(pid = pid, command:% = config.pre_stop.join(" "); "pre-stop");
-    Ok(pid)
+impl Runtime<'_> {
+    /// Starts a hook, a check or a diagnosis in a group of its own, and without the app's stdin: at a terminal the kernel would
+    /// stop it for a read (`SIGTTIN`, `termios(3)`). The error is why it cannot be started.
+    pub(super) fn start_beside(
+        &mut self,
+        program: &Program,
+        environment: &Environment,
+        output: Output,
+    ) -> Result<Pid, String> {
+        let entries = environment.entries();
+        let start = Start { output, ..Start::new(&entries, self.launch.directory.as_deref()) };
+        let pid = program.spawn(&start).map_err(|failure| {
+            let problem = problem(program, self.config.directory.as_deref());
+            self.journal.explain(failure, problem).2
+        })?;
+        self.reaping.childless = false;
+        Ok(pid)
+    }
+
+    /// Starts the pre-stop hook. One that cannot be started has ended.
+    pub(super) fn start_hook(&mut self, signal: Option<Signal>, left: Option<Duration>) -> Option<Event> {
+        let environment = self.launch.environment.for_hook(signal, left);
+        let program = program(self.config, &self.config.pre_stop);
+        match self.start_beside(&program, &environment, Output::WithoutStdin) {
+            Ok(pid) => {
+                log::info!(pid = pid, command:% = self.config.pre_stop.join(" "); "pre-stop");
+                self.journal.hook_signalled = false;
+                self.children.hook = Some(pid);
+                debug_assert_eq!(self.children.owner(pid), Owner::Hook);
+                None
+            }
+            Err(problem) => {
+                self.journal.hook_failed(&problem);
+                Some(Event::HookEnded)
+            }
+        }
+    }
 }
