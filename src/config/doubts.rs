@@ -2,7 +2,7 @@
 
 use super::duration::show;
 use super::layers::Layers;
-use super::settings::{Config, Diagnose, HealthCheck, MaxMemory, Meaning, Origin, Warning, WarningKind};
+use super::settings::{Config, MaxMemory, Meaning, Origin, Warning, WarningKind};
 use super::values::show_signal_map;
 use super::variables::VARIABLES;
 use crate::shell::is_shell;
@@ -75,20 +75,12 @@ impl Config {
 
     /// Commands that only a shell would understand.
     fn shell_doubts(&self, layers: &Layers) -> impl Iterator<Item = Warning> {
-        let health = match &self.health_check {
-            Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words, "exec:sh -c '…'")),
-            Some(HealthCheck::Probe(_)) | None => None,
-        };
-        let diagnose = match &self.diagnose {
-            Some(Diagnose::Exec(words)) => Some(("GUARD_DIAGNOSE", words, "exec:sh -c '…'")),
-            Some(Diagnose::Signal(_)) | None => None,
-        };
-        let hook = Some(("GUARD_PRE_STOP", &self.pre_stop, "sh -c '…'"));
-        [hook, health, diagnose].into_iter().flatten().filter_map(|(name, words, way_out)| {
+        self.commands().filter_map(|(name, words)| {
             let given = layers.given(name).unwrap_or_default();
             let program = |word: &String| word.rsplit('/').next().is_some_and(is_shell);
             let syntax = shell_syntax(&given, !words.iter().any(program))?;
-            let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {way_out}");
+            let scheme = if given.starts_with("exec:") { "exec:" } else { "" };
+            let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {scheme}sh -c '…'");
             Some(doubt(name, text))
         })
     }

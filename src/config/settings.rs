@@ -281,6 +281,21 @@ impl Config {
         set.map_or(Origin::Default, |(_, origin)| *origin)
     }
 
+    /// The commands that guard runs beside the app, each with its variable.
+    pub fn commands(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        let hook = Some(("GUARD_PRE_STOP", &self.pre_stop));
+        let health = match &self.health_check {
+            Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words)),
+            Some(HealthCheck::Probe(_)) | None => None,
+        };
+        let diagnose = match &self.diagnose {
+            Some(Diagnose::Exec(words)) => Some(("GUARD_DIAGNOSE", words)),
+            Some(Diagnose::Signal(_)) | None => None,
+        };
+        let all = [hook, health, diagnose].into_iter().flatten();
+        all.filter(|(_, words)| !words.is_empty()).map(|(name, words)| (name, words.as_slice()))
+    }
+
     /// Makes relative paths absolute, which start at `left`, the working directory that guard has left.
     pub fn resolve_paths(&mut self, left: &Path) {
         for path in [&mut self.chdir, &mut self.drain_file, &mut self.termination_log].into_iter().flatten() {

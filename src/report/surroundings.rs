@@ -2,7 +2,7 @@
 //! later.
 
 use crate::config::user::User;
-use crate::config::{Config, Diagnose, HealthCheck, Warning, WarningKind};
+use crate::config::{Config, Warning, WarningKind};
 use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
@@ -20,15 +20,7 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
     if let Some(problem) = config.drain_file.as_deref().and_then(drain_file_problem) {
         add("GUARD_DRAIN_FILE", problem);
     }
-    let health = match &config.health_check {
-        Some(HealthCheck::Exec(words)) => Some(("GUARD_HEALTH_CHECK", words)),
-        Some(HealthCheck::Probe(_)) | None => None,
-    };
-    let diagnose = match &config.diagnose {
-        Some(Diagnose::Exec(words)) => Some(("GUARD_DIAGNOSE", words)),
-        Some(Diagnose::Signal(_)) | None => None,
-    };
-    for (name, words) in [Some(("GUARD_PRE_STOP", &config.pre_stop)), health, diagnose].into_iter().flatten() {
+    for (name, words) in config.commands() {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         if let Some(problem) = missing(config, &words) {
             add(name, format!("{name}: {problem}"));
