@@ -32,7 +32,8 @@ usage:
   guard status [--json | --settings]    what the running guard knows, or the settings in force
   guard stop | restart | reload         ask the running guard, and wait for the outcome
   guard scale N | auto | +N | -N        how many instances from now on
-  guard probe URL [--timeout 1s]        exit 0 if a server answers: http://…, http+unix://… or tcp://…
+  guard probe URL [--timeout 1s] [--host NAME]
+                                        exit 0 if a server answers: http://…, http+unix://… or tcp://…
   guard --help | --version              this page; guard SUBCOMMAND --help has more on each of the others
 
 Each option is also a variable of the environment; an option wins. Durations: 500ms, 10s, 1m30s, a bare number is
