@@ -79,7 +79,7 @@ impl Config {
             let given = layers.given(name).unwrap_or_default();
             let program = |word: &String| word.rsplit('/').next().is_some_and(is_shell);
             let syntax = shell_syntax(&given, !words.iter().any(program))?;
-            let scheme = if given.starts_with("exec:") { "exec:" } else { "" };
+            let scheme = if name == "GUARD_PRE_STOP" { "" } else { "exec:" };
             let text = format!("{name}={given}: {syntax} needs a shell, and guard runs none; write {scheme}sh -c '…'");
             Some(doubt(name, text))
         })

@@ -42,6 +42,14 @@ fn a_flag_wins_over_its_variable() {
 }
 
 #[test]
+fn schemes_are_written_in_any_case() {
+    for (text, shown) in [("EXEC:true 1", "exec:true 1"), ("Http://localhost/x", "http://localhost/x")] {
+        let config = resolve("-- app", &[("GUARD_HEALTH_CHECK", text)]).expect("a configuration");
+        assert_eq!(config.health_check.map(|check| check.to_string()).as_deref(), Some(shown));
+    }
+}
+
+#[test]
 fn an_error_is_one_line_whatever_was_given() {
     let errors = resolve("-- app", &[("GUARD_RESTART", "a\u{1b}[31mb\nguard: c")]).expect_err("an error").to_string();
     assert!(errors.starts_with(r"GUARD_RESTART=a\u{1b}[31mb\nguard: c: ") && errors.lines().count() == 1, "{errors}");

@@ -109,8 +109,13 @@ pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
     if words.first().is_none_or(String::is_empty) { Err("no command".to_owned()) } else { Ok(words) }
 }
 
+/// What follows `exec:`, which is written in any case as the schemes of URLs are.
+fn after_exec(text: &str) -> Option<&str> {
+    text.split_once(':').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("exec")).map(|(_, command)| command)
+}
+
 pub(super) fn health_check(text: &str) -> Result<HealthCheck, String> {
-    match text.strip_prefix("exec:") {
+    match after_exec(text) {
         Some(text) => command(text).map(HealthCheck::Exec),
         None => Target::parse(text).map(HealthCheck::Probe),
     }
@@ -127,7 +132,7 @@ impl fmt::Display for HealthCheck {
 }
 
 pub(super) fn diagnose(text: &str) -> Result<Diagnose, String> {
-    match text.strip_prefix("exec:") {
+    match after_exec(text) {
         Some(text) => command(text).map(Diagnose::Exec),
         None => {
             let signal: Signal = text.parse()?;
