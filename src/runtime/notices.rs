@@ -152,9 +152,7 @@ impl Journal<'_> {
         let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
         let (signal, msg) = match cause {
             ShutdownCause::Signal(signal) => (signal, None),
-            ShutdownCause::Pressed(signal) => {
-                (signal, Some("the app has it from the terminal; a second Ctrl-C kills it"))
-            }
+            ShutdownCause::Pressed(signal) => (signal, Some("a key at the terminal; a second Ctrl-C kills the app")),
             ShutdownCause::Request => {
                 // Of an operator's request the journal knows already.
                 self.cause.get_or_insert_with(|| "a file has changed".to_owned());
