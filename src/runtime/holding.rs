@@ -6,18 +6,19 @@
 //!
 //! guard's end lets go of all (`Action::Release`); from then on the kernel does what apps ask for.
 
+mod binding;
+
 use super::pool::Pool;
 use crate::config::Hold as Ports;
 use crate::doors::hold::{Bind, Hold};
 use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
-use crate::sys::caller::{self, Socket};
+use crate::sys::caller::Socket;
 use crate::sys::clock::Deadline;
+use crate::sys::listeners;
 use crate::sys::poll::Poll;
-use crate::sys::seccomp::{Answer, Question};
-use crate::sys::{Errno, listen, listeners, spread};
+use crate::sys::seccomp::Answer;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// Addresses for which guard makes sockets. What is bound beyond that is the app's own.
@@ -39,6 +40,12 @@ struct Key {
     /// Its family is the socket's: an app of IPv4 would misread the peers of a socket of IPv6.
     address: SocketAddr,
     only_v6: bool,
+}
+
+impl Key {
+    fn of(bind: &Bind) -> Key {
+        Key { address: bind.address, only_v6: bind.only_v6 }
+    }
 }
 
 /// An address that apps have bound.
@@ -199,128 +206,6 @@ impl Holding {
                 Ports::All => true,
                 Ports::These(ports) => ports.contains(&port),
             }
-    }
-
-    /// The pool with the socket that a bind gets. The error is the answer.
-    fn pool_for(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
-        let key = Key { address: bind.address, only_v6: bind.only_v6 };
-        if !self.wants(key.address.port()) {
-            let is_named = self.caught.is_empty() && key.address.port() != 0 && matches!(self.ports, Ports::These(_));
-            if is_named && !std::mem::replace(&mut self.told, true) {
-                log::info!(address:% = key.address, msg = "GUARD_HOLD names other ports"; "not-held");
-            }
-            return Err(Answer::GoOn);
-        }
-        if let Some(caught) = self.caught.iter().find(|caught| caught.pool.has(bind.socket.inode)) {
-            // A signal has interrupted the bind after guard did its part, and it is tried again.
-            return Err(if caught.key == key { Answer::Done } else { Answer::GoOn });
-        }
-        if bind.polled {
-            if !std::mem::replace(&mut self.polled, true) {
-                log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss clients; it binds as ever"; "not-held");
-            }
-            return Err(Answer::GoOn);
-        }
-        if !caller::shares_network(question.caller) || !caller::may_bind(question.caller, key.address.port()) {
-            return Err(Answer::GoOn);
-        }
-        let prepare = |socket: BorrowedFd| bind.options.give_to(socket);
-        if self.is_released {
-            // A run that ends may have the address still, and shares it.
-            let socket = listen::bind_beside(key.address, key.only_v6, &prepare).map_err(|_| Answer::GoOn)?;
-            listen::set_waiting(socket.as_fd(), bind.waits);
-            return Err(self.replace(run, question, bind, socket.as_fd()));
-        }
-        if let Some(index) = self.pool_of(key, poll) {
-            let count: usize = self.caught.iter().map(|caught| caught.pool.len()).sum();
-            let Caught { pool, owner, .. } = &mut self.caught[index];
-            if *owner != bind.socket.owner && pool.is_served() {
-                // A worker without privileges is not to take the clients of the app that it belongs to.
-                return Err(Answer::Failed(Errno::EADDRINUSE));
-            }
-            *owner = bind.socket.owner;
-            if !pool.take(run) {
-                let make = || listen::bind_beside(key.address, key.only_v6, &prepare);
-                let made = if count < MOST_SOCKETS { make() } else { Err(Errno::EMFILE) };
-                match made.and_then(listen::spare).and_then(|socket| pool.add(socket, run, poll)) {
-                    Ok(()) => {}
-                    Err(_) => pool.share(run),
-                }
-            }
-            return Ok(index);
-        }
-        if self.caught.len() >= MOST_ADDRESSES {
-            let unused = self.caught.iter().position(|caught| caught.pool.refusing).ok_or(Answer::GoOn)?;
-            self.caught.remove(unused).pool.close(poll);
-        }
-        // What guard cannot do for other reasons the app may.
-        const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
-        // A port of which others share the address is in use all the same.
-        let bind_it = || listen::bind_as(key.address, key.only_v6, &prepare);
-        let socket = match bind_it() {
-            // An address of an earlier run's, or one that the app has tried before, may overlap with this one.
-            Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),
-            result => result,
-        };
-        let socket = socket.and_then(listen::spare);
-        let socket =
-            socket.map_err(|error| if ITS_OWN.contains(&error) { Answer::Failed(error) } else { Answer::GoOn })?;
-        spread::share_address(socket.as_fd(), true);
-        let mut pool = Pool::new(None, true);
-        pool.add(socket, run, poll).map_err(|_| Answer::GoOn)?;
-        self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_told: false });
-        Ok(self.caught.len() - 1)
-    }
-
-    /// Closes what no process has open of a port; `false` if there is nothing of the kind.
-    fn close_unused(&mut self, port: u16, poll: &Poll) -> bool {
-        let before = self.caught.len();
-        let is_of_port = |caught: &Caught| caught.key.address.port() == port;
-        if !self.caught.iter().any(is_of_port) {
-            return false;
-        }
-        let closed = self.closed();
-        let is_unused = |caught: &mut Caught| is_of_port(caught) && caught.pool.is_unused(&closed);
-        self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
-        self.caught.len() < before
-    }
-
-    /// The pool of an address, without what clients have bound and connected.
-    fn pool_of(&mut self, key: Key, poll: &Poll) -> Option<usize> {
-        let index = self.caught.iter().position(|caught| caught.key == key)?;
-        let pool = &mut self.caught[index].pool;
-        pool.let_clients_go(poll);
-        let is_empty = pool.len() == 0;
-        if is_empty {
-            self.caught.remove(index);
-        }
-        (!is_empty).then_some(index)
-    }
-
-    pub(super) fn bind(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Answer {
-        let index = match self.pool_for(run, question, bind, poll) {
-            Ok(index) => index,
-            Err(answer) => return answer,
-        };
-        let pool = &self.caught[index].pool;
-        let answer = pool.of(run).map_or(Answer::GoOn, |socket| {
-            // All duplicates share this, and a run that listens already has it as it wants it.
-            if !bind.waits || !pool.is_shared(run) {
-                listen::set_waiting(socket, bind.waits);
-            }
-            self.replace(run, question, bind, socket)
-        });
-        if answer != Answer::Done {
-            self.caught[index].pool.abandon(run, poll);
-            self.forget_empty();
-        }
-        answer
-    }
-
-    /// Puts a duplicate of a socket in the place of the app's. Fails where who asked is gone, or the kernel is older than 5.9.
-    fn replace(&self, run: RunId, question: &Question, bind: &Bind, socket: BorrowedFd) -> Answer {
-        let replaced = self.door(run).map(|door| door.replace(question, socket, bind.close_on_exec));
-        if replaced == Some(Ok(())) { Answer::Done } else { Answer::GoOn }
     }
 
     /// Answers a listen(2). The kernel would make the queue shorter than it can be.

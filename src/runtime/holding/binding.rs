@@ -1,0 +1,157 @@
+//! Answers to bind(2) of processes that have the filter of GUARD_HOLD.
+
+use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS};
+use crate::config::Hold as Ports;
+use crate::doors::hold::Bind;
+use crate::runtime::pool::Pool;
+use crate::supervisor::RunId;
+use crate::sys::poll::Poll;
+use crate::sys::seccomp::{Answer, Question};
+use crate::sys::{Errno, caller, listen, spread};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+impl Holding {
+    /// Answers a bind(2): the app's socket becomes a duplicate of the one that the run gets.
+    pub(in crate::runtime) fn bind(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Answer {
+        let index = match self.pool_for(run, question, bind, poll) {
+            Ok(index) => index,
+            Err(answer) => return answer,
+        };
+        let pool = &self.caught[index].pool;
+        let answer = pool.of(run).map_or(Answer::GoOn, |socket| {
+            // All duplicates share this, and a run that listens already has it as it wants it.
+            if !bind.waits || !pool.is_shared(run) {
+                listen::set_waiting(socket, bind.waits);
+            }
+            self.replace(run, question, bind, socket)
+        });
+        if answer != Answer::Done {
+            self.caught[index].pool.abandon(run, poll);
+            self.forget_empty();
+        }
+        answer
+    }
+
+    /// The pool with the socket that a bind gets. The error is the answer.
+    fn pool_for(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
+        if let Some(answer) = self.answer_without_pool(question, bind) {
+            return Err(answer);
+        }
+        if self.is_released {
+            // A run that ends may have the address still, and shares it.
+            let socket = bind_beside(bind).map_err(|_| Answer::GoOn)?;
+            listen::set_waiting(socket.as_fd(), bind.waits);
+            return Err(self.replace(run, question, bind, socket.as_fd()));
+        }
+        match self.pool_of(Key::of(bind), poll) {
+            Some(index) => self.join(index, run, bind, poll),
+            None => self.catch(run, bind, poll),
+        }
+    }
+
+    /// The answer to a bind of what guard does not hold, or has bound already.
+    fn answer_without_pool(&mut self, question: &Question, bind: &Bind) -> Option<Answer> {
+        let key = Key::of(bind);
+        let port = key.address.port();
+        if !self.wants(port) {
+            let is_named = self.caught.is_empty() && port != 0 && matches!(self.ports, Ports::These(_));
+            if is_named && !std::mem::replace(&mut self.told, true) {
+                log::info!(address:% = key.address, msg = "GUARD_HOLD names other ports"; "not-held");
+            }
+            return Some(Answer::GoOn);
+        }
+        if let Some(caught) = self.caught.iter().find(|caught| caught.pool.has(bind.socket.inode)) {
+            // A signal has interrupted the bind after guard did its part, and it is tried again.
+            return Some(if caught.key == key { Answer::Done } else { Answer::GoOn });
+        }
+        if bind.polled {
+            if !std::mem::replace(&mut self.polled, true) {
+                log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss clients; it binds as ever"; "not-held");
+            }
+            return Some(Answer::GoOn);
+        }
+        let may_hold = caller::shares_network(question.caller) && caller::may_bind(question.caller, port);
+        (!may_hold).then_some(Answer::GoOn)
+    }
+
+    /// A run gets a socket of a pool that there is: a free one, one of its own, or where none can be made another run's.
+    fn join(&mut self, index: usize, run: RunId, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
+        let count: usize = self.caught.iter().map(|caught| caught.pool.len()).sum();
+        let Caught { pool, owner, .. } = &mut self.caught[index];
+        if *owner != bind.socket.owner && pool.is_served() {
+            // A worker without privileges is not to take the clients of the app that it belongs to.
+            return Err(Answer::Failed(Errno::EADDRINUSE));
+        }
+        *owner = bind.socket.owner;
+        if !pool.take(run) {
+            let made = if count < MOST_SOCKETS { bind_beside(bind) } else { Err(Errno::EMFILE) };
+            match made.and_then(listen::spare).and_then(|socket| pool.add(socket, run, poll)) {
+                Ok(()) => {}
+                Err(_) => pool.share(run),
+            }
+        }
+        Ok(index)
+    }
+
+    /// The first socket of an address.
+    fn catch(&mut self, run: RunId, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
+        if self.caught.len() >= MOST_ADDRESSES {
+            let unused = self.caught.iter().position(|caught| caught.pool.refusing).ok_or(Answer::GoOn)?;
+            self.caught.remove(unused).pool.close(poll);
+        }
+        // What guard cannot do for other reasons the app may.
+        const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
+        let key = Key::of(bind);
+        // A port of which others share the address is in use all the same.
+        let bind_it = || listen::bind_as(key.address, key.only_v6, &|socket| bind.options.give_to(socket));
+        let socket = match bind_it() {
+            // An address of an earlier run's, or one that the app has tried before, may overlap with this one.
+            Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),
+            result => result,
+        };
+        let socket = socket.and_then(listen::spare);
+        let socket =
+            socket.map_err(|error| if ITS_OWN.contains(&error) { Answer::Failed(error) } else { Answer::GoOn })?;
+        spread::share_address(socket.as_fd(), true);
+        let mut pool = Pool::new(None, true);
+        pool.add(socket, run, poll).map_err(|_| Answer::GoOn)?;
+        self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_told: false });
+        Ok(self.caught.len() - 1)
+    }
+
+    /// Closes what no process has open of a port; `false` if there is nothing of the kind.
+    fn close_unused(&mut self, port: u16, poll: &Poll) -> bool {
+        let before = self.caught.len();
+        let is_of_port = |caught: &Caught| caught.key.address.port() == port;
+        if !self.caught.iter().any(is_of_port) {
+            return false;
+        }
+        let closed = self.closed();
+        let is_unused = |caught: &mut Caught| is_of_port(caught) && caught.pool.is_unused(&closed);
+        self.caught.extract_if(.., is_unused).for_each(|caught| caught.pool.close(poll));
+        self.caught.len() < before
+    }
+
+    /// The pool of an address, without what clients have bound and connected.
+    fn pool_of(&mut self, key: Key, poll: &Poll) -> Option<usize> {
+        let index = self.caught.iter().position(|caught| caught.key == key)?;
+        let pool = &mut self.caught[index].pool;
+        pool.let_clients_go(poll);
+        let is_empty = pool.len() == 0;
+        if is_empty {
+            self.caught.remove(index);
+        }
+        (!is_empty).then_some(index)
+    }
+
+    /// Puts a duplicate of a socket in the place of the app's. Fails where who asked is gone, or the kernel is older than 5.9.
+    fn replace(&self, run: RunId, question: &Question, bind: &Bind, socket: BorrowedFd) -> Answer {
+        let replaced = self.door(run).map(|door| door.replace(question, socket, bind.close_on_exec));
+        if replaced == Some(Ok(())) { Answer::Done } else { Answer::GoOn }
+    }
+}
+
+/// A socket beside others of its address, with the options of the app's.
+fn bind_beside(bind: &Bind) -> Result<OwnedFd, Errno> {
+    listen::bind_beside(bind.address, bind.only_v6, &|socket| bind.options.give_to(socket))
+}
