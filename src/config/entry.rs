@@ -28,6 +28,11 @@ impl Entry {
         OsStr::from_bytes(&self.text.to_bytes()[..self.name])
     }
 
+    /// Whether this is its name. The lengths tell nearly all names apart, and cost least.
+    pub fn is(self, name: &str) -> bool {
+        self.name == name.len() && self.text.to_bytes().starts_with(name.as_bytes())
+    }
+
     pub fn value(self) -> &'static OsStr {
         OsStr::from_bytes(self.text.to_bytes().get(self.name + 1..).unwrap_or_default())
     }
@@ -49,6 +54,7 @@ mod tests {
         ] {
             let entry = Entry::new(text);
             assert_eq!((entry.name(), entry.value()), (name.as_ref(), value.as_ref()), "{text:?}");
+            assert!(entry.is(name) && !entry.is("B"), "{text:?}");
         }
     }
 }

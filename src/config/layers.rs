@@ -132,7 +132,7 @@ impl Layers {
     /// The value of a variable of the environment; an empty one counts as not set, as compose files leave it so.
     pub fn environment(&self, name: &str) -> Option<&OsStr> {
         let entries = if is_prefixed(name.as_ref()) { &self.own } else { &self.environment };
-        let entry = entries.iter().find(|entry| entry.name() == name)?;
+        let entry = entries.iter().find(|entry| entry.is(name))?;
         Some(entry.value()).filter(|value| !value.is_empty())
     }
 

@@ -334,7 +334,7 @@ impl Config {
 
     /// The value of a variable that the app gets.
     pub fn variable_of_the_app(&self, name: &str) -> Option<&OsStr> {
-        self.environment.iter().find(|entry| entry.name() == name).map(|entry| entry.value())
+        self.environment.iter().find(|entry| entry.is(name)).map(|entry| entry.value())
     }
 
     /// The same, where it is not empty: compose files leave a variable empty that is not set.

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Longer values are cut, so that a line fits into PIPE_BUF and a pipe takes it as a whole (`pipe(7)`).
 const LONGEST_VALUE: usize = 400;
 
+/// Most lines are no longer, in bytes.
+const USUAL_LINE: usize = 256;
+
 /// A time as a value of the log: the text has it with its unit, JSON as a number of seconds. `log` has no such type of its own;
 /// nothing else that guard logs is a u128 or an i128.
 pub fn time(time: Duration) -> Value<'static> {
@@ -24,7 +27,8 @@ pub fn size(bytes: u64) -> Value<'static> {
 
 /// `guard time=… level=info event=start key=value …`, in the manner of logfmt.
 pub(super) fn text(record: &Record) -> String {
-    let mut line = format!("guard time={} level={} event={}", timestamp(), level(record), record.args());
+    let mut line = String::with_capacity(USUAL_LINE);
+    let _ = write!(line, "guard time={} level={} event={}", timestamp(), level(record), record.args());
     each_pair(record, &mut |key, field| {
         let value = match field {
             Field::Text(value) => value,
@@ -36,7 +40,8 @@ pub(super) fn text(record: &Record) -> String {
         let value = if plain { value } else { json_string(&value) };
         let _ = write!(line, " {key}={value}");
     });
-    line + "\n"
+    line.push('\n');
+    line
 }
 
 /// The same as a JSON object (RFC 8259). By its field `logger` readers know it from objects of the app's.
@@ -145,7 +150,8 @@ pub fn shorten(mut value: String) -> String {
 /// A JSON string (RFC 8259, 7). It escapes more than JSON asks for: every control character, C1 included, so that none
 /// reaches a terminal.
 pub(super) fn json_string(value: &str) -> String {
-    let mut quoted = String::from("\"");
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('"');
     for character in value.chars() {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),

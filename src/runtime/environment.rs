@@ -1,6 +1,7 @@
 //! The environment that the app, its health checks and the hooks get.
 
 use super::failed_starts::name_of;
+use crate::config::entry::Entry;
 use crate::config::{Config, duration};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
@@ -62,16 +63,17 @@ impl Environment {
         let home = config.user.as_ref().map(|user| user.home.as_deref().unwrap_or(Path::new("/")));
         let home = home.filter(|_| is_of_root(config));
         let is_read = |variable: &String| config.file_of(variable).is_some();
-        let is_taken = |name: &OsStr| {
-            home.is_some() && name == "HOME"
-                || config.env_files.iter().any(|variable| name == variable.as_str() && is_read(variable))
-                || OF_MANAGER.iter().any(|taken| name == *taken)
-                || sockets && OF_SOCKETS.iter().any(|taken| name == *taken)
-                || config.node_ipc && OF_NODE.iter().any(|taken| name == *taken)
+        let is_taken = |entry: &Entry| {
+            home.is_some() && entry.is("HOME")
+                || config.env_files.iter().any(|variable| entry.is(variable) && is_read(variable))
+                || OF_MANAGER.iter().any(|taken| entry.is(taken))
+                || sockets && OF_SOCKETS.iter().any(|taken| entry.is(taken))
+                || config.node_ipc && OF_NODE.iter().any(|taken| entry.is(taken))
         };
-        let kept = config.environment.iter().filter(|entry| !is_taken(entry.name())).map(|entry| entry.text());
+        let mut inherited = Vec::with_capacity(config.environment.len());
+        inherited.extend(config.environment.iter().filter(|entry| !is_taken(entry)).map(|entry| entry.text()));
         let mut environment =
-            Environment { inherited: Rc::new(kept.collect()), added: Vec::new(), id: format!("{id:016x}").into() };
+            Environment { inherited: Rc::new(inherited), added: Vec::new(), id: format!("{id:016x}").into() };
         environment.set("GUARD_STOP_TIMEOUT", seconds(config.stop.timeout));
         if let Some(home) = home {
             environment.set("HOME", home);
