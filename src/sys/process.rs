@@ -102,7 +102,9 @@ pub fn environment() -> Vec<&'static CStr> {
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
-    let mut entries = Vec::new();
+    /// Most containers have fewer.
+    const USUAL: usize = 64;
+    let mut entries = Vec::with_capacity(USUAL);
     // SAFETY: a list of strings that ends with a null pointer, or none; nothing in guard ever changes it.
     unsafe {
         let mut next = environ;
