@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, eventually, everywhere, in_path, pid1, skipped};
+use common::{DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -364,6 +364,72 @@ signal.pause()
         TcpStream::connect(("127.0.0.1", port)).expect("a server");
         let status = guard.ask(&["status"]).out;
         assert_eq!(status.matches("held: ").count(), 1, "{status}");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+/// An app with two addresses, whose run 2 is ready with the first and listens on the second when it has got a client there. Run 1 closes
+/// both at once when it is told to stop, and lives on. Returns guard with a client that waits at the second address.
+fn reloaded_between_two_addresses(setup: Setup, second: &str) -> (Guard, TcpStream, u16) {
+    let (port, other) = (free_port(), free_port());
+    let script = format!(
+        "
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+if run == 1:
+    two = server(socket.AF_INET, ('127.0.0.1', {other}))
+    def end(*_):
+        one.close()
+        two.close()
+        says('closed')
+    signal.signal(signal.SIGTERM, end)
+    while True: signal.pause()
+address = '127.0.0.1', {other}
+{second}
+two.accept()[0].send(b'hello')
+signal.pause()
+"
+    );
+    let setup = setup.env("GUARD_STOP_TIMEOUT", "3s").env("GUARD_HOLD_TIMEOUT", "1h");
+    let mut guard = python(setup.env("GUARD_SIGNAL_MAP", "HUP=reload"), &script).start();
+    (0..2).for_each(|_| _ = guard.event("held"));
+    guard.signal(libc::SIGHUP);
+    guard.line("closed");
+    let client = TcpStream::connect(("127.0.0.1", other)).expect("not refused");
+    client.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    (guard, client, port)
+}
+
+#[test]
+fn clients_of_what_the_old_run_of_a_reload_has_closed_are_served_by_the_new_one() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let listens = "one.accept()\ntwo = server(socket.AF_INET, address)";
+        let (mut guard, mut client, port) = reloaded_between_two_addresses(holding(setup), listens);
+        TcpStream::connect(("127.0.0.1", port)).expect("a server");
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap_or_else(|error| panic!("{error}: {}", guard.transcript()));
+        assert_eq!(&answer, b"hello");
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
+/// No socket can take the clients of another, so they hear at once that nobody will come.
+#[test]
+fn clients_that_no_run_can_take_are_reset_and_do_not_wait() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let listens = "two = socket.socket()\ntwo.bind(address)\none.accept()\ntwo.listen(64)";
+        let (mut guard, mut client, port) = reloaded_between_two_addresses(holding(setup), listens);
+        assert_eq!(guard.event("exit").get("run"), Some("1"));
+        TcpStream::connect(("127.0.0.1", port)).expect("a server");
+        let error = client.read(&mut [0; 5]).expect_err("nobody answers").kind();
+        assert_eq!(error, ErrorKind::ConnectionReset, "{}", guard.transcript());
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }

@@ -82,8 +82,7 @@ impl Pool {
         for member in group.iter_mut().filter(|member| member.stuck >= LOOKS) {
             member.stuck = 0;
             if closed.contains(&member.inode) {
-                member.runs.clear();
-                member.free_until = Some(until);
+                member.free(until);
             }
         }
     }
@@ -165,6 +164,31 @@ mod tests {
         let served = served.flat_map(|(member, _)| member.runs.iter().map(|run| run.instance)).collect();
         drop(clients);
         served
+    }
+
+    /// A run takes the longest queue, whoever has left it. The next run of that instance takes the other, whose clients wait on.
+    #[test]
+    fn a_queue_that_another_instance_is_to_take_is_not_given_up() {
+        let poll = Poll::new().expect("a poll");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut pool = Pool::new(None, true);
+        let run = |instance, number| RunId { instance, number };
+        for run in [run(0, 1), run(1, 1)] {
+            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
+            pool.add(socket, run, &poll).expect("it is polled");
+            pool.open_for(run, &poll).expect("it listens");
+        }
+        pool.lead(&|run| if run.instance == 0 { Fitness::Ready } else { Fitness::Ending });
+        let _client = TcpStream::connect(address).expect("not refused");
+        for run in [run(0, 1), run(1, 1)] {
+            pool.run_ended(run, Timestamp::default(), Some(Duration::from_secs(10)), &poll);
+        }
+        for run in [run(1, 2), run(0, 2)] {
+            assert!(pool.take(run));
+            pool.serve(run);
+            assert!(pool.members.iter().all(|member| member.free_until != Some(Timestamp::default())));
+        }
+        assert!(!pool.take(run(0, 3)), "both are taken");
     }
 
     /// As after a reload. guard knows the order in which it closes them itself.

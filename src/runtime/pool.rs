@@ -10,7 +10,7 @@
 //! | bound | a run has it, and has not listened | the run listens → served; the run ends → it is closed |
 //! | served | it listens, and is a run's that lives | the run ends, or has closed it → free; the run shuts it down → shut |
 //! | shut | a run that lives has shut it down | the run ends → free |
-//! | free | it listens, and no run has it: clients wait, and new ones come only where no run lives | a run takes it → served; the hold timeout → it is closed, or where no other is left refusing |
+//! | free | it listens, and no run has it: clients wait, and new ones come only where no run lives | a run takes it → served; a run of the instance that left it listens with another → it is closed; the hold timeout → it is closed, or where no other is left refusing |
 //! | refusing | clients are refused | a run listens → served |
 
 use super::doors::DoorId;
@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) is_held: bool,
     /// What becomes of it then, see above, unless a run listens before.
     pub(super) free_until: Option<Timestamp>,
+    /// The instance whose run had it last. Its next run is the one that clients wait for.
+    left_by: Option<u32>,
     /// The same as it was before a run listened, and how many clients that one has found.
     found: Option<(Timestamp, u32)>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
@@ -56,8 +58,16 @@ impl Member {
     fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
         let inode = listen::inode(socket.as_fd()).unwrap_or(0);
         let runs = run.into_iter().collect();
-        let (is_held, is_mixed, free_until, found, seen_waiting, stuck) = (false, false, None, None, 0, 0);
-        Member { socket, inode, runs, is_held, free_until, found, is_mixed, seen_waiting, stuck }
+        let (is_held, is_mixed, free_until, left_by, found, seen_waiting, stuck) =
+            (false, false, None, None, None, 0, 0);
+        Member { socket, inode, runs, is_held, free_until, left_by, found, is_mixed, seen_waiting, stuck }
+    }
+
+    /// No run has it any more, and clients wait in it until then.
+    pub(super) fn free(&mut self, until: Timestamp) {
+        self.left_by = self.runs.last().map(|run| run.instance);
+        self.runs.clear();
+        self.free_until = Some(until);
     }
 
     /// Runs have it, and all of them are meant.
@@ -126,6 +136,11 @@ impl Pool {
         // As guard leads connections where no run can take them.
         let Some(member) = free.max_by_key(|member| (!member.is_mixed, member.waiting())) else { return false };
         member.runs.push(run);
+        if let Some(other) = member.left_by.replace(run.instance).filter(|other| *other != run.instance) {
+            // The other's next run is the one that takes what this one leaves.
+            let is_left = |member: &&mut Member| member.runs.is_empty() && member.left_by == Some(run.instance);
+            self.members.iter_mut().find(is_left).into_iter().for_each(|member| member.left_by = Some(other));
+        }
         if refusing && self.spreads {
             // Others may be made beside it before it listens again.
             self.of(run).into_iter().for_each(|socket| spread::share_address(socket, true));
@@ -174,6 +189,18 @@ impl Pool {
             }
         }
         self.refusing &= self.listening == 0;
+        self.give_up_on(run.instance);
+    }
+
+    /// Where an instance listens, clients that wait in another socket for its next run wait in vain.
+    fn give_up_on(&mut self, instance: u32) {
+        let serves = |member: &Member| member.is_held && member.runs.iter().any(|run| run.instance == instance);
+        if self.group().iter().any(serves) {
+            let left =
+                self.members.iter_mut().filter(|member| member.runs.is_empty() && member.left_by == Some(instance));
+            left.filter(|member| member.free_until.is_some())
+                .for_each(|member| member.free_until = Some(Timestamp::default()));
+        }
     }
 
     /// The main process of a run has ended, which may have made a queue shorter or shut its socket down. What a run has bound and
@@ -191,6 +218,7 @@ impl Pool {
             }
         }
         self.take_from(run, at);
+        self.give_up_on(run.instance);
         self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
         // What it has shut down.
         while !self.refusing
@@ -227,8 +255,21 @@ impl Pool {
                 let found = member.found.take().filter(|(_, found)| *found > 0 && member.waiting() >= *found);
                 let until = at.map(|at| found.map_or(at, |(until, _)| until));
                 member.free_until = member.free_until.or(until);
+                member.left_by = Some(run.instance);
             }
         }
+    }
+
+    /// Whether another run of the same instance listens, as the old one does in a reload.
+    pub(super) fn has_predecessor_of(&self, run: RunId) -> bool {
+        self.group().iter().any(|member| member.is_of(&|other| other != run && other.instance == run.instance))
+    }
+
+    /// Frees what such a run has closed.
+    pub(super) fn leave_closed(&mut self, run: RunId, closed: &[u64], until: Timestamp) {
+        let is_predecessor = |other: RunId| other != run && other.instance == run.instance;
+        let members = self.members[..self.listening].iter_mut().filter(|member| closed.contains(&member.inode));
+        members.filter(|member| member.is_of(&is_predecessor)).for_each(|member| member.free(until));
     }
 
     /// A run that was to have a socket of these has not started.

@@ -141,11 +141,12 @@ fn is_polled(pid: Pid, number: RawFd) -> bool {
 pub const LONGEST: usize = size_of::<libc::sockaddr_in6>();
 
 /// Options that an app may set before it binds, and that matter from then on.
-const OPTIONS: [(libc::c_int, libc::c_int); 13] = [
+const OPTIONS: [(libc::c_int, libc::c_int); 20] = [
     (libc::SOL_SOCKET, libc::SO_RCVBUF),
     (libc::SOL_SOCKET, libc::SO_SNDBUF),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
     (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX),
+    (libc::SOL_SOCKET, libc::SO_MARK),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY),
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
@@ -153,8 +154,14 @@ const OPTIONS: [(libc::c_int, libc::c_int); 13] = [
     (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
     (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
     (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+    (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
     (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_TTL),
     (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+    (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
 ];
 
 /// Options of an app's socket, as far as guard may read them.

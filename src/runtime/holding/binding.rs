@@ -4,7 +4,7 @@ use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS};
 use crate::config::Hold as Ports;
 use crate::doors::hold::Bind;
 use crate::runtime::pool::Pool;
-use crate::supervisor::RunId;
+use crate::supervisor::{RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::seccomp::{Answer, Question};
 use crate::sys::{Errno, caller, listen, spread};
@@ -12,8 +12,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 impl Holding {
     /// Answers a bind(2): the app's socket becomes a duplicate of the one that the run gets.
-    pub(in crate::runtime) fn bind(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Answer {
-        let index = match self.pool_for(run, question, bind, poll) {
+    pub(in crate::runtime) fn bind(
+        &mut self,
+        run: RunId,
+        question: &Question,
+        bind: &Bind,
+        now: Timestamp,
+        poll: &Poll,
+    ) -> Answer {
+        let index = match self.pool_for(run, question, bind, now, poll) {
             Ok(index) => index,
             Err(answer) => return answer,
         };
@@ -33,7 +40,14 @@ impl Holding {
     }
 
     /// The pool with the socket that a bind gets. The error is the answer.
-    fn pool_for(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
+    fn pool_for(
+        &mut self,
+        run: RunId,
+        question: &Question,
+        bind: &Bind,
+        now: Timestamp,
+        poll: &Poll,
+    ) -> Result<usize, Answer> {
         if let Some(answer) = self.answer_without_pool(question, bind) {
             return Err(answer);
         }
@@ -44,7 +58,7 @@ impl Holding {
             return Err(self.replace(run, question, bind, socket.as_fd()));
         }
         match self.pool_of(Key::of(bind), poll) {
-            Some(index) => self.join(index, run, bind, poll),
+            Some(index) => self.join(index, run, bind, now.after(self.timeout), poll),
             None => self.catch(run, bind, poll),
         }
     }
@@ -75,8 +89,14 @@ impl Holding {
     }
 
     /// A run gets a socket of a pool that there is: a free one, one of its own, or where none can be made another run's.
-    fn join(&mut self, index: usize, run: RunId, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
+    fn join(&mut self, index: usize, run: RunId, bind: &Bind, until: Timestamp, poll: &Poll) -> Result<usize, Answer> {
         let count: usize = self.caught.iter().map(|caught| caught.pool.len()).sum();
+        let pool = &self.caught[index].pool;
+        if pool.of(run).is_none() && pool.has_predecessor_of(run) {
+            // A run that is being replaced may have closed this before the new one listens here, and clients wait.
+            let closed = self.closed();
+            self.caught[index].pool.leave_closed(run, &closed, until);
+        }
         let Caught { pool, owner, .. } = &mut self.caught[index];
         if *owner != bind.socket.owner && pool.is_served() {
             // A worker without privileges is not to take the clients of the app that it belongs to.
