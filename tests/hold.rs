@@ -1,8 +1,11 @@
 //! GUARD_HOLD: what an app that knows nothing of guard listens on outlives its runs.
 
 mod common;
+#[path = "common/processes.rs"]
+mod processes;
 
 use common::{DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped};
+use processes::{limit_processes, of_another_user};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -367,6 +370,35 @@ signal.pause()
         guard.signal(libc::SIGTERM);
         assert_eq!(guard.code(), 143);
     }
+}
+
+/// A copy of guard reads the address from the app's memory.
+#[test]
+fn a_bind_waits_where_no_process_can_be_made_and_the_log_says_so() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let Some((setup, user)) = of_another_user() else { return };
+    let port = free_port();
+    let script = format!(
+        "
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+says('waits')
+signal.sigwait([signal.SIGUSR1])
+one = server(socket.AF_INET, ('127.0.0.1', {port}))
+signal.pause()
+"
+    );
+    let mut guard = python(holding(setup), &script).start();
+    guard.line("waits");
+    limit_processes(&guard, &user, 1);
+    guard.signal(libc::SIGUSR1);
+    let told = guard.event("not-held");
+    assert!(told.line.contains("is a limit of processes reached?"), "{}", told.line);
+    limit_processes(&guard, &user, 1000);
+    guard.event("held");
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 143);
 }
 
 /// An app with two addresses, whose run 2 is ready with the first and listens on the second when it has got a client there. Run 1 closes

@@ -108,6 +108,19 @@ fn a_worker_that_was_chosen_before_is_not_blamed_for_a_later_sigkill() {
     }
 }
 
+/// The limit is one of a cgroup above guard's, which with version 2 has no memory controller of its own.
+#[test]
+fn an_out_of_memory_kill_by_a_limit_above_is_told_as_such() {
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::new(LIMIT) else { return };
+        let leaf = cgroup.below();
+        let mut guard = start(&leaf, setup.env("GUARD_NO_RESTART_CODES", "oom"), EAT);
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), Some("oom")), "{}", exit.line);
+        assert_eq!(guard.code(), 137);
+    }
+}
+
 /// A shell tells of its child's death in its own exit code.
 #[test]
 fn an_out_of_memory_kill_below_a_shell_is_told_as_such() {

@@ -5,11 +5,14 @@ mod common;
 mod notify;
 #[path = "common/operator.rs"]
 mod operator;
+#[path = "common/processes.rs"]
+mod processes;
 
-use common::{Guard, child, children, eventually, everywhere, fixture, send, skipped};
+use common::{Guard, child, children, eventually, everywhere, send, skipped};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 use notify::{barrier, speak};
 use operator::{GUARD, alone, beside, name};
+use processes::{limit_processes, of_another_user};
 use std::fs::{self, File};
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -148,24 +151,10 @@ fn a_file_that_nobody_can_close_holds_nothing_up() {
     }
 }
 
-/// Limits how many processes guard's user may have: as that user, since containers have no CAP_SYS_RESOURCE.
-fn limit_processes(guard: &Guard, user: &str, limit: u32) {
-    let prlimit = common::in_path("prlimit").expect("util-linux has it beside unshare");
-    let mut command = std::process::Command::new(fixture());
-    command.args(["in", "setuid", user, "--"]).arg(prlimit);
-    command.args(["--pid", &guard.pid().to_string(), &format!("--nproc={limit}:")]);
-    assert_eq!(common::Answer::of(common::begin(&mut command)).code, 0);
-}
-
 #[test]
 fn where_no_process_can_be_made_guard_tries_again() {
-    if !nix::unistd::geteuid().is_root() {
-        return skipped("only root can be another user");
-    }
-    // A user that nobody else is: the limit counts all its processes.
-    let (app, user) = (fixture().to_str().expect("UTF-8"), (70_000 + std::process::id()).to_string());
-    let setup = child().program(app).options(["in", "setuid", &user, "--", GUARD]).env("GUARD_NOTIFY", "on");
-    let mut guard = setup.fixture("env serve").start();
+    let Some((setup, user)) = of_another_user() else { return };
+    let mut guard = setup.env("GUARD_NOTIFY", "on").fixture("env serve").start();
     let socket = guard.line_after("env NOTIFY_SOCKET=");
     guard.line("ready");
     barrier(&socket);

@@ -6,11 +6,12 @@ mod common;
 #[path = "common/port.rs"]
 mod port;
 
-use common::{DEADLINE, Guard, Setup, child, everywhere, in_path, pid1, program, skipped};
+use common::{DEADLINE, Guard, Setup, child, children, everywhere, in_path, pid1, program, send, skipped};
 use port::Port;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -159,6 +160,23 @@ fn the_timeout_holds_however_slowly_a_server_speaks() {
     // The kernel answers in the name of a server that never accepts.
     let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
     fails(hung.local_addr().expect("it is bound"), "300ms", "no answer within 300ms");
+}
+
+/// As in a pause of the container, in which the server stands still too.
+#[test]
+fn who_stood_still_has_the_time_that_was_left() {
+    let (sender, receiver) = mpsc::channel();
+    let address = server(move |stream| sender.send(stream).expect("the test waits"));
+    let mut probe = child().options(["probe", &url(address), "--timeout", "2s"]).start();
+    let mut stream = receiver.recv_timeout(DEADLINE).expect("a client");
+    let all = [&[probe.pid()][..], &children(probe.pid())].concat();
+    all.iter().for_each(|pid| send(*pid, libc::SIGSTOP));
+    // The read is what takes the time.
+    stream.set_read_timeout(Some(Duration::from_millis(3_200))).expect("a timeout");
+    while stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+    all.iter().for_each(|pid| send(*pid, libc::SIGCONT));
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("it is open");
+    assert_eq!(probe.code(), 0, "{}", probe.transcript());
 }
 
 #[test]

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// A probe reads at most this much of a response.
 const LONGEST_HEAD: u64 = 16 * 1024;
 
+/// A wait that ends so much too late was a pause of the container.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
 /// The exit code if the server is not alive.
 pub const FAILED: u8 = 1;
 
@@ -52,7 +55,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
 /// A copy of this process asks, since a copy can be abandoned: the C library's resolver knows no deadline, and a server may send a
 /// byte now and then for ever. The inner result is the answer; its error says why the server is not alive.
 fn ask_in_copy(work: impl FnOnce() -> Result<(), String>, timeout: Duration) -> std::io::Result<Result<(), String>> {
-    let deadline = Deadline::after(timeout);
+    let mut deadline = Deadline::after(timeout);
     let (mut reader, mut writer) = std::io::pipe()?;
     let copy = spawn_copy(|| {
         let answer = work().map_or_else(|why| format!("-{why}"), |()| "+".to_owned());
@@ -62,7 +65,14 @@ fn ask_in_copy(work: impl FnOnce() -> Result<(), String>, timeout: Duration) -> 
     let mut answer = Vec::new();
     let mut buffer = [0; 512];
     loop {
-        if !wait_readable(&[reader.as_fd()], deadline.left())? && deadline.left().is_zero() {
+        let left = deadline.left();
+        let overslept = Deadline::after(left.saturating_add(OVERSLEPT));
+        if !wait_readable(&[reader.as_fd()], left)? && deadline.left().is_zero() {
+            if overslept.left().is_zero() {
+                // The container was paused, and the server with it.
+                deadline = Deadline::after(left);
+                continue;
+            }
             // The copy ends with this process.
             return Ok(Err(format!("no answer within {}", duration::show(timeout))));
         }

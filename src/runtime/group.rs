@@ -166,6 +166,20 @@ mod tests {
         served
     }
 
+    #[test]
+    fn clients_wait_for_a_run_as_long_as_a_container_stood_still() {
+        let poll = Poll::new().expect("a poll");
+        let socket = listen::bind_beside("127.0.0.1:0".parse().expect("an address"), false, &|_| {}).expect("a socket");
+        let (mut pool, run) = (Pool::new(None, true), RunId { instance: 0, number: 1 });
+        pool.add(socket, run, &poll).expect("it is polled");
+        pool.open_for(run, &poll).expect("it listens");
+        let at = |seconds| Timestamp(Duration::from_secs(seconds));
+        pool.run_ended(run, at(0), Some(Duration::from_secs(10)), &poll);
+        pool.postpone(Duration::from_secs(7));
+        assert_eq!(pool.deadline(), Some(at(17)));
+        assert!(!pool.timer_elapsed(at(16), &poll), "nobody is refused yet");
+    }
+
     /// A run takes the longest queue, whoever has left it. The next run of that instance takes the other, whose clients wait on.
     #[test]
     fn a_queue_that_another_instance_is_to_take_is_not_given_up() {

@@ -277,6 +277,11 @@ impl Runtime<'_> {
         self.lead_connections();
     }
 
+    /// guard has stood still for so long, as in a pause of the container: clients wait for a run that much longer.
+    pub(super) fn postpone_queues(&mut self, delay: Duration) {
+        self.held.pools().chain(self.holding.pools()).for_each(|pool| pool.postpone(delay));
+    }
+
     /// Leads new connections to the runs that can take them.
     pub(super) fn lead_connections(&mut self) {
         let supervisor = &self.supervisor;

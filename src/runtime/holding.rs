@@ -69,6 +69,8 @@ pub(super) struct Holding {
     caught: Vec<Caught>,
     /// Since then questions wait for a copy of guard.
     pub(super) starved_since: Option<Timestamp>,
+    /// The log says that they wait.
+    pub(super) starved_told: bool,
     /// Runs in a row that have not told guard of their filter.
     pub(super) lost: u32,
     /// The log says that the app binds what GUARD_HOLD does not name.
@@ -90,6 +92,7 @@ impl Holding {
             doors: Vec::new(),
             caught: Vec::new(),
             starved_since: None,
+            starved_told: false,
             lost: 0,
             told: false,
             blind: false,

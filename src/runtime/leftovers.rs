@@ -92,7 +92,7 @@ impl Runtime<'_> {
         procfs::descendants(self.end_of_walk(longest))
     }
 
-    fn end_of_walk(&self, longest: Duration) -> Deadline {
+    pub(super) fn end_of_walk(&self, longest: Duration) -> Deadline {
         let stops = self.supervisor.is_ending() || self.children.runs().any(|run| self.supervisor.is_stopping(run.id));
         let due = self.supervisor.next_deadline().filter(|_| stops);
         Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest)))

@@ -5,11 +5,9 @@
 //! `proc_pid_smaps(5)`), which costs the kernel a walk through the page tables.
 
 use super::Runtime;
-use super::leftovers::LONGEST_WALK;
 use crate::config::MaxMemory;
 use crate::report;
 use crate::supervisor::{Event, RunId, Timestamp};
-use crate::sys::clock::Deadline;
 use crate::sys::procfs::Usage;
 use crate::sys::{Pid, cgroup, environments, procfs};
 use log::Level;
@@ -29,6 +27,10 @@ const PAUSE_AT_THE_LIMIT: u64 = 500;
 const SUDDEN_GROWTH: u64 = 64 << 10;
 
 const LONGEST_PAUSE: u64 = 10_000;
+
+/// So long guard waits for the proportional sets. Where a CPU quota is used up the reader waits for the next tenths of a second
+/// (`cpu.max` of `cgroups(7)`).
+const LONGEST_READING: Duration = Duration::from_millis(300);
 
 /// A pause is at least this many times as long as the measurement before it.
 const SHARE: u32 = 20;
@@ -141,7 +143,7 @@ impl Runtime<'_> {
     /// What these processes use together, in bytes; see [`in_all`].
     fn proportional(&mut self, pids: &[Pid]) -> u64 {
         let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(HIDDEN), 0, 0];
-        let read = environments::read(pids, "smaps_rollup", Deadline::after(LONGEST_WALK), &conclude);
+        let read = environments::read(pids, "smaps_rollup", self.end_of_walk(LONGEST_READING), &conclude);
         let found = read.map_or_else(
             |_| Vec::new(),
             |findings| {

@@ -286,6 +286,14 @@ impl Pool {
         self.members.iter().any(|member| member.is_held && !member.runs.is_empty() && member.free_until.is_none())
     }
 
+    /// Clients wait for a run that much longer.
+    pub(super) fn postpone(&mut self, delay: Duration) {
+        self.members
+            .iter_mut()
+            .filter_map(|member| member.free_until.as_mut())
+            .for_each(|until| *until = until.after(delay));
+    }
+
     /// When something is due here. Where no run listens clients wait in several sockets, until the last of them is due.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let times = self.members.iter().filter_map(|member| member.free_until);

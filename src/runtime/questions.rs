@@ -17,6 +17,9 @@ const MOST_DOORS: usize = 64;
 /// So long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So long after a bind began to wait the log says why.
+const STARVED: Duration = Duration::from_secs(1);
+
 /// So many runs in a row may end before they have told guard of their filter. Somebody may have killed one, but a profile may kill
 /// all for it.
 const MOST_LOST: u32 = 3;
@@ -93,6 +96,11 @@ impl Runtime<'_> {
         for _ in 0..QUESTIONS {
             let may_copy = self.children.copies.len() < MOST_COPIES && !self.ending.killing;
             let waited = self.holding.starved_since.map(|since| self.clock.now().since(since));
+            if waited.is_some_and(|waited| waited >= STARVED)
+                && !std::mem::replace(&mut self.holding.starved_told, true)
+            {
+                log::warn!(run = run.number, msg = "GUARD_HOLD: a bind waits, since no process can be made to look at it; is a limit of processes reached?"; "not-held");
+            }
             let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && !self.ending.killing;
             let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy, may_wait)) else { return };
             if matches!(step, Step::Nothing) || !self.take_step(run, step) {
@@ -114,7 +122,7 @@ impl Runtime<'_> {
                 return;
             }
         }
-        self.holding.starved_since = None;
+        (self.holding.starved_since, self.holding.starved_told) = (None, false);
     }
 
     fn poll_hold(&self, run: RunId) {

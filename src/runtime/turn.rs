@@ -59,6 +59,7 @@ impl Runtime<'_> {
         if let (Some(next), Some(before), Some(woken)) = (next, before, woken)
             && let Some(delay) = overslept(next.max(before), before, woken)
         {
+            self.postpone_queues(delay);
             self.dispatch(Event::Overslept(delay));
         }
         let doors: Vec<DoorId> = tokens.iter().filter_map(DoorId::of).collect();

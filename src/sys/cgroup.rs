@@ -87,18 +87,14 @@ pub struct OomCounter {
 }
 
 impl OomCounter {
-    /// The counter of guard's own cgroup, v2 or v1 (`cgroups(7)`); `None` where there is none to read.
+    /// The counter of guard's own cgroup, or of the next one above that has one, v2 or v1 (`cgroups(7)`); `None` where there is
+    /// none to read.
     pub fn of_this_cgroup() -> Option<OomCounter> {
         let memberships = memberships();
         let (v2, v1) = paths(&memberships, "memory");
-        // In a cgroup namespace the mount's root is the container's own cgroup, whatever the path says.
-        let candidates = [
-            format!("/sys/fs/cgroup{v2}/memory.events"),
-            "/sys/fs/cgroup/memory.events".to_owned(),
-            format!("/sys/fs/cgroup/memory{v1}/memory.oom_control"),
-            "/sys/fs/cgroup/memory/memory.oom_control".to_owned(),
-        ];
-        candidates.iter().filter_map(|path| File::open(path).ok()).find_map(|file| {
+        let counters_v2 = with_parents("/sys/fs/cgroup", v2).map(|directory| directory + "/memory.events");
+        let counters_v1 = with_parents("/sys/fs/cgroup/memory", v1).map(|directory| directory + "/memory.oom_control");
+        counters_v2.chain(counters_v1).filter_map(|path| File::open(path).ok()).find_map(|file| {
             let seen = read(&file)?;
             Some(OomCounter { file, seen })
         })

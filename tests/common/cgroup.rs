@@ -49,6 +49,13 @@ impl Cgroup {
         made
     }
 
+    /// Another below this one, without limits of its own.
+    pub(crate) fn below(&self) -> Cgroup {
+        let path = self.0.join("below");
+        fs::create_dir(&path).expect("a cgroup can be made");
+        Cgroup(path)
+    }
+
     /// Sets the limit, in bytes. Where there is swap, it is no way out.
     pub(crate) fn limit(&self, bytes: u64) -> bool {
         let bytes = bytes.to_string();
