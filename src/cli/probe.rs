@@ -5,7 +5,7 @@ use crate::config::arguments::{Argument, Arguments};
 use crate::config::duration;
 use crate::config::subcommands::Invocation;
 use crate::config::target::{FORMS, Server, Target, parse_host};
-use crate::sys::clock::Deadline;
+use crate::sys::clock::{Deadline, OVERSLEPT};
 use crate::sys::fork::{spawn_copy, wait_for_copy};
 use crate::sys::socket::wait_readable;
 use crate::text::printable;
@@ -19,9 +19,6 @@ use std::time::Duration;
 
 /// A probe reads at most this much of a response.
 const LONGEST_HEAD: u64 = 16 * 1024;
-
-/// A wait that ends so much too late was a pause of the container.
-const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// The exit code if the server is not alive.
 pub const FAILED: u8 = 1;

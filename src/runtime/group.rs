@@ -180,7 +180,7 @@ mod tests {
         assert!(!pool.timer_elapsed(at(16), &poll), "nobody is refused yet");
     }
 
-    /// A run takes the longest queue, whoever has left it. The next run of that instance takes the other, whose clients wait on.
+    /// A run takes the longest queue, though another instance has left it. The clients in the run's own wait for that instance.
     #[test]
     fn a_queue_that_another_instance_is_to_take_is_not_given_up() {
         let poll = Poll::new().expect("a poll");

@@ -262,14 +262,13 @@ impl Pool {
 
     /// Whether another run of the same instance listens, as the old one does in a reload.
     pub(super) fn has_predecessor_of(&self, run: RunId) -> bool {
-        self.group().iter().any(|member| member.is_of(&|other| other != run && other.instance == run.instance))
+        self.group().iter().any(|member| member.is_of(&is_predecessor_of(run)))
     }
 
     /// Frees what such a run has closed.
     pub(super) fn leave_closed(&mut self, run: RunId, closed: &[u64], until: Timestamp) {
-        let is_predecessor = |other: RunId| other != run && other.instance == run.instance;
         let members = self.members[..self.listening].iter_mut().filter(|member| closed.contains(&member.inode));
-        members.filter(|member| member.is_of(&is_predecessor)).for_each(|member| member.free(until));
+        members.filter(|member| member.is_of(&is_predecessor_of(run))).for_each(|member| member.free(until));
     }
 
     /// A run that was to have a socket of these has not started.
@@ -374,4 +373,9 @@ impl Pool {
     pub(super) fn close(&self, poll: &Poll) {
         self.members.iter().for_each(|member| poll.remove(member.socket.as_fd()));
     }
+}
+
+/// Runs of the same instance, which a run takes the place of.
+fn is_predecessor_of(run: RunId) -> impl Fn(RunId) -> bool {
+    move |other| other != run && other.instance == run.instance
 }

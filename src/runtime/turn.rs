@@ -3,12 +3,10 @@
 use super::Runtime;
 use super::doors::DoorId;
 use crate::supervisor::{Event, Timestamp, earlier, is_due};
+use crate::sys::clock::OVERSLEPT;
 use crate::sys::residency;
 use std::collections::VecDeque;
 use std::time::Duration;
-
-/// A wait that ends this much too late means that guard, and the app with it, was kept from running.
-const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// Before a rest of this length guard gives the pages of its code back, where it has used more than a few.
 const LONG_REST: Duration = Duration::from_millis(250);

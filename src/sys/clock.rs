@@ -25,6 +25,9 @@ pub fn timestamp() -> String {
     )
 }
 
+/// A wait that ends this much too late means that guard, and the app with it, was kept from running, as in a pause of the container.
+pub const OVERSLEPT: Duration = Duration::from_secs(1);
+
 /// A deadline on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Option<Instant>);

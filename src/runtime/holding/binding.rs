@@ -20,7 +20,21 @@ impl Holding {
         now: Timestamp,
         poll: &Poll,
     ) -> Answer {
-        let index = match self.pool_for(run, question, bind, now, poll) {
+        if let Some(answer) = self.answer_without_pool(question, bind) {
+            return answer;
+        }
+        if self.is_released {
+            // A run that ends may have the address still, and shares it.
+            return bind_beside(bind).map_or(Answer::GoOn, |socket| {
+                listen::set_waiting(socket.as_fd(), bind.waits);
+                self.replace(run, question, bind, socket.as_fd())
+            });
+        }
+        let found = match self.pool_of(Key::of(bind), poll) {
+            Some(index) => self.join(index, run, bind, now.after(self.timeout), poll),
+            None => self.catch(run, bind, poll),
+        };
+        let index = match found {
             Ok(index) => index,
             Err(answer) => return answer,
         };
@@ -37,30 +51,6 @@ impl Holding {
             self.forget_empty();
         }
         answer
-    }
-
-    /// The pool with the socket that a bind gets. The error is the answer.
-    fn pool_for(
-        &mut self,
-        run: RunId,
-        question: &Question,
-        bind: &Bind,
-        now: Timestamp,
-        poll: &Poll,
-    ) -> Result<usize, Answer> {
-        if let Some(answer) = self.answer_without_pool(question, bind) {
-            return Err(answer);
-        }
-        if self.is_released {
-            // A run that ends may have the address still, and shares it.
-            let socket = bind_beside(bind).map_err(|_| Answer::GoOn)?;
-            listen::set_waiting(socket.as_fd(), bind.waits);
-            return Err(self.replace(run, question, bind, socket.as_fd()));
-        }
-        match self.pool_of(Key::of(bind), poll) {
-            Some(index) => self.join(index, run, bind, now.after(self.timeout), poll),
-            None => self.catch(run, bind, poll),
-        }
     }
 
     /// The answer to a bind of what guard does not hold, or has bound already.
@@ -88,7 +78,8 @@ impl Holding {
         (!may_hold).then_some(Answer::GoOn)
     }
 
-    /// A run gets a socket of a pool that there is: a free one, one of its own, or where none can be made another run's.
+    /// A run gets a socket of a pool that there is: a free one, one of its own, or where none can be made another run's. Returns
+    /// the pool's index; the error is the answer.
     fn join(&mut self, index: usize, run: RunId, bind: &Bind, until: Timestamp, poll: &Poll) -> Result<usize, Answer> {
         let count: usize = self.caught.iter().map(|caught| caught.pool.len()).sum();
         let pool = &self.caught[index].pool;
@@ -113,7 +104,7 @@ impl Holding {
         Ok(index)
     }
 
-    /// The first socket of an address.
+    /// The first socket of an address. Returns the index of its pool; the error is the answer.
     fn catch(&mut self, run: RunId, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
         if self.caught.len() >= MOST_ADDRESSES {
             let unused = self.caught.iter().position(|caught| caught.pool.refusing).ok_or(Answer::GoOn)?;
