@@ -47,6 +47,7 @@ fn a_guard_without_privileges_answers_its_own_user_and_root() {
             assert_eq!((answer.code, answer.err.as_str()), (125, "guard: only root or uid 65534 may ask this guard\n"));
         }
         beside_as(65534, &guard, &["restart"]).yes("restarted: run 2 is ready");
+        guard.line("ready");
         let answer = beside(&guard, &[GUARD, "stop"]);
         assert!(answer.code == 0 && answer.out.starts_with("stopped: "), "{answer:?}");
         assert_eq!(guard.code(), 5);
@@ -93,6 +94,7 @@ fn under_another_init_guard_is_found_as_it_is() {
     let table = guard.ask(&["status"]).out;
     assert!(!table.contains(", pid 1, "), "{table}");
     guard.ask(&["restart"]).yes("restarted: run 2 is ready");
+    guard.line("ready");
     let answer = guard.ask(&["stop"]);
     assert!(answer.code == 0 && answer.out.starts_with("stopped: "), "{answer:?}");
     guard.line("ended with 6");
