@@ -60,6 +60,8 @@ pub(super) struct Reaping {
     oom_kills: (u64, Timestamp),
     /// When guard may read that count again though no victim asks for it.
     look_at: Timestamp,
+    /// Some child has ended since the last look, so guard looks when it may.
+    owes_look: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -136,9 +138,9 @@ impl Runtime<'_> {
         self.reaping.childless = false;
     }
 
-    /// Some child has ended, and guard has not read the count lately for one like it.
+    /// Some child has ended, and guard has not read the count lately for one like it. If it has, it reads it later.
     fn may_look_for_oom_kills(&mut self) -> bool {
-        let Reaping { orphans, news, look_at, .. } = &mut self.reaping;
+        let Reaping { orphans, news, look_at, owes_look, .. } = &mut self.reaping;
         if orphans.is_empty() && news.is_empty() {
             return false;
         }
@@ -146,12 +148,20 @@ impl Runtime<'_> {
         let may_look = now >= *look_at;
         if may_look {
             *look_at = now.after(BETWEEN_LOOKS);
+        } else {
+            *owes_look = true;
         }
         may_look
     }
 
+    /// When guard looks at the count of out-of-memory kills for children that have ended since the last look.
+    pub(super) fn oom_look_at(&self) -> Option<Timestamp> {
+        self.reaping.owes_look.then_some(self.reaping.look_at)
+    }
+
     /// Asks the kernel how many out-of-memory kills there were since the last time.
-    fn count_oom_kills(&mut self) {
+    pub(super) fn count_oom_kills(&mut self) {
+        self.reaping.owes_look = false;
         let more = self.launch.oom_kills.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
         if more > 0 {
             let now = self.clock.now();

@@ -21,11 +21,12 @@ enum Timer {
     Memory,
     Queues,
     Files,
+    OomKills,
 }
 
 impl Timer {
     /// In the order in which guard takes those that are due together.
-    const ALL: [Timer; 7] = [
+    const ALL: [Timer; 8] = [
         Timer::Foreground,
         Timer::Control,
         Timer::RestingDoors,
@@ -33,6 +34,7 @@ impl Timer {
         Timer::Memory,
         Timer::Queues,
         Timer::Files,
+        Timer::OomKills,
     ];
 }
 
@@ -118,6 +120,7 @@ impl Runtime<'_> {
             Timer::Memory => self.measuring.due,
             Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
+            Timer::OomKills => self.oom_look_at(),
         }
     }
 
@@ -133,6 +136,7 @@ impl Runtime<'_> {
             Timer::Memory => self.check_memory(),
             Timer::Queues => self.queue_timer_elapsed(),
             Timer::Files => self.check_files(),
+            Timer::OomKills => self.count_oom_kills(),
         }
     }
 
