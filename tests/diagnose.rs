@@ -81,18 +81,24 @@ fn a_command_that_cannot_be_started_changes_nothing() {
 
 #[test]
 fn an_unhealthy_app_and_one_that_is_never_ready_are_asked_before_their_stop_signal() {
-    for (name, value) in [("GUARD_HEALTH_CHECK", "exec:false"), ("GUARD_READY", "notify")] {
+    let directory = tempfile::tempdir().expect("a directory");
+    let ill = directory.path().join("ill");
+    let check = format!("exec:test ! -e '{}'", ill.display());
+    for (name, value) in [("GUARD_HEALTH_CHECK", check.as_str()), ("GUARD_READY", "notify")] {
         for setup in everywhere() {
-            let setup = setup.env(name, value).env("GUARD_READY_TIMEOUT", "300ms").env("GUARD_RESTART", "never");
+            let setup = setup.env(name, value).env("GUARD_READY_TIMEOUT", "1s").env("GUARD_RESTART", "never");
             let setup = setup.env("GUARD_HEALTH_INTERVAL", "50ms").env("GUARD_HEALTH_START_PERIOD", "0");
             let setup = setup.env("GUARD_DIAGNOSE", "USR1").env("GUARD_DIAGNOSE_TIMEOUT", "200ms");
             let mut guard = setup.fixture("quit TERM 4 serve").start();
+            guard.line("ready");
+            fs::write(&ill, "").expect("ours");
             guard.line("got USR1");
             guard.line("got TERM");
             assert_eq!(guard.code(), 4, "{name}");
             let names = names(&guard);
             let place = |name: &str| names.iter().position(|known| known == name);
             assert!(place("failing") < place("diagnose") && place("diagnose") < place("stop-signal"), "{names:?}");
+            fs::remove_file(&ill).expect("ours");
         }
     }
 }
