@@ -10,7 +10,7 @@ mod common;
 #[path = "common/port.rs"]
 mod port;
 
-use checks::{ask_often, checked, logged, notes, noting, strict, touch};
+use checks::{ask_often, checked, failing, logged, notes, noting, strict, touch};
 use clock::between;
 use common::{DEADLINE, child, descendants, eventually, everywhere, fixture, program};
 use port::Port;
@@ -137,9 +137,10 @@ fn failures_count_once_the_start_period_is_over() {
 fn unhealthy_runs_count_against_the_limit_and_are_failures_whatever_their_code() {
     for (words, code) in [("quit TERM 5", 5), ("quit TERM 0", 1)] {
         for setup in everywhere() {
-            let setup = strict(setup, "exec:false").env("GUARD_MAX_RESTARTS", "2").env("GUARD_SUCCESS_CODES", "5");
+            let (_directory, check, serving) = failing();
+            let setup = strict(setup, &check).env("GUARD_MAX_RESTARTS", "2").env("GUARD_SUCCESS_CODES", "5");
             let setup = setup.env("GUARD_BACKOFF_INITIAL", "10ms").env("GUARD_NO_RESTART_CODES", "6");
-            let mut guard = setup.fixture(&format!("{words} env serve")).start();
+            let mut guard = setup.fixture(&format!("{serving} {words} env serve")).start();
             assert_eq!(guard.code(), code);
             assert_eq!(logged(&guard, "failing").len(), 3);
             let said: Vec<_> =
@@ -216,6 +217,7 @@ fn a_restart_asked_for_while_an_unhealthy_run_ends_does_not_count() {
         let (directory, check) = noting("test ! -e DIR/ill-$GUARD_RUN");
         let setup = checked(setup, &check).env("GUARD_SIGNAL_MAP", "USR1=restart").env("GUARD_MAX_RESTARTS", "0");
         let mut guard = setup.fixture("quit WINCH 7 env serve").start();
+        guard.line("ready");
         guard.event("ready");
         touch(&directory, "ill-1");
         guard.event("failing");
@@ -247,8 +249,9 @@ fn a_run_that_never_gets_well_is_not_ready_in_time() {
 #[test]
 fn who_does_not_heed_the_stop_signal_is_killed_at_the_stop_timeout() {
     for setup in everywhere() {
-        let setup = strict(setup, "exec:false").env("GUARD_STOP_TIMEOUT", "500ms").env("GUARD_RESTART", "never");
-        let mut guard = setup.fixture("deaf").start();
+        let (_directory, check, serving) = failing();
+        let setup = strict(setup, &check).env("GUARD_STOP_TIMEOUT", "500ms").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture(&format!("{serving} deaf")).start();
         assert_eq!(guard.code(), 137);
         assert!(guard.out().contains(&"got TERM"), "{}", guard.transcript());
         let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
@@ -260,8 +263,9 @@ fn who_does_not_heed_the_stop_signal_is_killed_at_the_stop_timeout() {
 /// Nobody waits two minutes, as on Fargate, for a run that serves nobody.
 #[test]
 fn a_failed_run_that_hangs_has_ten_seconds_however_long_the_stop_timeout_is() {
-    let setup = strict(child(), "exec:false").env("GUARD_STOP_TIMEOUT", "2m").env("GUARD_RESTART", "never");
-    let mut guard = setup.fixture("deaf").start();
+    let (_directory, check, serving) = failing();
+    let setup = strict(child(), &check).env("GUARD_STOP_TIMEOUT", "2m").env("GUARD_RESTART", "never");
+    let mut guard = setup.fixture(&format!("{serving} deaf")).start();
     assert_eq!(guard.code(), 137);
     let (failing, kill) = (logged(&guard, "failing").remove(0), logged(&guard, "kill").remove(0));
     assert!(between(&failing, &kill) >= Duration::from_millis(9_999), "{}", guard.transcript());
@@ -288,14 +292,15 @@ fn what_a_killed_check_has_put_into_groups_of_its_own_goes_with_it() {
 fn an_unhealthy_run_is_not_drained_since_nobody_is_to_be_told() {
     for setup in everywhere() {
         let hook = format!("'{}' say hook exit 0", fixture().display());
-        let setup = strict(setup, "exec:false").env("GUARD_DRAIN_DELAY", "1h").env("GUARD_STOP_TIMEOUT", "2h");
-        let mut guard = setup.env("GUARD_PRE_STOP", hook).env("GUARD_RESTART", "never").fixture("quit QUIT 3 serve");
-        guard = guard.env("GUARD_STOP_SIGNAL", "QUIT");
-        let mut guard = guard.start();
+        let (_directory, check, serving) = failing();
+        let setup = strict(setup, &check).env("GUARD_DRAIN_DELAY", "1h").env("GUARD_STOP_TIMEOUT", "2h");
+        let setup = setup.env("GUARD_PRE_STOP", hook).env("GUARD_RESTART", "never").env("GUARD_STOP_SIGNAL", "QUIT");
+        let mut guard = setup.fixture(&format!("{serving} quit QUIT 3 serve")).start();
         assert_eq!(guard.code(), 3);
         assert!(!guard.out().contains(&"hook"), "{}", guard.transcript());
     }
 }
+
 #[test]
 fn a_probe_needs_no_file_of_guards() {
     for setup in everywhere() {

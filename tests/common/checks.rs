@@ -26,6 +26,14 @@ pub(crate) fn noting(script: &str) -> (TempDir, String) {
     (directory, format!("exec:'{}'", path.display()))
 }
 
+/// The check that fails when a run serves, not before: what a signal then does is what the fixture's words say. The directory
+/// is that of the fixture's `serving`.
+pub(crate) fn failing() -> (TempDir, String, String) {
+    let (directory, check) = noting("until test -e DIR/serving-$GUARD_RUN; do sleep 0.01; done; exit 1");
+    let serving = format!("serving {}", directory.path().display());
+    (directory, check, serving)
+}
+
 /// The lines of a note, once there are so many.
 pub(crate) fn notes(directory: &TempDir, name: &str, count: usize) -> Vec<String> {
     eventually(&format!("{count} lines in {name}"), || {
