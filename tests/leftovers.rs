@@ -154,6 +154,26 @@ fn a_daemon_that_has_cleared_its_environment_has_time_at_the_end_of_pid_1() {
     }
 }
 
+/// It is guard's child only when the leftover that has started it has ended.
+#[test]
+fn a_leftovers_child_that_has_cleared_its_environment_has_time_too() {
+    for (main, code) in [("quit TERM 3 serve", 3), ("exit 0", 0)] {
+        let Some(setup) = pid1() else { return };
+        let free = "fork setsid clean-env as free linger 100 serve .";
+        let leftover = format!("fork setsid {free} as left linger 300 serve .");
+        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "15s").fixture(&format!("{leftover} {main}")).start();
+        guard.line("left ready");
+        if code == 3 {
+            guard.line("ready");
+            guard.signal(libc::SIGTERM);
+        }
+        assert_eq!(guard.code(), code, "{}", guard.transcript());
+        for line in ["left got TERM", "left done", "free got TERM", "free done"] {
+            assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
+        }
+    }
+}
+
 #[test]
 fn a_deaf_daemon_that_has_cleared_its_environment_goes_at_the_deadline() {
     let Some(setup) = pid1() else { return };

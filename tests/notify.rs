@@ -34,7 +34,7 @@ fn a_run_is_ready_when_it_says_so() {
 #[test]
 fn a_run_that_is_never_ready_is_a_failure_that_counts() {
     for setup in setups() {
-        let setup = setup.env("GUARD_READY_TIMEOUT", "200ms").env("GUARD_MAX_RESTARTS", "1");
+        let setup = setup.env("GUARD_READY_TIMEOUT", "500ms").env("GUARD_MAX_RESTARTS", "1");
         let mut guard = setup.fixture("env quit TERM 0 serve").start();
         guard.line("got TERM");
         assert_eq!(last_exit(&mut guard), "not-ready");
@@ -90,7 +90,7 @@ fn without_a_notify_socket_only_the_channel_can_be_silent() {
 #[test]
 fn who_ignores_the_signal_for_not_being_ready_is_killed() {
     for setup in setups() {
-        let setup = setup.env("GUARD_READY_TIMEOUT", "100ms").env("GUARD_RESTART", "never");
+        let setup = setup.env("GUARD_READY_TIMEOUT", "500ms").env("GUARD_RESTART", "never");
         let mut guard = setup.fixture("deaf serve").start();
         guard.line("got TERM");
         assert_eq!(guard.code(), 137);
@@ -100,11 +100,11 @@ fn who_ignores_the_signal_for_not_being_ready_is_killed() {
 #[test]
 fn more_time_can_be_asked_for() {
     for setup in setups() {
-        let setup = setup.env("GUARD_READY_TIMEOUT", "100ms");
+        let setup = setup.env("GUARD_READY_TIMEOUT", "500ms");
         let mut guard = setup.fixture("notify EXTEND_TIMEOUT_USEC=60000000 on USR1 READY=1 serve").start();
         guard.line("ready");
         // Far longer than the timeout: a client has come and gone several times.
-        (0..20).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
+        (0..40).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
         guard.signal(libc::SIGUSR1);
         guard.event("ready");
         assert!(!guard.events().iter().any(|event| event.name() == "failing"), "{}", guard.transcript());

@@ -196,10 +196,14 @@ fn the_name_of_an_app_cannot_change_the_terminal() {
 fn the_status_says_why_a_run_is_being_ended() {
     for setup in everywhere() {
         let setup = setup.env("GUARD_STOP_TIMEOUT", "60s").env("GUARD_HEALTH_START_PERIOD", "0");
-        let setup =
-            setup.env("GUARD_HEALTH_CHECK", "exec:sh -c 'test $GUARD_RUN != 2'").env("GUARD_HEALTH_RETRIES", "1");
-        let setup = setup.env("GUARD_HEALTH_INTERVAL", "10ms");
-        let mut guard = setup.env("GUARD_SIGNAL_MAP", "USR2=restart").fixture("quit USR1 1 serve").start();
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().display();
+        // Run 2 gets ill once it serves.
+        let check =
+            format!("exec:sh -c '[ $GUARD_RUN != 2 ] || {{ until [ -e {path}/serving-2 ]; do :; done; false; }}'");
+        let setup = setup.env("GUARD_HEALTH_CHECK", check).env("GUARD_HEALTH_RETRIES", "1");
+        let setup = setup.env("GUARD_HEALTH_INTERVAL", "10ms").env("GUARD_SIGNAL_MAP", "USR2=restart");
+        let mut guard = setup.fixture(&format!("serving {path} quit USR1 1 serve")).start();
         guard.line("ready");
         guard.event("ready");
         guard.signal(libc::SIGUSR2);

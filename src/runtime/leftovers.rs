@@ -73,7 +73,7 @@ impl Runtime<'_> {
     }
 
     /// The children of PID 1 that belong to no run, since their environment has no mark; and whether the walk has seen all that
-    /// were there. An exec session is no child of guard's.
+    /// were there: the children of one that ends meanwhile are guard's in a moment. An exec session is no child of guard's.
     pub(super) fn find_unmarked(&mut self) -> (Vec<Process>, bool) {
         if self.reaping.childless {
             return (Vec::new(), true);
@@ -84,7 +84,7 @@ impl Runtime<'_> {
         processes.retain(|process| process.parent == process::id() && process.lives());
         let marks = self.read_marks(&processes);
         processes.retain(|process| marks.get(&process.pid) == Some(&Mark::Missing));
-        (processes, complete)
+        (processes, complete && marks.values().all(|mark| *mark != Mark::Ended))
     }
 
     /// Walks /proc for guard's descendants. The walk ends before the next SIGKILL that is due.

@@ -20,6 +20,8 @@ pub(super) enum Unmarked {
     /// They have got SIGTERM.
     Asked {
         kill_at: Option<Timestamp>,
+        /// No leftover lives whose end would hand its own children to guard.
+        all: bool,
     },
     /// There is none, or none is waited for any more.
     Over,
@@ -28,7 +30,7 @@ pub(super) enum Unmarked {
 impl Unmarked {
     pub(super) fn kill_at(self) -> Option<Timestamp> {
         match self {
-            Unmarked::Asked { kill_at } => kill_at,
+            Unmarked::Asked { kill_at, .. } => kill_at,
             Unmarked::Unasked | Unmarked::Over => None,
         }
     }
@@ -186,22 +188,29 @@ impl Supervisor {
         }
     }
 
-    /// Asks the daemons that belong to no run to end, once no main process needs them any more. They have the time of
-    /// leftovers.
+    /// Asks the daemons that belong to no run to end, once no main process needs them any more, and again when the leftovers
+    /// have ended, whose children they may have been. They have the time of leftovers.
     fn ask_unmarked(&mut self, now: Timestamp, all_over: bool) {
         let kill_at = match self.mode {
             Mode::Sweeping(shutdown) => shutdown.kill_at,
             Mode::Serving if all_over => Some(now.after(LEFTOVER_TIMEOUT)),
             Mode::Serving | Mode::Draining(_) | Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => return,
         };
-        if self.unmarked == Unmarked::Unasked {
-            self.unmarked = Unmarked::Asked { kill_at };
+        let asks = match self.unmarked {
+            Unmarked::Unasked => true,
+            Unmarked::Asked { all, .. } => all_over && !all,
+            Unmarked::Over => false,
+        };
+        if asks {
+            self.unmarked = Unmarked::Asked { kill_at, all: all_over };
             self.actions.push(Action::SweepUnmarked);
         }
     }
 
     pub(super) fn unmarked_counted(&mut self, count: usize) {
-        if count == 0 {
+        if let Unmarked::Asked { all: true, .. } = self.unmarked
+            && count == 0
+        {
             self.unmarked = Unmarked::Over;
         }
     }

@@ -566,6 +566,15 @@ fn daemons_of_no_run_have_the_time_of_leftovers_at_guards_end() {
 
     let mut world = World::serving(Settings { init: false, ..plain() });
     assert!(!asked(&world.step(Step::Signal(STOP))) && !asked(&world.step(exit(1, 0))));
+
+    // The child of a leftover is guard's when the leftover has ended.
+    let mut world = World::serving(plain());
+    world.adopted = true;
+    world.step(Step::Signal(STOP));
+    assert!(asked(&world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal))));
+    let actions = world.step(Step::Clear(run(1)));
+    assert!(asked(&actions) && !actions.contains(&killed), "{actions:?}");
+    assert!(world.step(Step::UnmarkedEnds).contains(&killed));
 }
 
 /// Who sends requests learns of a stop when it begins, and not when a restart has begun before.

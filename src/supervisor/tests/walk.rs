@@ -111,8 +111,10 @@ fn every_state_with_a_daemon_of_no_run() {
     settings.stop.timeout = Some(UNIT * 2);
     settings.restart.max = Some(1);
     let mut first = World::new(settings);
-    first.unmarked = true;
-    assert!(walk_from("a daemon of no run", first, usize::MAX).complete);
+    for unmarked in [true, false] {
+        (first.unmarked, first.adopted) = (unmarked, !unmarked);
+        assert!(walk_from("a daemon of no run", first.clone(), usize::MAX).complete);
+    }
 }
 
 #[test]

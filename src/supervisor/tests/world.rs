@@ -2,6 +2,7 @@
 //! hold always; docs/design.md lists the same invariants by number. It takes its facts from events and actions, never from
 //! notices, which are for people.
 
+use super::super::action::KillReason;
 use super::super::cause::Cause;
 use super::super::diagnose::Diagnosis;
 use super::super::policy::Jitter;
@@ -149,8 +150,12 @@ pub(super) struct World {
     asks_for_queue: Vec<RunId>,
     /// A daemon that belongs to no run lives.
     pub(super) unmarked: bool,
-    /// It has got SIGTERM.
+    /// Another is the child of a leftover, so guard sees it when the leftovers have ended.
+    pub(super) adopted: bool,
+    /// Those that guard has seen have got SIGTERM.
     unmarked_terminated: bool,
+    /// guard has asked them so often.
+    unmarked_asks: u32,
     /// A QUIT may come.
     pub(super) quits: bool,
     /// Until when the end of a run counts as its stop, since it has got a QUIT.
@@ -248,7 +253,9 @@ impl World {
             queues: false,
             asks_for_queue: Vec::new(),
             unmarked: false,
+            adopted: false,
             unmarked_terminated: false,
+            unmarked_asks: 0,
             quits: false,
             quit_until: BTreeMap::new(),
             stopped: Vec::new(),
@@ -645,7 +652,12 @@ impl World {
                 }
                 Action::SweepUnmarked => {
                     assert!(self.mains.is_empty(), "a daemon is asked after the main processes");
-                    assert!(!std::mem::replace(&mut self.unmarked_terminated, true), "it is asked once");
+                    self.unmarked_asks += 1;
+                    assert!(self.unmarked_asks <= 2, "guard asks once beside the leftovers, and once after them");
+                    if self.leftovers.is_empty() {
+                        self.unmarked |= std::mem::take(&mut self.adopted);
+                    }
+                    self.unmarked_terminated = true;
                     answers.push_back(Event::UnmarkedCounted(usize::from(self.unmarked)));
                 }
                 Action::SetDrainFile(drains) => {
@@ -686,7 +698,11 @@ impl World {
                     assert!(self.commands.len() < count, "2: no signal to a command that has ended");
                     answers.push_back(Event::Diagnosed(run));
                 }
-                Action::KillEverything(_) => self.killed = true,
+                Action::KillEverything(reason) => {
+                    let asked = reason != KillReason::AllEnded || !self.adopted || !self.leftovers.is_empty();
+                    assert!(asked, "a daemon that a leftover has left to guard is asked too");
+                    self.killed = true;
+                }
                 Action::Report(_) | Action::CountRestart { .. } => {}
                 Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
                 Action::CountUnsent => self.counting = true,
@@ -1077,7 +1093,7 @@ impl Supervisor {
         if let Some(hook) = &mut self.hook {
             each(&mut hook.kill_at);
         }
-        if let Unmarked::Asked { kill_at } = &mut self.unmarked {
+        if let Unmarked::Asked { kill_at, .. } = &mut self.unmarked {
             each(kill_at);
         }
         for instance in &mut self.instances {
