@@ -104,7 +104,7 @@ impl Journal<'_> {
             }
             Notice::KillUnmarked => log::warn!(msg = "daemons of no run still run: SIGKILL"; "kill"),
             Notice::Unkillable { run } => {
-                log::error!(instance = self.instance(run), run = run.number, msg = "SIGKILL does not end it; the run goes on"; "unkillable");
+                log::error!(instance = self.instance(run), run = run.number, msg = "SIGKILL does not end it; the next run follows when it has ended"; "unkillable");
             }
             Notice::Abandoned { run, count } => {
                 log::error!(instance = self.instance(run), run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");

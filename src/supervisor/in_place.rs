@@ -16,7 +16,7 @@ use super::cause::{Asker, Cause};
 use super::health::Checks;
 use super::run_id::RunId;
 use super::state::{Instance, Mode, Slot};
-use super::stop::Drain;
+use super::stop::{Drain, UNKILLABLE};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
 
@@ -63,6 +63,7 @@ impl Supervisor {
         let is_meant = |number| only.is_none_or(|only| only == number);
         let stays = |instance: &Instance| !is_meant(instance.number) || instance.serves_while_replaced();
         let leads = self.settings.holds && self.any_ready(stays);
+        let mut stuck = false;
         for instance in self.instances.iter_mut().filter(|i| !i.leaving && is_meant(i.number)) {
             if instance.serves_while_replaced() {
                 notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
@@ -82,6 +83,7 @@ impl Supervisor {
                     *at = now;
                     notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
                 }
+                Slot::Live(run) if run.is_stuck() => stuck = true,
                 // It ends already: the next run follows as if this restart had ended it.
                 Slot::Live(run) if run.cause < Some(Cause::Restart(asker)) => {
                     run.end_for(Cause::Restart(asker));
@@ -95,7 +97,9 @@ impl Supervisor {
         for notice in notices {
             self.report(notice);
         }
-        if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
+        if only.is_none() && stuck {
+            self.conclude_restart(Err(UNKILLABLE));
+        } else if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
             let reloading = self.instances.iter().any(|i| !i.leaving && i.serves_while_replaced());
             let why = if reloading { "a reload is under way" } else { NO_RUN };
             self.conclude(InPlace::Restart, Err(why));
@@ -149,6 +153,7 @@ impl Supervisor {
                     }
                 }
                 Slot::Waiting { spawn_at: Some(at) } => *at = now,
+                Slot::Live(run) if run.is_stuck() => return self.conclude_reload(Err(UNKILLABLE)),
                 Slot::Live(run) => run.end_for(Cause::Reload(asker)),
                 Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }

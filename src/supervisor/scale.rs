@@ -9,7 +9,7 @@
 //! one [`Action::ConcludeScale`], when the new instances are ready and those that leave are forgotten.
 
 use super::cause::Cause;
-use super::state::{Instance, Mode, Run, RunState, Slot};
+use super::state::{Instance, Mode, Run, Slot};
 use super::stop::Drain;
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
@@ -144,9 +144,8 @@ impl Supervisor {
             self.past_runs[place] = gone.runs;
         }
         // One that not even SIGKILL ends is waited for no longer.
-        let is_stuck = |run: &Run| run.state == RunState::Killing { give_up_at: None };
         let is_pending = |instance: &Instance| {
-            instance.awaited && instance.works() || instance.leaving && !instance.runs().all(is_stuck)
+            instance.awaited && instance.works() || instance.leaving && !instance.runs().all(Run::is_stuck)
         };
         // While the CPUs are being counted nothing is wanted yet.
         if self.scaling && self.wanted > 0 && !self.instances.iter().any(is_pending) {

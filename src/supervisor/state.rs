@@ -174,6 +174,11 @@ impl Run {
         }
     }
 
+    /// Whether not even SIGKILL has ended the main process in time.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.state == RunState::Killing { give_up_at: None }
+    }
+
     /// Whether it works, or is about to, and nobody has asked for its end.
     pub(super) fn serves(&self) -> bool {
         match self.state {

@@ -20,6 +20,9 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a run has that is not ready in time or unhealthy, where the stop timeout is not shorter: it serves nobody.
 const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Why nothing can be done to an instance whose run SIGKILL does not end.
+pub(super) const UNKILLABLE: &str = "SIGKILL does not end the old run";
+
 /// How a run is drained and stopped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
@@ -247,22 +250,12 @@ impl Supervisor {
         self.report(Notice::KillRun { run: id, limit });
     }
 
-    /// Not even SIGKILL ends the main process. It cannot be replaced, so what somebody asked for has failed: the current
-    /// run goes on, and an old run stays beside the new one.
-    pub(super) fn kill_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
-        let serving = self.mode == Mode::Serving;
-        let Some(instance) = self.instance_mut(id.instance) else { return };
-        let is_current = instance.current().is_some_and(|run| run.id == id) && !instance.leaving;
-        let Some(run) = instance.runs_mut().find(|run| run.id == id) else { return };
-        if is_current && serving {
-            run.state = run.ready_state(now);
-            run.cause = None;
-            run.ready_since.get_or_insert(now);
-        } else {
-            run.state = RunState::Killing { give_up_at: None };
-        }
+    /// Not even SIGKILL ends the main process. Nothing takes its place before it has ended, so what somebody asked for has
+    /// failed.
+    pub(super) fn kill_timeout_elapsed(&mut self, id: RunId) {
+        self.set_state(id, RunState::Killing { give_up_at: None });
         self.report(Notice::Unkillable { run: id });
-        self.in_place_failed(id.instance, "SIGKILL does not end the old run");
+        self.in_place_failed(id.instance, UNKILLABLE);
     }
 
     pub(super) fn set_state(&mut self, id: RunId, state: RunState) {

@@ -73,7 +73,7 @@ impl Supervisor {
             RunState::Stopping { kill_at, fallback: Some(_) } if !is_due(kill_at, now) => self.shutdown_ignored(id),
             RunState::Draining { .. } | RunState::Stopping { .. } => self.stop_timeout_elapsed(now, id),
             RunState::Aborting { .. } => self.abort_timeout_elapsed(now, id),
-            RunState::Killing { .. } => self.kill_timeout_elapsed(now, id),
+            RunState::Killing { .. } => self.kill_timeout_elapsed(id),
             RunState::Sweeping { ending, .. } => self.sweep_timeout_elapsed(now, id, ending),
             RunState::Clearing { ending, left, .. } => self.clear_timeout_elapsed(now, id, ending, left),
             RunState::Spawning => {}

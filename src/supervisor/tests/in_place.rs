@@ -3,7 +3,7 @@
 use super::super::state::{RunState, Slot};
 use super::super::{Action, Asker, Ending, Event, Failure, InPlace, Notice, Outcome, RunId, Settings, SpawnError};
 use super::listening::{health, notify, says};
-use super::scenarios::{delay_of, exit, plain, spawns};
+use super::scenarios::{exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
 use crate::config::Meaning;
 use crate::signal::Signal;
@@ -171,31 +171,30 @@ fn a_restart_in_place_is_killed_within_a_stop_timeout_of_its_own() {
 }
 
 #[test]
-fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_the_run_goes_on() {
+fn a_restart_in_place_of_what_cannot_be_killed_has_failed_and_its_end_is_waited_for() {
     let mut world = World::serving(plain());
     world.step(Step::Signal(signal("USR1")));
     world.wait_for(&Action::Kill(run(1)));
     let actions = world.wait();
     assert_eq!(restarts(&actions), [UNKILLABLE]);
-    assert!(actions.contains(&Action::SetDrainFile(false)), "{actions:?}");
-    assert_eq!(world.supervisor.readiness(), Ok(()), "what lives cannot be replaced");
-    assert!(counts(&world.step(exit(1, 1))), "its end is a crash like any other");
+    assert_eq!(world.supervisor.readiness(), Err("the app is stopping"));
+    assert_eq!(restarts(&world.step(Step::AskRestart)), [UNKILLABLE], "nobody waits for it again");
+    assert_eq!(reloads(&world.step(Step::AskReload)), [UNKILLABLE]);
+    let actions = world.step(exit(1, 1));
+    assert!(spawns(&actions, 2) && !counts(&actions), "as if the restart had ended it: {actions:?}");
 }
 
 #[test]
-fn a_run_that_survives_its_restart_is_stable_when_it_has_gone_on_for_long_enough() {
-    for stable in [false, true] {
-        let mut world = World::serving(notify());
-        world.step(exit(1, 1));
-        world.step(started());
-        world.step(Step::AskRestart);
-        while !restarts(&world.wait()).contains(&UNKILLABLE) {}
-        if stable {
-            world.step(Step::Advance);
-        }
-        let delay = delay_of(&world.step(exit(2, 1)));
-        assert_eq!(delay.is_zero(), stable, "{delay:?}");
-    }
+fn a_failed_run_that_cannot_be_killed_is_not_ready_and_has_failed_in_the_end() {
+    let mut world = World::serving(health(1, Duration::ZERO));
+    world.wait_for(&Action::StartCheck(run(1)));
+    world.step(Step::CheckEnds(run(1), false));
+    world.wait_for(&Action::Kill(run(1)));
+    let actions = world.wait();
+    assert!(actions.contains(&Action::Report(Notice::Unkillable { run: run(1) })), "{actions:?}");
+    assert!(world.supervisor.readiness().is_err());
+    let actions = world.step(Step::Exit(run(1), Ending::Signaled(Signal::KILL), Leftovers::None));
+    assert_eq!(counted(&actions), [(run(1), Ending::Failed(Failure::Health, 137), None)]);
 }
 
 #[test]

@@ -123,8 +123,6 @@ pub(super) struct World {
     shut_down: Vec<RunId>,
     /// Runs that were told anything over Node's channel.
     announced: Vec<RunId>,
-    /// Runs that have got SIGKILL and live.
-    unkillable: Vec<RunId>,
     /// Somebody waits for the outcome of a restart.
     awaiting_restart: bool,
     /// So many outcomes of reloads are waited for: of the one under way, and of the one after it.
@@ -239,7 +237,6 @@ impl World {
             told: Vec::new(),
             shut_down: Vec::new(),
             announced: Vec::new(),
-            unkillable: Vec::new(),
             awaiting_restart: false,
             awaiting_reloads: 0,
             awaiting_scale: false,
@@ -601,7 +598,6 @@ impl World {
                 }
                 Action::Kill(run) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
-                    self.unkillable.push(run);
                 }
                 Action::Freeze(run) | Action::Thaw(run) => {
                     assert!(self.mains.contains(&run), "2: no signal to a reaped pid: {action:?}");
@@ -758,7 +754,7 @@ impl World {
             }
             Event::CpusCounted(_) => None,
             Event::SaidStopping(run) => {
-                if !self.told.contains(&run) && !self.unkillable.contains(&run) {
+                if !self.told.contains(&run) {
                     self.told.push(run);
                 }
                 self.shut_down.retain(|other| *other != run);
@@ -894,14 +890,8 @@ impl World {
     }
 
     fn stop(&mut self, run: RunId) {
-        let count = self.unkillable.len();
-        self.unkillable.retain(|other| *other != run);
-        // A run that has survived SIGKILL may be asked again.
-        let again = self.unkillable.len() < count;
-        assert!(again || !self.told.contains(&run), "no run is asked to stop twice");
-        if !self.told.contains(&run) {
-            self.told.push(run);
-        }
+        assert!(!self.told.contains(&run), "no run is asked to stop twice");
+        self.told.push(run);
     }
 
     fn check(&self, before: &Supervisor) {
@@ -1012,7 +1002,6 @@ impl World {
             &mut self.told,
             &mut self.shut_down,
             &mut self.announced,
-            &mut self.unkillable,
         ] {
             *runs = runs.iter().copied().filter_map(renumber).collect();
             runs.sort_unstable();
