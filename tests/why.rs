@@ -57,7 +57,7 @@ const REASONS: [Reason; 11] = [
     Reason {
         settings: &[
             ("GUARD_HEALTH_CHECK", "exec:sh -c 'test $GUARD_RUN = 2'"),
-            ("GUARD_HEALTH_INTERVAL", "50ms"),
+            ("GUARD_HEALTH_INTERVAL", "500ms"),
             ("GUARD_HEALTH_RETRIES", "2"),
             ("GUARD_HEALTH_START_PERIOD", "0"),
         ],
@@ -67,7 +67,7 @@ const REASONS: [Reason; 11] = [
         sentence: ["exited with code 143 after ", "s (health), peak memory "],
     },
     Reason {
-        settings: &[("GUARD_READY", "notify"), ("GUARD_READY_TIMEOUT", "300ms")],
+        settings: &[("GUARD_READY", "notify"), ("GUARD_READY_TIMEOUT", "500ms")],
         first: "serve",
         word: "not-ready",
         fields: &[("code", "143"), ("cause", "not-ready")],

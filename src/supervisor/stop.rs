@@ -8,7 +8,7 @@ use super::exit_code::Failure;
 use super::idle::Idle;
 use super::run_id::RunId;
 use super::state::{Mode, Run, RunState};
-use super::timestamp::{Timestamp, earlier};
+use super::timestamp::{Timestamp, earlier, is_due};
 use super::{Action, LAST_DEADLINE, Notice, Supervisor, TimeLimit};
 use crate::config::StopSettings;
 use crate::signal::Signal;
@@ -150,7 +150,11 @@ impl Supervisor {
         let within = |timeout| kill_at.map_or(now.after(timeout), |at| at.min(now.after(timeout)));
         match failure {
             Failure::NotReady | Failure::Health | Failure::Memory => {
+                let is_shorter = stop.timeout.is_none_or(|timeout| timeout > FAILURE_TIMEOUT);
                 let kill_at = within(stop.timeout.map_or(FAILURE_TIMEOUT, |timeout| timeout.min(FAILURE_TIMEOUT)));
+                if let Some(run) = self.run_mut(id) {
+                    run.failed_until = is_shorter.then_some(now.after(FAILURE_TIMEOUT));
+                }
                 self.stop_main(now, id, signal, Some(kill_at));
             }
             Failure::Watchdog => {
@@ -233,9 +237,8 @@ impl Supervisor {
 
     /// The main process still lives when its time is over.
     pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
-        let failed = matches!(self.run_mut(id).and_then(|run| run.cause), Some(Cause::Failed(_)));
-        let is_shorter = failed && self.settings.stop.timeout.is_none_or(|timeout| timeout > FAILURE_TIMEOUT);
-        let limit = if is_shorter { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
+        let failed = self.run_mut(id).is_some_and(|run| is_due(run.failed_until, now));
+        let limit = if failed { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
         self.kill_main(now, id, limit);
     }
 

@@ -525,14 +525,19 @@ fn a_failed_run_has_ten_seconds_or_the_stop_timeout_whichever_is_shorter() {
         (Some(ten), ten, TimeLimit::StopTimeout),
         (Some(UNIT), UNIT, TimeLimit::StopTimeout),
     ] {
-        let mut settings = notify();
-        settings.stop.timeout = timeout;
-        let mut world = World::serving(settings);
-        world.wait_for(&Action::Stop(run(1), STOP));
-        let failed = world.now;
-        let actions = world.wait_for(&Action::Kill(run(1)));
-        assert_eq!(world.now.since(failed), expected);
-        assert!(actions.contains(&Action::Report(Notice::KillRun { run: run(1), limit })), "{actions:?}");
+        // What somebody asks for meanwhile, with a later deadline, leaves it as it is.
+        let all = [None, Some(Step::AskRestart), Some(Step::Signal(STOP))];
+        for asked in &all[..if limit == TimeLimit::StopTimeout { 1 } else { 3 }] {
+            let mut settings = notify();
+            (settings.stop.timeout, settings.stop.restart_timeout) = (timeout, timeout.unwrap_or(ten * 2));
+            let mut world = World::serving(settings);
+            world.wait_for(&Action::Stop(run(1), STOP));
+            let failed = world.now;
+            asked.iter().for_each(|step| _ = world.step(*step));
+            let actions = world.wait_for(&Action::Kill(run(1)));
+            assert_eq!(world.now.since(failed), expected);
+            assert!(actions.contains(&Action::Report(Notice::KillRun { run: run(1), limit })), "{actions:?}");
+        }
     }
 }
 
