@@ -216,6 +216,58 @@ signal.pause()
     }
 }
 
+/// As an app does that was handed a socket by systemd (`sd_is_socket(3)`).
+#[test]
+fn who_asks_whether_a_reopened_socket_listens_is_ready() {
+    if !Path::new(PYTHON).exists() {
+        return common::skipped("no python3");
+    }
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listen = format!("unix:{}", directory.path().join("app.sock").display());
+        let script = "
+import os, signal, socket, sys
+unix = socket.socket(fileno=3)
+assert unix.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+if os.environ['GUARD_RUN'] == '1':
+    unix.shutdown(socket.SHUT_RDWR)
+    sys.exit(1)
+signal.pause()
+";
+        let setup = setup.env("GUARD_LISTEN", listen).env("GUARD_HOLD", "on").env("GUARD_READY", "listen");
+        let mut guard = setup.app([PYTHON, "-c", script]).start();
+        let runs = [guard.event("ready"), guard.event("ready")].map(|event| event.get("run").map(str::to_owned));
+        assert_eq!(runs, [Some("1".to_owned()), Some("2".to_owned())]);
+    }
+}
+
+#[test]
+fn a_socket_that_cannot_be_opened_again_is_told() {
+    if !nix::unistd::geteuid().is_root() || !Path::new(PYTHON).exists() {
+        return skipped("only root can become another user, and the app is one of python3");
+    }
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        let path = directory.path().join("app.sock");
+        let setup = setup.env("GUARD_USER", "54321").env("GUARD_LISTEN", format!("unix:{}", path.display()));
+        let script = "
+import os, signal, socket
+if os.environ['GUARD_RUN'] == '1':
+    socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)
+    os._exit(1)
+signal.pause()
+";
+        let mut guard = setup.app([PYTHON, "-c", script]).start();
+        let told = guard.event("not-held");
+        let address = format!("unix:{}", path.display());
+        assert_eq!(told.get("address"), Some(address.as_str()), "{}", told.line);
+        assert_eq!((told.get("level"), told.get("error")), (Some("error"), Some("Permission denied")), "{}", told.line);
+        guard.event("spawn");
+        assert!(guard.ask(&["status", "--json"]).out.contains(r#""refusing":true"#));
+    }
+}
+
 /// guard has made the socket listen again when the run's main process had ended, and the leftover shuts it down after that.
 #[test]
 fn what_a_leftover_did_to_a_socket_is_mended_before_the_next_run() {

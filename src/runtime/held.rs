@@ -123,15 +123,11 @@ impl Held {
             if !socket.pool.take(run) && socket.make(run, above, poll).is_err() {
                 socket.pool.share(run);
             }
-            if socket.pool.refusing {
-                match socket.reopen(run, above, poll) {
-                    Ok(()) => log::info!(address = socket.shown(); "held-again"),
-                    Err(error) => log::error!(address = socket.shown(), error = reason(error); "not-held"),
-                }
-            } else if socket.pool.spreads() {
-                let _ = socket.pool.open_for(run, poll);
-            } else if socket.listens {
-                socket.revive(run, above, poll);
+            let was_refusing = socket.pool.refusing;
+            match socket.open_for(run, above, poll) {
+                Ok(()) if was_refusing => log::info!(address = socket.shown(); "held-again"),
+                Ok(()) => {}
+                Err(error) => log::error!(address = socket.shown(), error = reason(error); "not-held"),
             }
         }
     }
@@ -155,7 +151,8 @@ impl Held {
         for socket in &mut self.passed {
             socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), poll);
             if socket.listens && !socket.pool.spreads() && !socket.pool.refusing {
-                socket.revive(run, above, poll);
+                // The log has it when the next run starts, for which guard tries again.
+                let _ = socket.revive(run, above, poll);
             }
         }
     }
@@ -234,12 +231,25 @@ impl Passed {
         self.pool.open_for(run, poll).inspect_err(|_| self.pool.abandon(run, poll))
     }
 
+    /// Has the socket listen that a run has which is about to start.
+    fn open_for(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
+        if self.pool.refusing {
+            self.reopen(run, above, poll)
+        } else if self.pool.spreads() {
+            self.pool.open_for(run, poll)
+        } else if self.listens {
+            self.revive(run, above, poll)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Listens again at the same address.
     fn reopen(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
         if let Some(address @ ListenAddress::Unix(path)) = &self.address {
             if file_at(address) == self.file {
                 // A shut socket leaves it behind.
-                let _ = std::fs::remove_file(path);
+                nix::unistd::unlink(path).or_else(|error| if error == Errno::ENOENT { Ok(()) } else { Err(error) })?;
             }
             self.pool.replace(listen::move_above(open(address)?, above)?);
             self.file = file_at(address);
@@ -248,13 +258,14 @@ impl Passed {
         self.pool.open_for(run, poll)
     }
 
-    /// After a run that has shared it. guard was handed some, and cannot open them.
-    fn revive(&mut self, run: RunId, above: RawFd, poll: &Poll) {
+    /// After a run that has shared it. guard was handed some, and cannot open them. Where it fails clients are refused.
+    fn revive(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
         let is_revived = |socket: BorrowedFd| listen::listen(socket).is_ok() && !listen::is_shut_down(socket);
         // A unix socket that was shut down stays so.
-        if !self.pool.first().is_some_and(is_revived) {
-            let _ = self.reopen(run, above, poll);
+        if self.pool.first().is_some_and(is_revived) {
+            return Ok(());
         }
+        self.reopen(run, above, poll).inspect_err(|_| self.pool.refuse())
     }
 }
 

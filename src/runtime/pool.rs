@@ -242,6 +242,7 @@ impl Pool {
     /// Puts another socket, which listens, in the place of the only one.
     pub(super) fn replace(&mut self, socket: OwnedFd) {
         if let Some(member) = self.members.first_mut() {
+            member.inode = listen::inode(socket.as_fd()).unwrap_or(0);
             (member.socket, self.listening) = (socket, 1);
         }
     }
@@ -330,7 +331,7 @@ impl Pool {
     }
 
     /// Refuses clients, and keeps the address.
-    fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         self.refusing = true;
         self.led_to.clear();
         self.listening = 0;

@@ -102,8 +102,8 @@ pub(super) struct Run {
     pub(super) announced: bool,
     /// A QUIT that nobody mapped was forwarded to it: an end before this time counts as its stop.
     pub(super) quit_until: Option<Timestamp>,
-    /// It has failed, and has less time to end than the stop timeout: until then.
-    pub(super) failed_until: Option<Timestamp>,
+    /// Its deadline is that of a failed run, and not that of a stop.
+    pub(super) is_hurried: bool,
     /// When it is replaced: its lifetime is over (GUARD_MAX_LIFETIME), or its time to answer a diagnosis of its memory.
     pub(super) replace_at: Option<Timestamp>,
     /// It uses too much memory, and is diagnosed before it is replaced.
@@ -150,7 +150,7 @@ impl Run {
             diagnosis: Diagnosis::Unasked,
             announced: false,
             quit_until: None,
-            failed_until: None,
+            is_hurried: false,
             replace_at: None,
             is_too_large: false,
             was_kept: false,

@@ -8,7 +8,7 @@ use super::exit_code::Failure;
 use super::idle::Idle;
 use super::run_id::RunId;
 use super::state::{Mode, Run, RunState};
-use super::timestamp::{Timestamp, earlier, is_due};
+use super::timestamp::{Timestamp, earlier};
 use super::{Action, LAST_DEADLINE, Notice, Supervisor, TimeLimit};
 use crate::config::StopSettings;
 use crate::signal::Signal;
@@ -78,6 +78,7 @@ impl Run {
             }
             RunState::Stopping { kill_at: own, fallback } => {
                 let kill_at = earlier(own, kill_at);
+                self.is_hurried &= kill_at == own;
                 // At half of what is left at most, as if the message were sent now.
                 let half = kill_at.map(|at| now.after(at.since(now) / 2));
                 let fallback = fallback.map(|(at, signal)| (half.map_or(at, |half| at.min(half)), signal));
@@ -153,7 +154,7 @@ impl Supervisor {
                 let is_shorter = stop.timeout.is_none_or(|timeout| timeout > FAILURE_TIMEOUT);
                 let kill_at = within(stop.timeout.map_or(FAILURE_TIMEOUT, |timeout| timeout.min(FAILURE_TIMEOUT)));
                 if let Some(run) = self.run_mut(id) {
-                    run.failed_until = is_shorter.then_some(now.after(FAILURE_TIMEOUT));
+                    run.is_hurried = is_shorter && kill_at == now.after(FAILURE_TIMEOUT);
                 }
                 self.stop_main(now, id, signal, Some(kill_at));
             }
@@ -237,8 +238,8 @@ impl Supervisor {
 
     /// The main process still lives when its time is over.
     pub(super) fn stop_timeout_elapsed(&mut self, now: Timestamp, id: RunId) {
-        let failed = self.run_mut(id).is_some_and(|run| is_due(run.failed_until, now));
-        let limit = if failed { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
+        let is_hurried = self.run_mut(id).is_some_and(|run| run.is_hurried);
+        let limit = if is_hurried { TimeLimit::Failure(FAILURE_TIMEOUT) } else { TimeLimit::StopTimeout };
         self.kill_main(now, id, limit);
     }
 

@@ -1093,7 +1093,6 @@ impl Supervisor {
             for run in instance.runs_mut() {
                 each(&mut run.ready_since);
                 each(&mut run.quit_until);
-                each(&mut run.failed_until);
                 if let Diagnosis::Due(at) = &mut run.diagnosis {
                     *at = shift(*at);
                 }
