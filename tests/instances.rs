@@ -284,6 +284,35 @@ fn a_reload_replaces_one_instance_after_the_other() {
     }
 }
 
+/// guard hears of both ends at once, the old run's first in the kernel's order.
+#[test]
+fn a_new_run_that_ends_together_with_the_old_one_is_the_last_of_its_reload() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "60s").env("GUARD_SIGNAL_MAP", "USR1=reload");
+        let mut guard = start(setup, 2, "ids deaf serve");
+        let mut said = BTreeSet::new();
+        let mut until = |guard: &mut Guard, wanted: &[&str]| {
+            while wanted.iter().any(|line| !said.contains(*line)) {
+                said.extend(lines(guard, 1));
+            }
+            said.clone()
+        };
+        until(&mut guard, &["0.1 ready", "1.1 ready"]);
+        guard.signal(libc::SIGUSR1);
+        let said = until(&mut guard, &["0.2 ready", "0.1 got TERM"]);
+        guard.signal(libc::SIGSTOP);
+        for prefix in ["0.1 pid ", "0.2 pid "] {
+            let pid = said.iter().find_map(|line| line.strip_prefix(prefix)?.parse().ok()).expect("it has told");
+            if guard.is_pid1() { guard.signal_inside(pid, libc::SIGKILL) } else { send(pid, libc::SIGKILL) }
+        }
+        guard.signal(libc::SIGCONT);
+        guard.event("reload-failed");
+        guard.line("0.3 ready");
+        let spawned = guard.events().into_iter().filter(|event| event.name() == "spawn");
+        assert_eq!(spawned.filter(|event| event.get("instance") == Some("1")).count(), 1, "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn a_status_of_hundreds_of_instances_is_told() {
     let mut guard = common::child().env("GUARD_INSTANCES", "500").app(["sleep", "1000"]).start();

@@ -331,6 +331,21 @@ fn what_an_app_does_not_read_does_not_tell_it_to_exit() {
     }
 }
 
+/// It died of a signal, so it has not exited because of what was typed.
+#[test]
+fn what_one_run_has_read_does_not_tell_the_next_one_to_exit() {
+    for setup in everywhere() {
+        let script =
+            "case $GUARD_RUN in 1) read line; kill -SEGV $$;; 2) exit 1;; *) echo serves; exec sleep 1000;; esac";
+        let setup = setup.terminal().env("GUARD_BACKOFF_INITIAL", "10ms").env("GUARD_LIMIT_CORE", "0");
+        let mut guard = setup.app(["sh", "-c", script]).start();
+        guard.event("spawn");
+        guard.press("a line\n");
+        guard.line("serves");
+        assert!(!has_logged(&guard, "stopped-at-terminal"), "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn ctrl_c_during_a_backoff_is_guards_own() {
     for setup in everywhere() {

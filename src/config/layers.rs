@@ -30,8 +30,8 @@ pub struct Layers {
 /// How the command line is written; part of the errors about it.
 pub const USAGE: &str = "usage: guard [OPTIONS] -- COMMAND [ARG]..., and guard --help for more";
 
-/// How many of [`HANDED_DOWN`], from the first, runs and their checks get.
-const HANDED_TO_RUNS: usize = 6;
+/// Those of [`HANDED_DOWN`] that are a letter away from a setting.
+const SLIPS: [&str; 2] = ["GUARD_INSTANCE", "GUARD_RESTARTS"];
 
 /// Variables that an outer guard hands to its app, which may be guard again.
 pub const HANDED_DOWN: [&str; 8] = [
@@ -159,9 +159,9 @@ impl Layers {
         // Kubernetes injects these for a Service called guard: GUARD_SERVICE_HOST, GUARD_PORT_80_TCP_ADDR and so on.
         let of_kubernetes = |name: &str| name.starts_with("GUARD_SERVICE_") || name.starts_with("GUARD_PORT");
         let names = self.own.iter().map(|entry| entry.name().to_string_lossy());
-        let is_below_a_guard = self.is_below_a_guard();
-        // Without a guard above, GUARD_INSTANCE is a slip of the finger. A hook has no GUARD_ID.
-        let is_slip = move |name: &str| !is_below_a_guard && HANDED_DOWN[..HANDED_TO_RUNS].contains(&name);
+        // Without a guard above, which hands it down together with GUARD_RUN.
+        let is_handed = self.is_below_a_guard() || self.environment("GUARD_RUN").is_some();
+        let is_slip = move |name: &str| !is_handed && SLIPS.contains(&name);
         let is_meant = move |name: &str| is_known(OsStr::new(name)) && !is_slip(name) || of_kubernetes(name);
         names.filter(move |name| !is_meant(name)).map(|name| {
             let nearest = nearest(&name, VARIABLES.iter().map(|variable| variable.name));

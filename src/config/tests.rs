@@ -143,6 +143,20 @@ fn the_app_does_not_see_guards_configuration_and_unknown_names_are_told() {
 }
 
 #[test]
+fn what_a_guard_hands_to_its_app_is_no_unknown_name() {
+    let warned = |names: &[&str]| {
+        let environment: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
+        resolve("-- app", &environment).expect("valid").warnings.len()
+    };
+    for name in ["GUARD_ID", "GUARD_RUN", "GUARD_LAST_EXIT", "GUARD_MAIN_PID", "GUARD_STOP_TIME_LEFT"] {
+        assert_eq!(warned(&[name]), 0, "{name}");
+    }
+    for slip in ["GUARD_INSTANCE", "GUARD_RESTARTS"] {
+        assert_eq!((warned(&[slip]), warned(&[slip, "GUARD_RUN"])), (1, 0), "{slip}");
+    }
+}
+
+#[test]
 fn a_restart_in_place_always_has_a_deadline() {
     let config = resolve("--max-restarts 0 --stop-timeout none -- app", &[("KUBERNETES_SERVICE_HOST", "x")]);
     let config = config.expect("valid");

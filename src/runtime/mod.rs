@@ -226,14 +226,14 @@ impl<'a> Runtime<'a> {
     }
 
     fn live(&mut self) -> u8 {
-        // A stop request that came before the first spawn means that there is none. Children may be there from before
-        // guard was executed.
-        self.signals.receive(&self.poll.wait(Some(Duration::ZERO)));
+        // Children may be there from before guard was executed.
         self.reap();
-        self.handle_signals();
         // Before there is an app, which may ask at once.
         self.open_control();
         self.watch_files();
+        // A stop request that came before the first spawn means that there is none.
+        self.signals.receive(&self.poll.wait(Some(Duration::ZERO)));
+        self.handle_signals();
         self.dispatch(Event::Start);
         if self.config.notify {
             // Only now, since it need not delay the app.

@@ -198,7 +198,14 @@ impl Runtime<'_> {
 
     fn handle_news(&mut self) {
         self.has_worked = true;
-        for news in std::mem::take(&mut self.reaping.news) {
+        let mut news = std::mem::take(&mut self.reaping.news);
+        // The kernel does not tell which ended first. That a new run has ended by itself is heard before the end of an old one
+        // that stops for it, after which the reload would go on.
+        news.sort_by_key(|news| match news {
+            News::Ended(Owner::Run(id), ..) => self.supervisor.is_stopping(*id),
+            News::Ended(..) | News::Stopped(..) => false,
+        });
+        for news in news {
             let event = match news {
                 News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
                 News::Stopped(pid, signal) => self.stopped(pid, signal),

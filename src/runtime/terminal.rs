@@ -58,6 +58,9 @@ impl Runtime<'_> {
         let Some(terminal) = &self.terminal else { return };
         terminal.watch(true);
         self.typed.taken = false;
+        if self.children.runs().all(|run| run.reaped) {
+            (self.typed.at, self.typed.check_at) = (None, None);
+        }
         if terminal.has_input() {
             self.note_typed();
         }

@@ -24,6 +24,8 @@ const STOPPING: Outcome = Err("guard is stopping");
 
 const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; the instances that are left keep theirs";
 
+const RELOADING: &str = "a reload is under way";
+
 const NO_RUN: &str = "there is no run, and none will follow";
 
 /// A reload that is under way. It replaces the runs of one instance after the other.
@@ -61,14 +63,18 @@ impl Supervisor {
         let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
-        let stays = |instance: &Instance| !is_meant(instance.number) || instance.serves_while_replaced();
-        let leads = self.settings.holds && self.any_ready(stays);
+        // A reload that waits for its new run replaces the old one as this restart would, and would not be heard of.
+        if self.instances.iter().any(|i| !i.leaving && is_meant(i.number) && i.serves_while_replaced()) {
+            self.report(Notice::Ignored { what: "restart", why: RELOADING });
+            // Who asks while another restart is under way shares its outcome.
+            if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
+                self.conclude(InPlace::Restart, Err(RELOADING));
+            }
+            return;
+        }
+        let leads = self.settings.holds && self.any_ready(|instance| !is_meant(instance.number));
         let mut stuck = false;
         for instance in self.instances.iter_mut().filter(|i| !i.leaving && is_meant(i.number)) {
-            if instance.serves_while_replaced() {
-                notices.push(Notice::Ignored { what: "restart", why: "a reload is under way" });
-                continue;
-            }
             match &mut instance.slot {
                 Slot::Live(run) if run.serves() => {
                     run.end_for(Cause::Restart(asker));
@@ -100,9 +106,7 @@ impl Supervisor {
         if only.is_none() && stuck {
             self.conclude_restart(Err(UNKILLABLE));
         } else if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
-            let reloading = self.instances.iter().any(|i| !i.leaving && i.serves_while_replaced());
-            let why = if reloading { "a reload is under way" } else { NO_RUN };
-            self.conclude(InPlace::Restart, Err(why));
+            self.conclude(InPlace::Restart, Err(NO_RUN));
         }
         self.update_drain_file();
         self.start_hook_for_drain(now, Some(timeout));

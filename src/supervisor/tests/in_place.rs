@@ -437,6 +437,14 @@ fn a_restart_is_refused_where_a_reload_replaces_the_run() {
     let actions = world.step(Step::AskRestart);
     assert_eq!(restarts(&actions), [Err("a reload is under way")]);
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
+    // A restart of the other instances alone would be none that its operator has asked for.
+    let mut world = World::serving(Settings { instances: 2, ..notify() });
+    (0..2).for_each(|instance| _ = world.handle(Event::SaidReady(of(instance, 1))));
+    world.step(Step::AskReload);
+    world.step(started());
+    let actions = world.step(Step::AskRestart);
+    assert_eq!(restarts(&actions), [Err("a reload is under way")]);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
 }
 
 #[test]
