@@ -124,8 +124,8 @@ impl VisitValue<'_> for Reader {
 
 /// Bytes in MiB, to a tenth: `54.2M`.
 pub fn mebibytes(bytes: u64) -> String {
-    let tenths = bytes * 10 / (1024 * 1024);
-    format!("{}.{}M", tenths / 10, tenths % 10)
+    const MIB: u64 = 1024 * 1024;
+    format!("{}.{}M", bytes / MIB, bytes % MIB * 10 / MIB)
 }
 
 fn level(record: &Record) -> &'static str {

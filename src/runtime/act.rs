@@ -22,19 +22,14 @@ impl Runtime<'_> {
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Spawn { run, restarts, last } => return Some(self.spawn(run, restarts, last)),
-            Action::Signal(id, signal) => {
-                self.counters.signals_forwarded += 1;
-                self.signal(id, signal);
-            }
+            Action::Signal(id, signal) => self.signal(id, signal),
             Action::Kill(id) => {
-                self.counters.signals_forwarded += 1;
                 if let Some(run) = self.children.get_mut(id) {
                     run.killed = true;
                 }
                 self.signal(id, Signal::KILL);
             }
             Action::Stop(id, signal) => {
-                self.counters.signals_forwarded += 1;
                 self.signal(id, signal);
                 self.note_receivers(id, signal);
             }
@@ -226,8 +221,10 @@ impl Runtime<'_> {
         channel.is_some_and(|channel| channel.send(message))
     }
 
+    /// Sends a signal to the main process of a run, or with GUARD_SIGNAL_SCOPE=group to its whole group.
     pub(super) fn signal(&mut self, id: RunId, signal: Signal) {
         let Some(pid) = self.children.main(id) else { return };
+        self.counters.signals_forwarded += 1;
         let result = match self.config.signal_scope {
             Scope::Process => signals::send(pid, signal),
             Scope::Group => send_to_group_and_main(pid, signal),

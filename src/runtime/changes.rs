@@ -86,6 +86,8 @@ impl Runtime<'_> {
         self.poll.remove(scan.as_fd());
         match scan.found() {
             Some(found) => self.compare(found, now),
+            // It has got guard's last SIGKILL.
+            None if self.ending.killing => {}
             None => self.note_unwatched(&Errno::ECHILD.into(), CANNOT_LOOK, now),
         }
     }

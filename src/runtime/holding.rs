@@ -211,8 +211,15 @@ impl Holding {
             }
     }
 
-    /// Answers a listen(2). The kernel would make the queue shorter than it can be.
-    pub(super) fn listen(&mut self, run: RunId, lives: bool, socket: Socket, poll: &Poll) -> Answer {
+    /// Answers a listen(2). The kernel would make the queue shorter than it can be. `instance` is for the log.
+    pub(super) fn listen(
+        &mut self,
+        run: RunId,
+        lives: bool,
+        socket: Socket,
+        instance: log::kv::Value<'_>,
+        poll: &Poll,
+    ) -> Answer {
         let Some(caught) = self.caught.iter_mut().find(|caught| caught.pool.has(socket.inode)) else {
             return Answer::GoOn;
         };
@@ -227,9 +234,9 @@ impl Holding {
             caught.pool.watch_clients(true, poll);
         }
         if !std::mem::replace(&mut caught.is_told, true) {
-            log::info!(address:% = caught.key.address, run = run.number; "held");
+            log::info!(address:% = caught.key.address, instance, run = run.number; "held");
         } else if was_refusing {
-            log::info!(address:% = caught.key.address, run = run.number; "held-again");
+            log::info!(address:% = caught.key.address, instance, run = run.number; "held-again");
         }
         Answer::Done
     }

@@ -136,9 +136,10 @@ impl Journal<'_> {
                 msg = "closed by the app, and not taken by the other side: lost with the container's network";
                 "unsent"
             ),
-            Notice::GiveUp { run, ending, limit, window } => {
+            Notice::GiveUp { run, ending, limit, within } => {
                 let restarts = if limit == 1 { "restart" } else { "restarts" };
-                self.cause = Some(format!("gave up after {limit} {restarts} in {}", show(window)));
+                self.cause = Some(format!("gave up after {limit} {restarts} in {}", show(within)));
+                let window = self.config.restart.window;
                 log::error!(instance = self.instance(run), run = run.number, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {

@@ -65,7 +65,7 @@ impl Runtime<'_> {
                 self.holding.lost += 1;
                 if known.is_none() && self.holding.lost < MOST_LOST {
                     let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
-                    log::warn!(run = run.number, error = reason(error), msg; "not-held");
+                    log::warn!(instance = self.journal.instance(run), run = run.number, error = reason(error), msg; "not-held");
                     return;
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
@@ -99,7 +99,7 @@ impl Runtime<'_> {
             if waited.is_some_and(|waited| waited >= STARVED)
                 && !std::mem::replace(&mut self.holding.starved_told, true)
             {
-                log::warn!(run = run.number, msg = "GUARD_HOLD: a bind waits, since no process can be made to look at it; is a limit of processes reached?"; "not-held");
+                log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: a bind waits, since no process can be made to look at it; is a limit of processes reached?"; "not-held");
             }
             let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && !self.ending.killing;
             let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy, may_wait)) else { return };
@@ -161,7 +161,7 @@ impl Runtime<'_> {
                 self.note_listener(run, serves);
             }
             Step::Listen(question, socket) => {
-                let answer = self.holding.listen(run, lives, socket, &self.poll);
+                let answer = self.holding.listen(run, lives, socket, self.journal.instance(run), &self.poll);
                 self.lead_connections();
                 self.answer_hold(run, &question, answer);
                 if answer == Answer::Done {

@@ -180,7 +180,7 @@ pub enum Notice {
     /// guard does not wait for them any longer.
     Unsent { unsent: UnsentData },
     /// The restart limit is reached.
-    GiveUp { run: RunId, ending: Ending, limit: u32, window: Duration },
+    GiveUp { run: RunId, ending: Ending, limit: u32, within: Duration },
     /// The run ended and none follows.
     NotRestarted { run: RunId, ending: Ending, why: &'static str },
 }

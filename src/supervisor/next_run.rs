@@ -92,7 +92,7 @@ impl Supervisor {
         self.new_run_failed(id.instance);
         let Supervisor { instances, settings, jitter, .. } = self;
         let Some(instance) = instances.iter_mut().find(|instance| instance.number == id.instance) else { return };
-        let (limit, window) = (settings.restart.max, settings.restart.window);
+        let limit = settings.restart.max;
         match instance.history.decide(now, ending, &settings.restart, jitter) {
             Verdict::Restart { count, delay } => {
                 instance.last = Some(ending);
@@ -100,10 +100,10 @@ impl Supervisor {
                 self.report(Notice::Restarting { run: id, ending, count, limit, delay });
                 self.recount_cpus();
             }
-            Verdict::GiveUp { limit } => {
+            Verdict::GiveUp { limit, within } => {
                 self.gave_up = true;
                 let code = contribution(ending, &self.settings.restart).max(1);
-                self.report(Notice::GiveUp { run: id, ending, limit, window });
+                self.report(Notice::GiveUp { run: id, ending, limit, within });
                 self.finish(now, id, ending, code);
             }
             Verdict::Finish { code, why } => {

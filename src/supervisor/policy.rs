@@ -16,6 +16,8 @@ pub(super) enum Verdict {
     },
     GiveUp {
         limit: u32,
+        /// The restarts that count were within this time: the window, or longer where no run was stable.
+        within: Duration,
     },
     /// No further run of this instance; guard goes on while another lives.
     Finish {
@@ -79,7 +81,8 @@ impl History {
         self.remembered.retain(|restart| !restart.settled || now.since(restart.at) <= settings.window);
         if let Some(limit) = settings.max {
             if self.remembered.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                return Verdict::GiveUp { limit };
+                let oldest = self.remembered.first().map_or(now, |restart| restart.at);
+                return Verdict::GiveUp { limit, within: settings.window.max(now.since(oldest)) };
             }
             self.remembered.push(Restart { at: now, settled: false });
         }
