@@ -198,14 +198,15 @@ impl Runtime<'_> {
 
     fn handle_news(&mut self) {
         self.has_worked = true;
-        let mut news = std::mem::take(&mut self.reaping.news);
         // The kernel does not tell which ended first. That a new run has ended by itself is heard before the end of an old one
         // that stops for it, after which the reload would go on.
-        news.sort_by_key(|news| match news {
+        let is_stopped = |news: &News| match news {
             News::Ended(Owner::Run(id), ..) => self.supervisor.is_stopping(*id),
             News::Ended(..) | News::Stopped(..) => false,
-        });
-        for news in news {
+        };
+        let (stopped, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.reaping.news).into_iter().partition(is_stopped);
+        for news in others.into_iter().chain(stopped) {
             let event = match news {
                 News::Ended(owner, pid, status, usage) => self.ended(owner, pid, status, usage),
                 News::Stopped(pid, signal) => self.stopped(pid, signal),
