@@ -57,6 +57,37 @@ fn ctrl_c_is_a_stop_request_that_reaches_the_app_once() {
     }
 }
 
+/// The kernel tells a writer that does not wait to come again while another one writes.
+#[test]
+fn what_the_app_writes_costs_guard_no_line() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if !std::path::Path::new(PYTHON).exists() {
+        return skipped("no python3");
+    }
+    // Fewer bytes than a terminal keeps that nobody reads.
+    let script = "
+import os, signal
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))
+os.write(1, b'serves\\n')
+for _ in range(15000): os.write(1, b'x\\n')
+while True: signal.pause()
+";
+    for setup in everywhere() {
+        let setup = setup.program("/bin/sh").options(["-c", "exec \"$@\" 2>&1", "sh", env!("CARGO_BIN_EXE_guard")]);
+        let mut guard = setup.terminal().env("GUARD_LOG", "debug").app([PYTHON, "-c", script]).start();
+        guard.line("serves");
+        for _ in 0..20 {
+            guard.signal(libc::SIGUSR1);
+            guard.ask(&["ready"]).yes("ready");
+        }
+        guard.signal(libc::SIGUSR2);
+        assert_eq!(guard.code(), 0);
+        let lines = |event: &str| guard.out().iter().filter(|line| line.contains(event)).count();
+        assert_eq!((lines(" event=dropped "), lines(" event=signal ")), (0, 21));
+    }
+}
+
 #[test]
 fn after_ctrl_c_nothing_is_started_any_more() {
     for (words, policy, code) in

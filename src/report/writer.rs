@@ -2,11 +2,14 @@
 
 use crate::sys::stderr::Stderr;
 use log::{Level, Record};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All lines that were lost.
 pub(super) static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// So often a line is tried while another process writes to the terminal.
+const TRIES: u32 = 50;
 
 pub(super) struct Writer {
     output: Stderr,
@@ -23,12 +26,19 @@ impl Writer {
 
     /// Writes a line, and keeps the part that does not fit for later; `false` if nothing of it could be written.
     fn write_line(&mut self, line: &[u8]) -> bool {
-        match self.output.write(line) {
-            Ok(count) => {
-                self.rest = line.get(count..).unwrap_or_default().to_vec();
-                count > 0
+        // Where lines are being lost nobody reads.
+        let mut tries = if self.lost == 0 { TRIES } else { 1 };
+        loop {
+            match self.output.write(line) {
+                Ok(count) => {
+                    self.rest = line.get(count..).unwrap_or_default().to_vec();
+                    return count > 0;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock && tries > 1 && self.output.is_free_soon() => {
+                    tries -= 1;
+                }
+                Err(_) => return false,
             }
-            Err(_) => false,
         }
     }
 

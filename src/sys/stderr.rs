@@ -55,10 +55,19 @@ impl Stderr {
 impl Stderr {
     /// Waits for a reader, a second at most; `false` if there is still no room.
     pub fn wait_for_room(&self) -> bool {
-        let stderr = stderr();
-        let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        poll(&mut descriptors, PollTimeout::from(1_000_u16)) == Ok(1)
+        has_room(PollTimeout::from(1_000_u16))
     }
+
+    /// Waits a moment, in which a terminal is free again to which another process writes: who does not want to wait is
+    /// told EAGAIN then, though there is room. `false` if it is not, or stderr is no terminal.
+    pub fn is_free_soon(&self) -> bool {
+        stderr().is_terminal() && has_room(PollTimeout::from(50_u16))
+    }
+}
+
+fn has_room(timeout: PollTimeout) -> bool {
+    let stderr = stderr();
+    poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], timeout) == Ok(1)
 }
 
 /// stderr as a file that is never closed, without std's habit to call a closed descriptor a success.
@@ -78,14 +87,8 @@ fn write_if_ready(bytes: &[u8]) -> io::Result<usize> {
     };
     match Errno::result(written) {
         Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
-        Err(Errno::EOPNOTSUPP) => {
-            let stderr = stderr();
-            let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut descriptors, PollTimeout::ZERO)? {
-                0 => Err(io::ErrorKind::WouldBlock.into()),
-                _ => borrowed().write(bytes),
-            }
-        }
+        Err(Errno::EOPNOTSUPP) if has_room(PollTimeout::ZERO) => borrowed().write(bytes),
+        Err(Errno::EOPNOTSUPP) => Err(io::ErrorKind::WouldBlock.into()),
         Err(error) => Err(error.into()),
     }
 }
