@@ -614,7 +614,8 @@ fn guards_own_door_and_the_apps_sockets_have_ports_of_their_own() {
     ] {
         let setup = child().env("GUARD_LISTEN", listen).env("GUARD_HTTP", http);
         let guard = end(setup.options(["check"]).app(["true"]), if overlaps { 125 } else { 0 });
-        let is_it = |line: &&str| line.contains("GUARD_HTTP has this port; each takes its own");
+        let is_it =
+            |line: &&str| line.contains("GUARD_HTTP has this port (") && line.contains("8080); each takes its own");
         assert_eq!(guard.err().iter().any(is_it), overlaps, "{}", guard.transcript());
     }
 }

@@ -149,6 +149,16 @@ impl Layers {
         self.value(variable).map(|(_, text)| text.to_string_lossy().into_owned())
     }
 
+    /// A variable with the value that wins as it was set, and with its flag if that is where the value comes from.
+    pub fn shown(&self, name: &str) -> String {
+        let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) else { return name.to_owned() };
+        match self.value(variable) {
+            Some((Origin::Flag, value)) => format!("{name}={} ({})", value.to_string_lossy(), variable.flag()),
+            Some((_, value)) => format!("{name}={}", value.to_string_lossy()),
+            None => name.to_owned(),
+        }
+    }
+
     /// Whether another guard has handed its variables to this one.
     pub fn is_below_a_guard(&self) -> bool {
         self.environment("GUARD_ID").is_some()

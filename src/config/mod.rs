@@ -49,11 +49,9 @@ impl Config {
         for variable in VARIABLES {
             let Some((origin, value)) = layers.value(variable) else { continue };
             config.origins.push((variable.name, origin));
-            let by_flag = if origin == Origin::Flag { format!(" ({})", variable.flag()) } else { String::new() };
             let read = value.to_str().ok_or_else(|| "not valid UTF-8".to_owned());
             if let Err(problem) = read.and_then(|text| (variable.set)(&mut config, text)) {
-                let (name, value) = (variable.name, value.to_string_lossy());
-                errors.push(format!("{name}={value}{by_flag}: {problem}; it takes {}", variable.takes));
+                errors.push(format!("{}: {problem}; it takes {}", layers.shown(variable.name), variable.takes));
                 misread.push(variable.name);
             } else if let Some(doubt) = value
                 .to_str()
@@ -64,7 +62,7 @@ impl Config {
                 })
                 .and_then(duration::doubt)
             {
-                let text = format!("{}={}{by_flag}: {doubt}", variable.name, value.to_string_lossy());
+                let text = format!("{}: {doubt}", layers.shown(variable.name));
                 doubts.push(Warning { kind: WarningKind::Doubt, variable: variable.name.to_owned(), text });
             }
         }
@@ -91,7 +89,7 @@ impl Config {
         // A value that could not be read has its own error.
         let contradictions = config.contradictions().into_iter();
         let contradictions = contradictions.filter(|(names, _)| !names.iter().any(|name| misread.contains(name)));
-        errors.extend(contradictions.map(|(_, error)| error));
+        errors.extend(contradictions.map(|([name, _], error)| format!("{}: {error}", layers.shown(name))));
         let drain = config.stop.drain_delay.saturating_add(config.stop.drain_idle);
         let without_limit = platform.stop_timeout().saturating_add(drain);
         config.stop.restart_timeout = config.stop.timeout.unwrap_or(without_limit);

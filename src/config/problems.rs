@@ -25,20 +25,20 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl Config {
-    /// Errors of two values that are each valid and contradict each other, with the names of the two variables.
+    /// What is wrong with two values that are each valid and contradict each other, with the names of the two variables. The
+    /// first one is wrong.
     pub(super) fn contradictions(&self) -> Vec<([&'static str; 2], String)> {
         let mut errors = Vec::new();
         let (delay, idle) = (self.stop.drain_delay, self.stop.drain_idle);
         let drain = delay.saturating_add(idle);
         if let Some(timeout) = self.stop.timeout.filter(|&timeout| !drain.is_zero() && drain >= timeout) {
-            let (name, value, with) = match () {
-                () if delay >= timeout || idle.is_zero() => ("GUARD_DRAIN_DELAY", delay, ""),
-                () => ("GUARD_DRAIN_IDLE", idle, " with GUARD_DRAIN_DELAY"),
+            let (name, with) = match () {
+                () if delay >= timeout || idle.is_zero() => ("GUARD_DRAIN_DELAY", ""),
+                () => ("GUARD_DRAIN_IDLE", " with GUARD_DRAIN_DELAY"),
             };
             let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
             let error = format!(
-                "{name}={}: leaves the app no time to stop; it takes less{with} than GUARD_STOP_TIMEOUT ({}{whose})",
-                duration::show(value),
+                "leaves the app no time to stop; it takes less{with} than GUARD_STOP_TIMEOUT ({}{whose})",
                 duration::show(timeout),
             );
             errors.push(([name, "GUARD_STOP_TIMEOUT"], error));
@@ -47,39 +47,32 @@ impl Config {
         // A lower maximum alone simply caps the default.
         let chosen = self.origin("GUARD_BACKOFF_INITIAL") != Origin::Default;
         if chosen && restart.backoff_initial > restart.backoff_max {
-            let error = format!(
-                "GUARD_BACKOFF_INITIAL={}: more than GUARD_BACKOFF_MAX; it takes {} at most",
-                duration::show(restart.backoff_initial),
-                duration::show(restart.backoff_max),
-            );
+            let most = duration::show(restart.backoff_max);
+            let error = format!("more than GUARD_BACKOFF_MAX; it takes {most} at most");
             errors.push((["GUARD_BACKOFF_INITIAL", "GUARD_BACKOFF_MAX"], error));
         }
         if self.ready.when == Readiness::Health && self.health_check.is_none() {
-            let error =
-                "GUARD_READY=health: there is no health check; it takes a GUARD_HEALTH_CHECK beside it".to_owned();
-            errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error));
+            let error = "there is no health check; it takes a GUARD_HEALTH_CHECK beside it";
+            errors.push((["GUARD_READY", "GUARD_HEALTH_CHECK"], error.to_owned()));
         }
         if !self.notify && self.watchdog.is_some() {
-            let error = "GUARD_NOTIFY=off: the app has no way to send the WATCHDOG=1 that GUARD_WATCHDOG waits for; it \
+            let error = "the app has no way to send the WATCHDOG=1 that GUARD_WATCHDOG waits for; it \
                          takes on beside GUARD_WATCHDOG";
             errors.push((["GUARD_NOTIFY", "GUARD_WATCHDOG"], error.to_owned()));
         }
         // A Node app says it over its channel.
         if !self.notify && self.ready.when == Readiness::Notify && !self.node_ipc {
-            let error = "GUARD_NOTIFY=off: the app has no way to say that it is ready; with GUARD_READY=notify it takes on, \
+            let error = "the app has no way to say that it is ready; with GUARD_READY=notify it takes on, \
                          or off beside GUARD_NODE_IPC=on";
             errors.push((["GUARD_NOTIFY", "GUARD_READY"], error.to_owned()));
         }
         if let Some(code) = restart.success_codes.common(&restart.no_restart_codes) {
-            let error = format!(
-                "GUARD_NO_RESTART_CODES={}: {code} is in GUARD_SUCCESS_CODES too; it takes failures only",
-                restart.no_restart_codes
-            );
+            let error = format!("{code} is in GUARD_SUCCESS_CODES too; it takes failures only");
             errors.push((["GUARD_NO_RESTART_CODES", "GUARD_SUCCESS_CODES"], error));
         }
         let http = self.http.map(ListenAddress::Tcp);
         if let Some(listen) = self.listen.iter().find(|listen| Some(&listen.address) == http.as_ref()) {
-            let error = format!("GUARD_LISTEN={}: GUARD_HTTP has this port; each takes its own", listen.address);
+            let error = format!("GUARD_HTTP has this port ({}); each takes its own", listen.address);
             errors.push((["GUARD_LISTEN", "GUARD_HTTP"], error));
         }
         errors

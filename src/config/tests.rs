@@ -108,6 +108,11 @@ fn values_that_contradict_each_other_are_errors() {
         let errors = errors("-- app", &environment);
         assert!(errors.len() == 1 && errors[0].contains(word), "{environment:?}: {errors:?}");
     }
+    // The value as it was set, and where.
+    let told = errors("-- app", &[("GUARD_DRAIN_DELAY", "20000ms")]);
+    assert!(told[0].starts_with("GUARD_DRAIN_DELAY=20000ms: leaves"), "{told:?}");
+    let told = errors("--drain-delay 20 -- app", &[]);
+    assert!(told[0].starts_with("GUARD_DRAIN_DELAY=20 (--drain-delay): leaves"), "{told:?}");
     assert!(resolve("-- app", &[("GUARD_DRAIN_DELAY", "1h"), ("GUARD_STOP_TIMEOUT", "none")]).is_ok());
 }
 
