@@ -4,7 +4,7 @@ mod common;
 #[path = "common/operator.rs"]
 mod operator;
 
-use common::{Guard, Setup, everywhere, send};
+use common::{Guard, Setup, descendants, eventually, everywhere, send, status_field};
 use operator::{GUARD, alone};
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
@@ -301,10 +301,14 @@ fn a_new_run_that_ends_together_with_the_old_one_is_the_last_of_its_reload() {
         guard.signal(libc::SIGUSR1);
         let said = until(&mut guard, &["0.2 ready", "0.1 got TERM"]);
         guard.signal(libc::SIGSTOP);
+        let state = |pid: i32, wanted: &str| status_field(pid, "State:").starts_with(wanted);
+        eventually("guard that is stopped", || state(guard.pid(), "T").then_some(()));
         for prefix in ["0.1 pid ", "0.2 pid "] {
             let pid = said.iter().find_map(|line| line.strip_prefix(prefix)?.parse().ok()).expect("it has told");
             if guard.is_pid1() { guard.signal_inside(pid, libc::SIGKILL) } else { send(pid, libc::SIGKILL) }
         }
+        let zombies = || descendants(guard.pid()).into_iter().filter(|pid| state(*pid, "Z")).count();
+        eventually("two that have ended", || (zombies() == 2).then_some(()));
         guard.signal(libc::SIGCONT);
         guard.event("reload-failed");
         guard.line("0.3 ready");
