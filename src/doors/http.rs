@@ -1,8 +1,8 @@
 //! The HTTP door (GUARD_HTTP): read-only pages for probes and for Prometheus, in plain HTTP/1.1 (RFC 9112).
 //!
 //! One connection brings one request and takes one answer. Their number, the bytes of a request and the time of each are
-//! bounded: where there are too many, the oldest connection makes room. Nothing here waits. The door has a poll of its own, so that guard's knows one descriptor, and a ticker that runs only while there
-//! is a connection.
+//! bounded: where there are too many, the oldest connection makes room. Nothing here waits. The door has a poll of its own,
+//! so that guard's knows one descriptor, and a ticker that runs only while there is a connection.
 
 mod request;
 

@@ -143,11 +143,16 @@ pub fn table(status: &GuardStatus) -> String {
         ]
     });
     let rows: Vec<[String; 10]> = [HEAD.map(str::to_owned)].into_iter().chain(rows).collect();
+    let mut widths = [0; 10];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     text.push('\n');
     for row in &rows {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        for (cell, width) in row.iter().zip(widths) {
             let _ = write!(line, "{cell:width$}  ");
         }
         text.push_str(line.trim_end());

@@ -38,7 +38,7 @@ pub(super) struct RunProcess {
     /// When guard last measured the memory of its processes, and how much that was, in bytes (GUARD_MAX_MEMORY).
     pub(super) measured: (Timestamp, u64),
     /// The last measurement was above GUARD_MAX_MEMORY, and the log says so.
-    pub(super) limit_told: bool,
+    pub(super) limit_logged: bool,
     /// The most CPU time that its processes have had together at a look.
     pub(super) most_cpu: Duration,
     /// The main process has been reaped: its pid means nothing any more, its group still may.
@@ -92,7 +92,7 @@ impl RunProcess {
             group: pid,
             started,
             measured: (started, 0),
-            limit_told: false,
+            limit_logged: false,
             most_cpu: Duration::ZERO,
             reaped: false,
             killed: false,

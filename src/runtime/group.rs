@@ -8,8 +8,8 @@ use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::AsFd;
 
-/// So many looks in a row have to find a queue no shorter: a process may hide what it has open, and what it accepts shows.
-const LOOKS: u8 = 3;
+/// So many checks in a row have to find a queue no shorter: a process may hide what it has open, and what it accepts shows.
+const CHECKS: u8 = 3;
 
 impl Pool {
     pub(super) fn group(&self) -> &[Member] {
@@ -66,20 +66,20 @@ impl Pool {
 
     /// Looks at the queues of the runs that are to serve. `true` where one has clients, and has not got shorter for some looks: it
     /// seems that nobody accepts.
-    pub(super) fn looks_stuck(&mut self, serves: &impl Fn(RunId) -> bool) -> bool {
+    pub(super) fn has_stuck_queue(&mut self, serves: &impl Fn(RunId) -> bool) -> bool {
         for member in &mut self.members[..self.listening] {
             let (before, now) = (member.seen_waiting, member.waiting());
             let is_stuck = member.is_of(serves) && now > 0 && now >= before;
             member.seen_waiting = now;
             member.stuck = if is_stuck { member.stuck + 1 } else { 0 };
         }
-        self.group().iter().any(|member| member.stuck >= LOOKS)
+        self.group().iter().any(|member| member.stuck >= CHECKS)
     }
 
     /// Where nobody accepts, and the run has closed its socket, this is free until then.
     pub(super) fn free(&mut self, closed: &[u64], until: Timestamp) {
         let group = &mut self.members[..self.listening];
-        for member in group.iter_mut().filter(|member| member.stuck >= LOOKS) {
+        for member in group.iter_mut().filter(|member| member.stuck >= CHECKS) {
             member.stuck = 0;
             if closed.contains(&member.inode) {
                 member.free(until);

@@ -55,7 +55,7 @@ struct Caught {
     /// The user that bound it last.
     owner: u32,
     /// The log says that it is held.
-    is_told: bool,
+    is_logged: bool,
 }
 
 /// Everything about GUARD_HOLD.
@@ -70,17 +70,17 @@ pub(super) struct Holding {
     /// Since then questions wait for a copy of guard.
     pub(super) starved_since: Option<Timestamp>,
     /// The log says that they wait.
-    pub(super) starved_told: bool,
+    pub(super) starved_logged: bool,
     /// Runs in a row that have not told guard of their filter.
     pub(super) lost: u32,
     /// The log says that the app binds what GUARD_HOLD does not name.
-    told: bool,
+    refusal_logged: bool,
     /// The log says that guard may not look at an app's sockets.
     pub(super) blind: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
     /// When guard looks whether a run has closed what clients wait at. `None` until the next client comes.
-    look_at: Option<Timestamp>,
+    check_at: Option<Timestamp>,
 }
 
 impl Holding {
@@ -92,12 +92,12 @@ impl Holding {
             doors: Vec::new(),
             caught: Vec::new(),
             starved_since: None,
-            starved_told: false,
+            starved_logged: false,
             lost: 0,
-            told: false,
+            refusal_logged: false,
             blind: false,
             polled: false,
-            look_at: None,
+            check_at: None,
         }
     }
 
@@ -107,13 +107,13 @@ impl Holding {
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.caught.iter().filter_map(|caught| caught.pool.deadline()).chain(self.look_at).min()
+        self.caught.iter().filter_map(|caught| caught.pool.deadline()).chain(self.check_at).min()
     }
 
     /// Queues whose time is over refuse their clients.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = None;
+        if self.check_at.is_some_and(|at| at <= now) {
+            self.check_at = None;
             self.find_closed(now.after(self.timeout), serves);
             self.caught.iter().for_each(|caught| caught.pool.watch_clients(true, poll));
         }
@@ -127,7 +127,7 @@ impl Holding {
     /// guard sees no close(2) of a run's, only that nobody accepts.
     fn find_closed(&mut self, until: Timestamp, serves: &impl Fn(RunId) -> bool) {
         let mut is_stuck = false;
-        self.caught.iter_mut().for_each(|caught| is_stuck |= caught.pool.looks_stuck(serves));
+        self.caught.iter_mut().for_each(|caught| is_stuck |= caught.pool.has_stuck_queue(serves));
         if is_stuck {
             let closed = self.closed();
             self.caught.iter_mut().for_each(|caught| caught.pool.free(&closed, until));
@@ -160,8 +160,8 @@ impl Holding {
             caught.pool.note_shut();
         }
         self.forget_empty();
-        if self.look_at.is_none() {
-            self.look_at = Some(now.after(PATIENCE));
+        if self.check_at.is_none() {
+            self.check_at = Some(now.after(PATIENCE));
             self.caught.iter().for_each(|caught| caught.pool.watch_clients(false, poll));
         }
     }
@@ -230,10 +230,10 @@ impl Holding {
         if lives {
             caught.pool.serve(run);
         }
-        if self.look_at.is_none() {
+        if self.check_at.is_none() {
             caught.pool.watch_clients(true, poll);
         }
-        if !std::mem::replace(&mut caught.is_told, true) {
+        if !std::mem::replace(&mut caught.is_logged, true) {
             log::info!(address:% = caught.key.address, instance, run = run.number; "held");
         } else if was_refusing {
             log::info!(address:% = caught.key.address, instance, run = run.number; "held-again");

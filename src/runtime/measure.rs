@@ -122,7 +122,7 @@ impl Runtime<'_> {
             let now = self.clock.now();
             let Some(run) = self.children.get_mut(id) else { continue };
             let (at, before) = std::mem::replace(&mut run.measured, (now, memory));
-            let is_known = std::mem::replace(&mut run.limit_told, memory > limit);
+            let is_known = std::mem::replace(&mut run.limit_logged, memory > limit);
             if memory > limit {
                 exceeded.push((id, memory, is_known));
             }

@@ -49,7 +49,7 @@ pub(super) struct Member {
     found: Option<(Timestamp, u32)>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
-    /// Clients that waited at the last look, and how many looks in a row have found no fewer; see [`Pool::looks_stuck`].
+    /// Clients that waited at the last check, and how many checks in a row have found no fewer; see [`Pool::has_stuck_queue`].
     pub(super) seen_waiting: u32,
     pub(super) stuck: u8,
 }

@@ -97,7 +97,7 @@ impl Runtime<'_> {
             let may_copy = self.children.copies.len() < MOST_COPIES && !self.ending.killing;
             let waited = self.holding.starved_since.map(|since| self.clock.now().since(since));
             if waited.is_some_and(|waited| waited >= STARVED)
-                && !std::mem::replace(&mut self.holding.starved_told, true)
+                && !std::mem::replace(&mut self.holding.starved_logged, true)
             {
                 log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: a bind waits, since no process can be made to look at it; is a limit of processes reached?"; "not-held");
             }
@@ -122,7 +122,7 @@ impl Runtime<'_> {
                 return;
             }
         }
-        (self.holding.starved_since, self.holding.starved_told) = (None, false);
+        (self.holding.starved_since, self.holding.starved_logged) = (None, false);
     }
 
     fn poll_hold(&self, run: RunId) {

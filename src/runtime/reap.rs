@@ -18,9 +18,9 @@ const MOST: usize = 256;
 /// on a busy machine.
 const VICTIM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The least time between two looks at the kernel's count of out-of-memory kills that no victim asks for. To read it costs
+/// The least time between two readings of the kernel's count of out-of-memory kills that no victim asks for. To read it costs
 /// more than to reap an orphan.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const BETWEEN_COUNTS: Duration = Duration::from_millis(10);
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
 enum News {
@@ -59,9 +59,9 @@ pub(super) struct Reaping {
     /// Out-of-memory kills that the kernel has counted and no death explains yet, and until when one may.
     oom_kills: (u64, Timestamp),
     /// When guard may read that count again though no victim asks for it.
-    look_at: Timestamp,
-    /// Some child has ended since the last look, so guard looks when it may.
-    owes_look: bool,
+    count_at: Timestamp,
+    /// Some child has ended since guard read it last, so guard reads it when it may.
+    owes_count: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -95,7 +95,7 @@ impl Runtime<'_> {
         self.wait_for_children();
         let killed =
             self.reaping.orphans.iter().filter(|orphan| orphan.status == Status::Signaled(Signal::KILL)).count();
-        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) || self.may_look_for_oom_kills() {
+        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) || self.may_count_oom_kills() {
             self.count_oom_kills();
         }
         if self.sweeps() {
@@ -138,30 +138,30 @@ impl Runtime<'_> {
         self.reaping.childless = false;
     }
 
-    /// Some child has ended, and guard has not read the count lately for one like it. If it has, it reads it later.
-    fn may_look_for_oom_kills(&mut self) -> bool {
-        let Reaping { orphans, news, look_at, owes_look, .. } = &mut self.reaping;
+    /// Some child has ended, and guard has not read the count lately for one like it. If guard has, it reads the count later.
+    fn may_count_oom_kills(&mut self) -> bool {
+        let Reaping { orphans, news, count_at, owes_count, .. } = &mut self.reaping;
         if orphans.is_empty() && news.is_empty() {
             return false;
         }
         let now = self.clock.now();
-        let may_look = now >= *look_at;
-        if may_look {
-            *look_at = now.after(BETWEEN_LOOKS);
+        let may_count = now >= *count_at;
+        if may_count {
+            *count_at = now.after(BETWEEN_COUNTS);
         } else {
-            *owes_look = true;
+            *owes_count = true;
         }
-        may_look
+        may_count
     }
 
-    /// When guard looks at the count of out-of-memory kills for children that have ended since the last look.
-    pub(super) fn oom_look_at(&self) -> Option<Timestamp> {
-        self.reaping.owes_look.then_some(self.reaping.look_at)
+    /// When guard reads the count of out-of-memory kills for children that have ended since it was read last.
+    pub(super) fn oom_count_at(&self) -> Option<Timestamp> {
+        self.reaping.owes_count.then_some(self.reaping.count_at)
     }
 
     /// Asks the kernel how many out-of-memory kills there were since the last time.
     pub(super) fn count_oom_kills(&mut self) {
-        self.reaping.owes_look = false;
+        self.reaping.owes_count = false;
         let more = self.launch.oom_kills.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
         if more > 0 {
             let now = self.clock.now();

@@ -120,7 +120,7 @@ impl Runtime<'_> {
             Timer::Memory => self.measuring.due,
             Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
-            Timer::OomKills => self.oom_look_at(),
+            Timer::OomKills => self.oom_count_at(),
         }
     }
 

@@ -96,18 +96,23 @@ impl Supervisor {
         let Some(timeout) = self.settings.diagnose else { return };
         let mut over = Vec::new();
         for run in self.runs_mut() {
-            match (run.state, run.diagnosis) {
-                (RunState::Stopping { kill_at: Some(at), .. }, Diagnosis::Unasked) => {
-                    run.diagnosis = Diagnosis::Due(before(at, now, timeout));
-                }
-                (RunState::Stopping { kill_at: Some(at), .. }, Diagnosis::Due(due)) => {
-                    run.diagnosis = Diagnosis::Due(due.min(before(at, now, timeout)));
-                }
-                (RunState::Stopping { .. } | RunState::Diagnosing { .. }, _) => {}
+            match run.state {
+                RunState::Stopping { kill_at: Some(at), .. } => match run.diagnosis {
+                    Diagnosis::Unasked => run.diagnosis = Diagnosis::Due(before(at, now, timeout)),
+                    Diagnosis::Due(due) => run.diagnosis = Diagnosis::Due(due.min(before(at, now, timeout))),
+                    Diagnosis::Asked | Diagnosis::Over => {}
+                },
+                RunState::Stopping { kill_at: None, .. } | RunState::Diagnosing { .. } => {}
                 // It has reached its memory limit, and serves as long as it is asked.
-                (RunState::Ready { .. }, Diagnosis::Asked) if run.is_too_large => {}
-                (_, Diagnosis::Asked) => over.push(run.id),
-                (_, Diagnosis::Unasked | Diagnosis::Due(_) | Diagnosis::Over) => {}
+                RunState::Ready { .. } if run.is_too_large => {}
+                RunState::Spawning
+                | RunState::Starting { .. }
+                | RunState::Ready { .. }
+                | RunState::Draining { .. }
+                | RunState::Aborting { .. }
+                | RunState::Killing { .. }
+                | RunState::Sweeping { .. }
+                | RunState::Clearing { .. } => over.extend((run.diagnosis == Diagnosis::Asked).then_some(run.id)),
             }
         }
         over.into_iter().for_each(|id| self.end_diagnosis(id));

@@ -142,18 +142,18 @@ pub struct Receiver {
 /// Starts a copy of guard that receives the next message, of a stream the next `length` bytes ([`LONGEST`] at most), and
 /// exits. Until the [`Receiver`] reports, nobody else may receive.
 pub(super) fn receive_in_copy(socket: BorrowedFd, length: usize) -> Result<Receiver, Errno> {
-    let (report, told) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let pid = spawn_copy(|| {
         limit_time();
-        keep_only([socket.as_raw_fd(), told.as_raw_fd()]);
+        keep_only([socket.as_raw_fd(), reporter.as_raw_fd()]);
         raise_descriptor_limit();
         if receive_all(socket, length).is_ok() {
-            let _ = nix::unistd::write(&told, b"r");
+            let _ = nix::unistd::write(&reporter, b"r");
         }
         // SAFETY: close(2) takes any number, and the copy uses neither again. The exit would close them after others.
         unsafe {
             libc::close(socket.as_raw_fd());
-            libc::close(told.as_raw_fd());
+            libc::close(reporter.as_raw_fd());
         }
     })?;
     Ok(Receiver { pid, report })

@@ -132,8 +132,8 @@ impl Program {
         paths.filter(|path| !path.as_os_str().is_empty()).find(|path| path.exists())
     }
 
-    /// Starts the program in a process group of its own unless `start` says otherwise, with default dispositions for signals and the mask that guard
-    /// was started with, and every descriptor of guard's that does not close itself.
+    /// Starts the program in a process group of its own unless `start` says otherwise, with default dispositions for
+    /// signals and the mask that guard was started with, and every descriptor of guard's that does not close itself.
     pub fn spawn(&self, start: &Start) -> Result<Pid, SpawnFailure> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()

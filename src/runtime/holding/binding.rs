@@ -59,7 +59,7 @@ impl Holding {
         let port = key.address.port();
         if !self.wants(port) {
             let is_named = self.caught.is_empty() && port != 0 && matches!(self.ports, Ports::These(_));
-            if is_named && !std::mem::replace(&mut self.told, true) {
+            if is_named && !std::mem::replace(&mut self.refusal_logged, true) {
                 log::info!(address:% = key.address, msg = "GUARD_HOLD names other ports"; "not-held");
             }
             return Some(Answer::GoOn);
@@ -126,7 +126,7 @@ impl Holding {
         spread::share_address(socket.as_fd(), true);
         let mut pool = Pool::new(None, true);
         pool.add(socket, run, poll).map_err(|_| Answer::GoOn)?;
-        self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_told: false });
+        self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_logged: false });
         Ok(self.caught.len() - 1)
     }
 
