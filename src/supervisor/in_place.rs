@@ -63,8 +63,13 @@ impl Supervisor {
         let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
-        // A reload that waits for its new run replaces the old one as this restart would, and would not be heard of.
-        if self.instances.iter().any(|i| !i.leaving && is_meant(i.number) && i.serves_while_replaced()) {
+        // What a reload is replacing cannot be restarted, and a restart of the others alone would be half of one.
+        if self.instances.iter().any(|i| is_meant(i.number) && i.serves_while_replaced()) {
+            if asker == Asker::File {
+                // Nobody would ask again, and the new run may have read what the file was before.
+                self.reload_again = self.reload_again.max(Some(asker));
+                return self.report(Notice::ReloadQueued);
+            }
             self.report(Notice::Ignored { what: "restart", why: RELOADING });
             // Who asks while another restart is under way shares its outcome.
             if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {

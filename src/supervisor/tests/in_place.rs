@@ -448,6 +448,19 @@ fn a_restart_is_refused_where_a_reload_replaces_the_run() {
 }
 
 #[test]
+fn a_restart_for_a_changed_file_follows_the_reload_that_it_meets() {
+    let mut world = World::serving(notify());
+    world.step(says(Words::Ready));
+    world.step(Step::AskReload);
+    world.step(started());
+    world.handle(Event::FileChanged(Meaning::Restart));
+    world.handle(Event::SaidReady(run(2)));
+    world.handle(Event::Exited(run(1), Ending::Exited(0)));
+    world.handle(Event::Leftovers(run(1), 0));
+    assert!(spawns(&world.handle(Event::Timeout), 3), "run 2 may have begun before the file changed");
+}
+
+#[test]
 fn a_reload_that_is_asked_for_during_a_restart_gets_its_new_run() {
     let mut world = World::serving(plain());
     world.step(Step::AskRestart);

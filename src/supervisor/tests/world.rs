@@ -739,12 +739,15 @@ impl World {
 
     /// What an event means to the world.
     fn note_event(&mut self, event: Event, before: &Supervisor) {
+        let replaces = before.mode == Mode::Serving && before.instances.iter().any(Instance::serves_while_replaced);
         let meaning = match event {
             Event::Signal(signal) | Event::Pressed(signal) => {
                 let mapped = |(from, meaning): &(Signal, Meaning)| (*from == signal).then_some(*meaning);
                 self.supervisor.settings.signal_map.iter().find_map(mapped)
             }
             Event::MemoryExceeded(_) => None,
+            // A reload follows the one that it meets.
+            Event::FileChanged(Meaning::Restart) if replaces => Some(Meaning::Reload),
             Event::FileChanged(meaning) => Some(meaning),
             Event::RestartRequested => Some(Meaning::Restart),
             Event::ReloadRequested => Some(Meaning::Reload),
