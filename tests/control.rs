@@ -4,7 +4,7 @@ mod common;
 #[path = "common/operator.rs"]
 mod operator;
 
-use common::{Answer, Guard, begin, child, descendants, eventually, everywhere, send};
+use common::{Answer, Guard, begin, child, descendants, eventually, everywhere, send, skipped};
 use operator::{GUARD, alone, beside, name};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -324,4 +324,24 @@ fn a_flood_of_requests_delays_nothing() {
         assert_eq!(guard.code(), 143, "nobody had to be killed: guard was on time");
     });
     assert!(sent.into_inner() > 2_000);
+}
+
+/// Its exit waits for a file that nobody can close.
+#[test]
+fn a_run_that_sigkill_does_not_end_is_not_ready() {
+    for setup in everywhere().into_iter().filter(|_| nix::unistd::geteuid().is_root()) {
+        let setup = setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "1s");
+        let mut guard = setup.fixture("hung-file READY=1 1").start();
+        if guard.line_after("fuse ") == "no" {
+            return skipped("there is no /dev/fuse");
+        }
+        guard.event("ready");
+        for _ in 0..2 {
+            guard.ask(&["restart"]).no("not restarted: SIGKILL does not end the old run");
+            guard.ask(&["ready"]).no("not ready: the app is stopping");
+        }
+        assert_eq!(guard.ask(&["health"]).code, 0);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 137);
+    }
 }
