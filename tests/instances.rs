@@ -261,6 +261,13 @@ fn auto_without_a_quota_is_one_instance_and_a_warning() {
         assert_eq!(guard.code(), 0);
         assert_eq!(guard.events()[0].name(), "start", "{}", guard.transcript());
     }
+    for (script, warns) in [("true", true), ("echo 200000 100000 > cpu.max", false)] {
+        let Some(setup) = in_cgroups(script) else { return };
+        let mut check = setup.options(["check"]).app(["true"]).start();
+        assert_eq!(check.code(), 0);
+        let warned = check.out().iter().any(|line| line.contains("GUARD_INSTANCES=auto: there is no CPU quota here"));
+        assert_eq!(warned, warns, "{script}: {}", check.transcript());
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! later.
 
 use crate::config::user::User;
-use crate::config::{Config, Warning, WarningKind};
+use crate::config::{Config, Instances, Warning, WarningKind};
+use crate::sys::cgroup;
 use crate::sys::directory::is_writable;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
@@ -64,6 +65,9 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     }
     if let Some(problem) = missing(config, &config.command) {
         add(WarningKind::Doubt, format!("the command: {problem}"));
+    }
+    if config.instances == Instances::Auto && cgroup::cpus().is_none() {
+        add(WarningKind::Note, "GUARD_INSTANCES=auto: there is no CPU quota here: one instance".to_owned());
     }
     if let Some(user) = &config.user {
         // At its start guard becomes the user, and then knows for sure.
