@@ -6,7 +6,10 @@ mod common;
 #[path = "common/port.rs"]
 mod port;
 
-use common::{DEADLINE, Guard, Setup, child, children, everywhere, in_path, pid1, program, send, skipped};
+use common::{
+    DEADLINE, Guard, Setup, child, children, eventually, everywhere, in_path, pid1, program, send, skipped,
+    status_field,
+};
 use port::Port;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -169,6 +172,8 @@ fn who_stood_still_has_the_time_that_was_left() {
     let address = server(move |stream| sender.send(stream).expect("the test waits"));
     let mut probe = child().options(["probe", &url(address), "--timeout", "2s"]).start();
     let mut stream = receiver.recv_timeout(DEADLINE).expect("a client");
+    // It has sent its request, and waits for the answer.
+    eventually("probe that waits", || status_field(probe.pid(), "State:").starts_with('S').then_some(()));
     let all = [&[probe.pid()][..], &children(probe.pid())].concat();
     all.iter().for_each(|pid| send(*pid, libc::SIGSTOP));
     // The read is what takes the time.
