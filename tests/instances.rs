@@ -181,10 +181,15 @@ fn the_restart_limit_is_each_instances_own() {
 #[test]
 fn each_instance_has_health_checks_of_its_own() {
     for setup in everywhere() {
-        // Those of instance 1 fail.
-        let setup = setup.env("GUARD_HEALTH_CHECK", "exec:sh -c 'test $GUARD_INSTANCE.$GUARD_RUN != 1.1'");
+        // Those of instance 1 fail when all serve.
+        let directory = tempfile::tempdir().expect("a directory");
+        let ill = directory.path().join("ill");
+        let check = format!("exec:sh -c '[ $GUARD_INSTANCE.$GUARD_RUN != 1.1 ] || [ ! -e {} ]'", ill.display());
+        let setup = setup.env("GUARD_HEALTH_CHECK", check);
         let setup = setup.env("GUARD_HEALTH_START_PERIOD", "0").env("GUARD_HEALTH_INTERVAL", "50ms");
         let mut guard = start(setup, 3, "quit TERM 0 serve");
+        all_ready(&mut guard, 3);
+        std::fs::write(ill, "").expect("ours");
         assert_eq!(guard.event("failing").get("instance"), Some("1"));
         guard.line("1.1 got TERM");
         guard.line("1.2 ready");
