@@ -132,44 +132,27 @@ fn who_has_no_mark_belongs_to_no_run() {
     }
 }
 
-/// As Debian's `service NAME start` starts them. Their own children come to PID 1 when they end.
+/// As Debian's `service NAME start` starts them: their own children come to PID 1 when they end. One is itself the child of a
+/// leftover, and comes to PID 1 when that has ended.
 #[test]
 fn a_daemon_that_has_cleared_its_environment_has_time_at_the_end_of_pid_1() {
+    let service =
+        "fork fork setsid clean-env fork setsid as worker linger 100 serve . as free linger 100 serve . exit 0 .";
+    let of_a_leftover = "fork setsid fork setsid clean-env as free linger 100 serve . as worker linger 300 serve .";
     for (main, code) in [("quit TERM 3 serve", 3), ("exit 0", 0)] {
-        let Some(setup) = pid1() else { return };
-        let worker = "fork setsid as worker linger 100 serve .";
-        let daemon = format!("fork fork setsid clean-env {worker} as free linger 100 serve . exit 0 .");
-        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "15s").fixture(&format!("{daemon} {main}")).start();
-        guard.line("worker ready");
-        guard.line("free ready");
-        if code == 3 {
-            guard.line("ready");
-            guard.signal(libc::SIGTERM);
-        }
-        assert_eq!(guard.code(), code, "{}", guard.transcript());
-        for line in ["free got TERM", "free done", "worker got TERM", "worker done"] {
-            assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
-        }
-        assert!(logged(&guard, "kill").is_none(), "{}", guard.transcript());
-    }
-}
-
-/// It is guard's child only when the leftover that has started it has ended.
-#[test]
-fn a_leftovers_child_that_has_cleared_its_environment_has_time_too() {
-    for (main, code) in [("quit TERM 3 serve", 3), ("exit 0", 0)] {
-        let Some(setup) = pid1() else { return };
-        let free = "fork setsid clean-env as free linger 100 serve .";
-        let leftover = format!("fork setsid {free} as left linger 300 serve .");
-        let mut guard = setup.env("GUARD_STOP_TIMEOUT", "15s").fixture(&format!("{leftover} {main}")).start();
-        guard.line("left ready");
-        if code == 3 {
-            guard.line("ready");
-            guard.signal(libc::SIGTERM);
-        }
-        assert_eq!(guard.code(), code, "{}", guard.transcript());
-        for line in ["left got TERM", "left done", "free got TERM", "free done"] {
-            assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
+        for (daemon, last) in [(service, "free ready"), (of_a_leftover, "worker ready")] {
+            let Some(setup) = pid1() else { return };
+            let mut guard = setup.env("GUARD_STOP_TIMEOUT", "15s").fixture(&format!("{daemon} {main}")).start();
+            guard.line(last);
+            if code == 3 {
+                guard.line("ready");
+                guard.signal(libc::SIGTERM);
+            }
+            assert_eq!(guard.code(), code, "{}", guard.transcript());
+            for line in ["free got TERM", "free done", "worker got TERM", "worker done"] {
+                assert_eq!(count(&guard, line), 1, "{line}: {}", guard.transcript());
+            }
+            assert!(logged(&guard, "kill").is_none(), "{}", guard.transcript());
         }
     }
 }

@@ -13,6 +13,14 @@ use std::path::Path;
 
 const PYTHON: &str = "/usr/bin/python3";
 
+fn has_python() -> bool {
+    let exists = Path::new(PYTHON).exists();
+    if !exists {
+        skipped("no python3");
+    }
+    exists
+}
+
 /// A guard that was handed a socket, as Podman and systemd do it.
 fn handed(setup: Setup, socket: TcpListener, words: &str) -> Setup {
     let script = format!(
@@ -179,8 +187,8 @@ fn after_the_hold_timeout_clients_are_refused_until_a_run_starts() {
 
 #[test]
 fn what_a_run_did_to_its_sockets_is_mended() {
-    if !Path::new(PYTHON).exists() {
-        return common::skipped("no python3");
+    if !has_python() {
+        return;
     }
     for setup in everywhere() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -219,8 +227,8 @@ signal.pause()
 /// As an app does that was handed a socket by systemd (`sd_is_socket(3)`).
 #[test]
 fn who_asks_whether_a_reopened_socket_listens_is_ready() {
-    if !Path::new(PYTHON).exists() {
-        return common::skipped("no python3");
+    if !has_python() {
+        return;
     }
     for setup in everywhere() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -243,8 +251,11 @@ signal.pause()
 
 #[test]
 fn a_socket_that_cannot_be_opened_again_is_told() {
-    if !nix::unistd::geteuid().is_root() || !Path::new(PYTHON).exists() {
-        return skipped("only root can become another user, and the app is one of python3");
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can become another user");
+    }
+    if !has_python() {
+        return;
     }
     for setup in everywhere() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -271,8 +282,8 @@ signal.pause()
 /// guard has made the socket listen again when the run's main process had ended, and the leftover shuts it down after that.
 #[test]
 fn what_a_leftover_did_to_a_socket_is_mended_before_the_next_run() {
-    if !Path::new(PYTHON).exists() {
-        return common::skipped("no python3");
+    if !has_python() {
+        return;
     }
     for setup in everywhere() {
         let port = free_port();
@@ -311,8 +322,8 @@ signal.pause()
 /// guard knows then that it holds nothing of what the app opens itself. It still holds what it has opened.
 #[test]
 fn sockets_are_let_go_before_the_stop_signal_though_there_is_no_filter() {
-    if !Path::new(PYTHON).exists() {
-        return common::skipped("no python3");
+    if !has_python() {
+        return;
     }
     for setup in everywhere() {
         let port = free_port();

@@ -64,7 +64,7 @@ impl Pool {
         }
     }
 
-    /// Looks at the queues of the runs that are to serve. `true` where one has clients, and has not got shorter for some looks: it
+    /// Looks at the queues of the runs that are to serve. `true` where one has clients, and has not got shorter for some checks: it
     /// seems that nobody accepts.
     pub(super) fn has_stuck_queue(&mut self, serves: &impl Fn(RunId) -> bool) -> bool {
         for member in &mut self.members[..self.listening] {

@@ -428,23 +428,18 @@ fn a_stop_concludes_the_reload_and_the_one_after_it() {
     assert_eq!(reloads(&world.step(Step::AskStop)), [STOPPING, STOPPING]);
 }
 
+/// A restart of the other instances alone would be none that its operator has asked for.
 #[test]
-fn a_restart_is_refused_where_a_reload_replaces_the_run() {
-    let mut world = World::serving(notify());
-    world.step(says(Words::Ready));
-    world.step(Step::AskReload);
-    world.step(started());
-    let actions = world.step(Step::AskRestart);
-    assert_eq!(restarts(&actions), [Err("a reload is under way")]);
-    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
-    // A restart of the other instances alone would be none that its operator has asked for.
-    let mut world = World::serving(Settings { instances: 2, ..notify() });
-    (0..2).for_each(|instance| _ = world.handle(Event::SaidReady(of(instance, 1))));
-    world.step(Step::AskReload);
-    world.step(started());
-    let actions = world.step(Step::AskRestart);
-    assert_eq!(restarts(&actions), [Err("a reload is under way")]);
-    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
+fn a_restart_is_refused_where_a_reload_replaces_a_run() {
+    for instances in [1, 2] {
+        let mut world = World::serving(Settings { instances, ..notify() });
+        (0..instances).for_each(|instance| _ = world.handle(Event::SaidReady(of(instance, 1))));
+        world.step(Step::AskReload);
+        world.step(started());
+        let actions = world.step(Step::AskRestart);
+        assert_eq!(restarts(&actions), [Err("a reload is under way")]);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..) | Action::Stop(..))), "{actions:?}");
+    }
 }
 
 #[test]
