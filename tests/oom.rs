@@ -108,6 +108,20 @@ fn a_worker_that_was_chosen_before_is_not_blamed_for_a_later_sigkill() {
     }
 }
 
+/// The worker's own parent has reaped it, so nothing but the kernel tells guard of it.
+#[test]
+fn a_worker_that_was_chosen_and_reaped_by_its_parent_is_not_blamed_for_a_later_sigkill() {
+    for setup in everywhere() {
+        let Some(cgroup) = Cgroup::new(LIMIT) else { return };
+        // Each time the kernel notifies once more.
+        let script = "tail /dev/zero; tail /dev/zero; sleep 2; tail /dev/zero; sleep 2; kill -KILL $$";
+        let mut guard = start(&cgroup, setup.env("GUARD_RESTART", "never"), script);
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
+        assert_eq!(guard.code(), 137);
+    }
+}
+
 /// The limit is one of a cgroup above guard's, which with version 2 has no memory controller of its own.
 #[test]
 fn an_out_of_memory_kill_by_a_limit_above_is_told_as_such() {

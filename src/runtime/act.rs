@@ -11,7 +11,6 @@ use crate::doors::notify::Notify;
 use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, KillReason, Notice, RunId};
-use crate::sys::cgroup::OomCounter;
 use crate::sys::spawn::Start;
 use crate::sys::{Errno, Pid, early, limits, process, signals};
 use log::Level;
@@ -148,12 +147,7 @@ impl Runtime<'_> {
             Ok(pid) => {
                 self.held.run_started(run);
                 let started = self.clock.now();
-                // Only now, since it need not delay the app.
-                self.launch.oom_kills.get_or_insert_with(OomCounter::of_this_cgroup);
-                if !self.children.any_main() {
-                    // Earlier kills are none of this run's.
-                    self.forget_oom_kills();
-                }
+                self.expect_oom_kills();
                 self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });
                 self.reaping.childless = false;
                 self.journal.spawned(run, pid);

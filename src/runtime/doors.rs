@@ -41,6 +41,8 @@ pub(super) enum DoorId {
     HoldMemory(RunId),
     /// A socket that an app has bound connects, perhaps, or one that listens was shut down.
     Bound,
+    /// The kernel's out-of-memory killer may have struck.
+    OomKills,
 }
 
 impl DoorId {
@@ -58,6 +60,7 @@ impl DoorId {
             DoorId::Hold(id) => (8, Some(id)),
             DoorId::HoldMemory(id) => (9, Some(id)),
             DoorId::Bound => (10, None),
+            DoorId::OomKills => (11, None),
         };
         let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
@@ -80,6 +83,7 @@ impl DoorId {
             8 => Some(DoorId::Hold(id)),
             9 => Some(DoorId::HoldMemory(id)),
             10 => Some(DoorId::Bound),
+            11 => Some(DoorId::OomKills),
             _ => None,
         }
     }
@@ -141,6 +145,7 @@ impl Runtime<'_> {
             DoorId::Hold(id) => self.handle_hold(id),
             DoorId::HoldMemory(id) => self.handle_hold_memory(id),
             DoorId::Bound => self.note_changed_sockets(),
+            DoorId::OomKills => self.oom_noticed(),
         }
     }
 
@@ -167,6 +172,7 @@ impl Runtime<'_> {
             | DoorId::Hold(_)
             | DoorId::HoldMemory(_)
             | DoorId::Bound
+            | DoorId::OomKills
             | DoorId::Outer
             | DoorId::Resting
             | DoorId::Changes => {}
@@ -259,6 +265,7 @@ fn open_door<'a>(
         | DoorId::Hold(_)
         | DoorId::HoldMemory(_)
         | DoorId::Bound
+        | DoorId::OomKills
         | DoorId::Outer
         | DoorId::Resting
         | DoorId::Changes => None,
@@ -279,6 +286,7 @@ mod tests {
             DoorId::Hold(id),
             DoorId::HoldMemory(id),
             DoorId::Bound,
+            DoorId::OomKills,
             DoorId::Control,
             DoorId::Http,
             DoorId::Changes,

@@ -26,6 +26,7 @@ mod linger;
 mod measure;
 mod messages;
 mod notices;
+mod oom;
 mod opening;
 mod operator;
 mod outer;
@@ -49,7 +50,6 @@ use crate::doors::http::Http;
 use crate::doors::notify;
 use crate::report::metrics::Counters;
 use crate::supervisor::{Action, Event, Settings, Supervisor, Timestamp};
-use crate::sys::cgroup::OomCounter;
 use crate::sys::connections::Connection;
 use crate::sys::limits::ChildLimit;
 use crate::sys::poll::Poll;
@@ -67,6 +67,7 @@ use held::Held;
 use holding::Holding;
 use journal::Journal;
 use measure::Measuring;
+use oom::OomKills;
 use operator::Operator;
 use outer::Outer;
 use pace::Pace;
@@ -127,6 +128,7 @@ struct Runtime<'a> {
     signals: Signals,
     children: Children,
     reaping: Reaping,
+    oom_kills: OomKills,
     launch: Launch,
     held: Held,
     holding: Holding,
@@ -154,8 +156,6 @@ struct Launch {
     limits: Vec<ChildLimit>,
     /// The container had no CPU quota when guard last counted, and the log says so.
     has_no_quota: bool,
-    /// Found at the first spawn; `Some(None)` where there is none.
-    oom_kills: Option<Option<OomCounter>>,
 }
 
 /// The last part of guard's life.
@@ -198,13 +198,13 @@ impl<'a> Runtime<'a> {
             signals,
             children: Children::new(terminal.as_ref().map(Terminal::group)),
             reaping: Reaping::default(),
+            oom_kills: OomKills::default(),
             launch: Launch {
                 program: Program::new(&config.command, config.variable_of_the_app("PATH")),
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                 environment: Environment::new(config, held.any_passed(), random()),
                 limits: Vec::new(),
                 has_no_quota: false,
-                oom_kills: None,
             },
             held,
             holding: Holding::new(config.hold.clone(), config.hold_timeout),

@@ -6,21 +6,11 @@ use super::{RETRY, Runtime};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
-use crate::sys::cgroup::OomCounter;
 use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
-use std::time::Duration;
 
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
-
-/// The longest time from the kernel's count of an out-of-memory kill to the end of its victim. A large process takes long to end
-/// on a busy machine.
-const VICTIM_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The least time between two readings of the kernel's count of out-of-memory kills that no victim asks for. To read it costs
-/// more than to reap an orphan.
-const BETWEEN_COUNTS: Duration = Duration::from_millis(10);
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
 enum News {
@@ -56,12 +46,6 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
-    /// Out-of-memory kills that the kernel has counted and no death explains yet, and until when one may.
-    oom_kills: (u64, Timestamp),
-    /// When guard may read that count again though no victim asks for it.
-    count_at: Timestamp,
-    /// Some child has ended since guard read it last, so guard reads it when it may.
-    owes_count: bool,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -95,8 +79,10 @@ impl Runtime<'_> {
         self.wait_for_children();
         let killed =
             self.reaping.orphans.iter().filter(|orphan| orphan.status == Status::Signaled(Signal::KILL)).count();
-        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) || self.may_count_oom_kills() {
+        if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) {
             self.count_oom_kills();
+        } else if !self.reaping.orphans.is_empty() || !self.reaping.news.is_empty() {
+            self.count_oom_kills_soon();
         }
         if self.sweeps() {
             let Reaping { orphans, news, .. } = &self.reaping;
@@ -136,54 +122,6 @@ impl Runtime<'_> {
     pub(super) fn note_copy(&mut self, copy: Pid) {
         self.children.copies.push(copy);
         self.reaping.childless = false;
-    }
-
-    /// Some child has ended, and guard has not read the count lately for one like it. If guard has, it reads the count later.
-    fn may_count_oom_kills(&mut self) -> bool {
-        let Reaping { orphans, news, count_at, owes_count, .. } = &mut self.reaping;
-        if orphans.is_empty() && news.is_empty() {
-            return false;
-        }
-        let now = self.clock.now();
-        let may_count = now >= *count_at;
-        if may_count {
-            *count_at = now.after(BETWEEN_COUNTS);
-        } else {
-            *owes_count = true;
-        }
-        may_count
-    }
-
-    /// When guard reads the count of out-of-memory kills for children that have ended since it was read last.
-    pub(super) fn oom_count_at(&self) -> Option<Timestamp> {
-        self.reaping.owes_count.then_some(self.reaping.count_at)
-    }
-
-    /// Asks the kernel how many out-of-memory kills there were since the last time.
-    pub(super) fn count_oom_kills(&mut self) {
-        self.reaping.owes_count = false;
-        let more = self.launch.oom_kills.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
-        if more > 0 {
-            let now = self.clock.now();
-            let (unexplained, until) = self.reaping.oom_kills;
-            let unexplained = if now < until { unexplained } else { 0 };
-            self.reaping.oom_kills = (unexplained + more, now.after(VICTIM_TIMEOUT));
-        }
-    }
-
-    /// Called for a process that died as victims of the out-of-memory killer do. Takes one of the kills that no other death
-    /// explains; `false` if there is none.
-    pub(super) fn explains_oom_kill(&mut self) -> bool {
-        let (unexplained, until) = self.reaping.oom_kills;
-        let explains = unexplained > 0 && self.clock.now() < until;
-        self.reaping.oom_kills.0 -= u64::from(explains);
-        explains
-    }
-
-    /// A run begins and no other lives: out-of-memory kills from before are none of its own.
-    pub(super) fn forget_oom_kills(&mut self) {
-        self.count_oom_kills();
-        self.reaping.oom_kills.0 = 0;
     }
 
     /// Reads what came before a main process ended.

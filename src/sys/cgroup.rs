@@ -1,8 +1,11 @@
 //! What this container's cgroups show: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
 //! may use.
 
+use super::poll::{Poll, Token};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -80,10 +83,14 @@ fn whole_cpus(quota: &str, period: &str) -> Option<u32> {
     u32::try_from(quota.checked_add(period)?.checked_sub(1)?.checked_div(period)?).ok()
 }
 
-/// The file with the count, kept open, and the count when it was last read.
+/// The kernel's count of the processes that its out-of-memory killer has killed.
 pub struct OomCounter {
+    /// With the count, kept open.
     file: File,
+    /// The count when it was last read.
     seen: u64,
+    /// With v1 the kernel notifies by this, if guard may ask it to; with v2 by the file itself.
+    notices: Option<EventFd>,
 }
 
 impl OomCounter {
@@ -92,11 +99,16 @@ impl OomCounter {
     pub fn of_this_cgroup() -> Option<OomCounter> {
         let memberships = memberships();
         let (v2, v1) = paths(&memberships, "memory");
-        let counters_v2 = with_parents("/sys/fs/cgroup", v2).map(|directory| directory + "/memory.events");
-        let counters_v1 = with_parents("/sys/fs/cgroup/memory", v1).map(|directory| directory + "/memory.oom_control");
-        counters_v2.chain(counters_v1).filter_map(|path| File::open(path).ok()).find_map(|file| {
-            let seen = read(&file)?;
-            Some(OomCounter { file, seen })
+        let of_v2 = with_parents("/sys/fs/cgroup", v2).find_map(|directory| {
+            let (file, seen) = open(directory + "/memory.events")?;
+            Some(OomCounter { file, seen, notices: None })
+        });
+        of_v2.or_else(|| {
+            with_parents("/sys/fs/cgroup/memory", v1).find_map(|directory| {
+                let (file, seen) = open(format!("{directory}/memory.oom_control"))?;
+                let notices = notices(&directory, &file);
+                Some(OomCounter { file, seen, notices })
+            })
         })
     }
 
@@ -105,6 +117,35 @@ impl OomCounter {
         let count = read(&self.file).unwrap_or(self.seen);
         count.saturating_sub(std::mem::replace(&mut self.seen, count))
     }
+
+    /// Has the kernel notify once by this token: when the killer is about to strike (v1), or when the count has changed or
+    /// another one of its file (v2). Where it cannot, nothing comes.
+    pub fn await_notice(&self, poll: &Poll, token: Token) {
+        let _ = match &self.notices {
+            Some(notices) => {
+                // Until it is read it has something to read.
+                let _ = notices.read();
+                poll.add_once_for_reading(notices.as_fd(), token)
+            }
+            None => poll.add_once_for_news(self.file.as_fd(), token),
+        };
+    }
+}
+
+/// A file with a count, and the count.
+fn open(path: String) -> Option<(File, u64)> {
+    let file = File::open(path).ok()?;
+    let seen = read(&file)?;
+    Some((file, seen))
+}
+
+/// Has the kernel notify of memory.oom_control. That takes a hierarchy that guard may write to, which few containers have
+/// (cgroup-v1/memory.rst of the kernel's documentation).
+fn notices(directory: &str, oom_control: &File) -> Option<EventFd> {
+    let control = File::options().write(true).open(format!("{directory}/cgroup.event_control")).ok()?;
+    let notices = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
+    (&control).write_all(format!("{} {}", notices.as_raw_fd(), oom_control.as_raw_fd()).as_bytes()).ok()?;
+    Some(notices)
 }
 
 /// Processes killed so far.

@@ -53,6 +53,17 @@ impl Poll {
         self.set(descriptor, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, token))
     }
 
+    /// Adds a descriptor, or arms it again. Its token comes back once, when there is something to read.
+    pub fn add_once_for_reading(&self, descriptor: BorrowedFd, token: Token) -> Result<(), Errno> {
+        self.set(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token))
+    }
+
+    /// Adds a file of the kernel's, or arms it again. Its token comes back once, when the file has changed since it was read
+    /// (`cgroups(7)`).
+    pub fn add_once_for_news(&self, file: BorrowedFd, token: Token) -> Result<(), Errno> {
+        self.set(file, EpollEvent::new(EpollFlags::EPOLLPRI | EpollFlags::EPOLLONESHOT, token))
+    }
+
     /// Adds a descriptor, or changes what it is watched for.
     fn set(&self, descriptor: BorrowedFd, mut event: EpollEvent) -> Result<(), Errno> {
         match self.0.add(descriptor, event) {

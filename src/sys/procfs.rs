@@ -7,7 +7,7 @@
 
 mod stat;
 
-pub use stat::{Process, State, Usage, has_ended, name, process, usage};
+pub use stat::{Process, State, Usage, has_ended, is_dying, name, process, usage};
 
 use super::clock::Deadline;
 use super::{Errno, Pid, process};

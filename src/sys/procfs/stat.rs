@@ -67,6 +67,13 @@ pub fn has_ended(pid: Pid) -> bool {
     split_stat(&line[..count]).is_some_and(|(_, fields)| parse_ended(fields))
 }
 
+/// Whether a process has begun to end, or will as soon as it runs: SIGKILL is pending. A zombie counts.
+pub fn is_dying(pid: Pid) -> bool {
+    let mut line = [0; 1024];
+    let Ok(count) = read_stat(pid, &mut line) else { return true };
+    split_stat(&line[..count]).is_some_and(|(_, fields)| parse_dying(fields))
+}
+
 /// The name that a process goes by, 15 bytes at most (`PR_SET_NAME`, `prctl(2)`).
 pub fn name(pid: Pid) -> Option<String> {
     let mut line = [0; 1024];
@@ -114,6 +121,18 @@ pub(super) fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
     Some(Process { pid, parent, group, session, state, threads })
 }
 
+/// The flags of the process, and its pending signals.
+fn parse_dying(fields: &str) -> bool {
+    /// PF_EXITING of the kernel's sched.h.
+    const EXITING: u64 = 4;
+    const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
+    let mut fields = fields.split_ascii_whitespace();
+    let mut has = |skipped, bit| {
+        fields.nth(skipped).and_then(|field| field.parse().ok()).is_some_and(|bits: u64| bits & bit != 0)
+    };
+    has(9 - 3, EXITING) || has(31 - 10, SIGKILL)
+}
+
 /// The number of threads and the size of the memory, which is 0 where the memory is freed.
 fn parse_ended(fields: &str) -> bool {
     let mut fields = fields.split_ascii_whitespace();
@@ -156,6 +175,32 @@ mod tests {
         assert!(!ended(&without_memory(2)), "the first thread of a process may end before the others");
         assert!(!ended(&line("name", 'R', 1, 0)));
         assert!(!has_ended(process::id()));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a child of the test's own")]
+    fn who_exits_or_has_a_pending_sigkill_is_dying() {
+        // The flags are the 9th field, the pending signals the 31st.
+        let dying = |flags: u64, pending: u64| {
+            let fields: Vec<String> = (3..=52)
+                .map(|field| match field {
+                    9 => flags.to_string(),
+                    31 => pending.to_string(),
+                    _ => u64::MAX.to_string(),
+                })
+                .collect();
+            parse_dying(&fields.join(" "))
+        };
+        assert!(!dying(!4, !256));
+        assert!(dying(4, 0));
+        assert!(dying(0, 256));
+        assert!(!is_dying(process::id()));
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut child = std::process::Command::new("true").stdout(writer).spawn().expect("a child");
+        // The pipe ends when the kernel closes the descriptors of a process that exits. Nobody has reaped it.
+        assert_eq!(reader.read(&mut [0]).expect("an end"), 0);
+        assert!(is_dying(child.id().cast_signed()));
+        child.wait().expect("ours");
     }
 
     #[test]
