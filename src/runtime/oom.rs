@@ -3,7 +3,7 @@
 
 use super::Runtime;
 use super::doors::DoorId;
-use crate::supervisor::{Timestamp, earlier, is_due};
+use crate::supervisor::Timestamp;
 use crate::sys::cgroup::OomCounter;
 use crate::sys::procfs::is_dying;
 use std::time::Duration;
@@ -35,17 +35,8 @@ pub(super) struct OomKills {
     until: Timestamp,
     /// When guard may read the count again though no victim asks for it.
     count_at: Timestamp,
-    /// Some child has ended since guard read it last, so guard reads it when it may.
-    owes_count: bool,
     /// When guard looks at what the kernel's notice meant.
-    notice_due: Option<Timestamp>,
-}
-
-impl OomKills {
-    /// When the next of guard's own readings is due.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
-        earlier(self.owes_count.then_some(self.count_at), self.notice_due)
-    }
+    pub(super) notice_due: Option<Timestamp>,
 }
 
 impl Runtime<'_> {
@@ -62,22 +53,18 @@ impl Runtime<'_> {
         }
     }
 
-    /// Some child has ended which is not likely to be a victim: reads the count unless guard has read it lately for one like
-    /// it. If guard has, it reads the count later.
-    pub(super) fn count_oom_kills_soon(&mut self) {
+    /// Some child has ended which is not likely to be a victim: reads the count unless guard has just read it for one like it.
+    pub(super) fn may_count_oom_kills(&mut self) {
         let now = self.clock.now();
         if now >= self.oom_kills.count_at {
             self.oom_kills.count_at = now.after(BETWEEN_COUNTS);
             self.count_oom_kills();
-        } else {
-            self.oom_kills.owes_count = true;
         }
     }
 
     /// Asks the kernel how many kills there were since the last time.
     pub(super) fn count_oom_kills(&mut self) {
-        let OomKills { counter, unexplained, until, owes_count, .. } = &mut self.oom_kills;
-        *owes_count = false;
+        let OomKills { counter, unexplained, until, .. } = &mut self.oom_kills;
         let more = counter.as_mut().and_then(Option::as_mut).map_or(0, OomCounter::more);
         if more > 0 {
             let now = self.clock.now();
@@ -99,23 +86,17 @@ impl Runtime<'_> {
         self.oom_kills.notice_due = Some(self.clock.now().after(NOTICE_DELAY));
     }
 
-    /// It is time to read the count, or to look for the victim.
-    pub(super) fn oom_timer_elapsed(&mut self) {
+    /// It is time to look at what the kernel's notice meant. A victim that is a main process is dying by now. The end of a worker
+    /// that its own parent has reaped explains no later death.
+    pub(super) fn handle_oom_notice(&mut self) {
+        self.oom_kills.notice_due = None;
         self.count_oom_kills();
-        if is_due(self.oom_kills.notice_due, self.clock.now()) {
-            self.oom_kills.notice_due = None;
-            self.look_for_oom_victim();
-            self.await_oom_notice();
-        }
-    }
-
-    /// A victim that is a main process is dying by now. A worker that its own parent has reaped explains no later death.
-    fn look_for_oom_victim(&mut self) {
         if self.oom_kills.unexplained > 0 {
             let is_main = self.children.runs().filter(|run| !run.reaped).any(|run| is_dying(run.pid));
             let timeout = if is_main { DYING_TIMEOUT } else { SHELL_TIMEOUT };
             self.oom_kills.until = self.clock.now().after(timeout);
         }
+        self.await_oom_notice();
     }
 
     fn await_oom_notice(&mut self) {

@@ -82,7 +82,7 @@ impl Runtime<'_> {
         if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) {
             self.count_oom_kills();
         } else if !self.reaping.orphans.is_empty() || !self.reaping.news.is_empty() {
-            self.count_oom_kills_soon();
+            self.may_count_oom_kills();
         }
         if self.sweeps() {
             let Reaping { orphans, news, .. } = &self.reaping;

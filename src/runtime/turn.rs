@@ -120,7 +120,7 @@ impl Runtime<'_> {
             Timer::Memory => self.measuring.due,
             Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
-            Timer::OomKills => self.oom_kills.deadline(),
+            Timer::OomKills => self.oom_kills.notice_due,
         }
     }
 
@@ -136,7 +136,7 @@ impl Runtime<'_> {
             Timer::Memory => self.check_memory(),
             Timer::Queues => self.queue_timer_elapsed(),
             Timer::Files => self.check_files(),
-            Timer::OomKills => self.oom_timer_elapsed(),
+            Timer::OomKills => self.handle_oom_notice(),
         }
     }
 
