@@ -19,10 +19,11 @@ use std::time::Duration;
 pub(super) const MOST_COPIES: usize = 8;
 
 /// When guard asks again for a copy that it could not make.
-pub(super) const RETRY: Duration = Duration::from_millis(100);
+pub(super) const COPY_RETRY: Duration = Duration::from_millis(100);
 
 /// One of the things that guard polls beside signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) enum DoorId {
     Notify(RunId),
     Channel(RunId),
@@ -64,6 +65,23 @@ impl DoorId {
         };
         let instance = id.map_or(0, |id| u64::from(id.instance));
         kind << 56 | instance << 32 | id.map_or(0, |id| u64::from(id.number))
+    }
+
+    /// As the log names its kind.
+    fn kind(self) -> &'static str {
+        match self {
+            DoorId::Notify(_) => "notify",
+            DoorId::Channel(_) => "node-channel",
+            DoorId::Check(_) => "health-check",
+            DoorId::Control => "control",
+            DoorId::Http => "http",
+            DoorId::Changes => "changed-files",
+            DoorId::Outer => "outer",
+            DoorId::Resting => "copy",
+            DoorId::Hold(_) | DoorId::HoldMemory(_) => "hold",
+            DoorId::Bound => "bound-sockets",
+            DoorId::OomKills => "oom-kills",
+        }
     }
 
     /// The door of a token; `None` if it is none of a door's.
@@ -192,8 +210,8 @@ impl Runtime<'_> {
                 polled.map(|()| Some(receiver.report))
             }
             Err(error) => {
-                log::debug!(door:? = id, error = reason(error); "no-copy");
-                self.resting.retry_at = Some(self.clock.now().after(RETRY));
+                log::debug!(door = id.kind(), error = reason(error); "no-copy");
+                self.resting.retry_at = Some(self.clock.now().after(COPY_RETRY));
                 Ok(None)
             }
         };
@@ -246,7 +264,7 @@ impl Runtime<'_> {
 
 /// A door that cannot be polled is closed.
 fn warn_of_door(id: DoorId, error: Errno) {
-    log::warn!(door:? = id, error = reason(error); "door");
+    log::warn!(door = id.kind(), error = reason(error), msg = "guard cannot poll it, and closes it"; "door");
 }
 
 /// A door that is a socket, if it is open. It stands beside the poll that knows it.

@@ -1,7 +1,7 @@
 //! What the processes of runs ask about their sockets, and who answers (GUARD_HOLD, `doors/hold.rs`).
 
 use super::Runtime;
-use super::doors::{DoorId, MOST_COPIES, RETRY};
+use super::doors::{COPY_RETRY, DoorId, MOST_COPIES};
 use crate::config::Readiness;
 use crate::doors::hold::{Hold, Step};
 use crate::supervisor::{Event, RunId};
@@ -192,7 +192,7 @@ impl Runtime<'_> {
                 }
                 let now = self.clock.now();
                 self.holding.starved_since.get_or_insert(now);
-                self.resting.retry_at = Some(now.after(RETRY));
+                self.resting.retry_at = Some(now.after(COPY_RETRY));
                 return false;
             }
             Step::Unreadable { error, listens } => {
