@@ -128,6 +128,43 @@ fn what_guard_listens_on_for_the_app_counts_too_and_its_own_door_does_not() {
     }
 }
 
+/// Many apps close what they listen on when they learn of a drain, and finish what they have.
+#[test]
+fn connections_count_though_the_app_accepts_no_more() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if in_path(PYTHON).is_none() {
+        return skipped("there is no python3");
+    }
+    let script = "import signal, socket, sys\nserver = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+                  def close(*_): server.close(); print('closed', flush=True)\n\
+                  signal.signal(signal.SIGUSR1, close)\n\
+                  def quit(*_): print('quits', flush=True); sys.exit(0)\nsignal.signal(signal.SIGTERM, quit)\n\
+                  client = server.accept()\nprint('accepted', flush=True)\nwhile True: signal.pause()";
+    for setup in everywhere() {
+        let port = free_port();
+        let directory = tempfile::tempdir().expect("a directory");
+        let closed = directory.path().join("closed");
+        let hook = format!("sh -c 'until [ -e {} ]; do sleep 0.01; done'", closed.display());
+        let setup = setup.env("GUARD_DRAIN_IDLE", "50s").env("GUARD_STOP_TIMEOUT", "1m").env("GUARD_PRE_STOP", hook);
+        let setup = setup.env("GUARD_READY", "listen").app([PYTHON, "-c", script, &port.to_string()]);
+        let mut guard = setup.start();
+        guard.event("ready");
+        let client = connect(port);
+        guard.line("accepted");
+        guard.signal(libc::SIGTERM);
+        guard.event("drain");
+        guard.signal(libc::SIGUSR1);
+        guard.line("closed");
+        std::fs::write(&closed, "").expect("ours");
+        guard.event("pre-stop-ended");
+        (0..60).for_each(|_| assert_eq!(guard.ask(&["ready"]).code, 1));
+        assert!(!guard.out().contains(&"quits"), "{}", guard.transcript());
+        drop(client);
+        guard.line("quits");
+        assert_eq!(guard.code(), 0);
+    }
+}
+
 /// guard keeps a duplicate of what the app listens on, which knows nothing of it.
 #[test]
 fn what_guard_holds_counts_once() {

@@ -114,6 +114,24 @@ signal.pause()";
     }
 }
 
+/// A process below the main process that shares neither its session nor its environment.
+#[test]
+fn what_lives_below_the_main_process_counts_whatever_its_environment_is() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_MAX_MEMORY", "64M").env("GUARD_STABLE_AFTER", "0s");
+        let below = "if run == '1':
+ if os.fork() == 0:
+  os.setsid()
+  os.execve(sys.executable, [sys.executable, '-c', 'kept = b\"1\" * (96 << 20); import signal; signal.pause()'], {})
+signal.pause()";
+        let Some(setup) = python(setup, below) else { return };
+        let mut guard = setup.start();
+        let exit = guard.event("exit");
+        assert_eq!(exit.get("cause"), Some("memory-limit"), "{}", guard.transcript());
+        assert_eq!(guard.event("spawn").get("run"), Some("2"));
+    }
+}
+
 #[test]
 fn a_limit_of_the_container_that_trips_at_once_again_and_again_gives_up() {
     for setup in everywhere() {

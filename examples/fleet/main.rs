@@ -228,8 +228,9 @@ impl Fleet {
                 Action::Release | Action::Conclude { .. } | Action::ConcludeScale(_) | Action::CountCpus => continue,
                 Action::Report(_)
                 | Action::CountRestart { .. }
-                | Action::CountConnections { .. }
+                | Action::CountConnections
                 | Action::CountQueue(_)
+                | Action::FindPorts
                 | Action::Kill(_) => continue,
             };
             self.give(now, index, answer);

@@ -92,9 +92,8 @@ impl Runtime<'_> {
             Action::Diagnose(id) => return self.diagnose(id),
             Action::EndDiagnosis(id) => self.end_diagnosis(id),
             Action::CountUnsent => return Some(Event::UnsentCounted(self.find_unsent())),
-            Action::CountConnections { first } => {
-                return Some(Event::ConnectionsCounted(self.count_connections(first)));
-            }
+            Action::FindPorts => self.find_ports(),
+            Action::CountConnections => return Some(Event::ConnectionsCounted(self.count_connections())),
             Action::CountQueue(id) => return Some(Event::QueueCounted(id, self.waiting_for(id))),
             Action::Exit { code } => {
                 self.take_terminal_back();

@@ -71,8 +71,10 @@ pub enum Action {
     Report(Notice),
     /// Count what closed connections still have to send. Answered at once by `UnsentCounted`.
     CountUnsent,
-    /// Count the connections to what the app listens on; `first` in a drain. Answered at once by `ConnectionsCounted`.
-    CountConnections { first: bool },
+    /// Find what the app listens on, before anybody tells it that a drain begins.
+    FindPorts,
+    /// Count the connections to what `FindPorts` has found. Answered at once by `ConnectionsCounted`.
+    CountConnections,
     /// Count the connections that wait to be accepted by a run. Answered at once by `QueueCounted`.
     CountQueue(RunId),
     /// guard's work is done; it exits with this code.

@@ -95,6 +95,16 @@ impl Run {
         is_due
     }
 
+    /// It waits for its connections, or will after the drain delay.
+    fn will_wait_for_connections(&self) -> bool {
+        let waits = |idle| match idle {
+            Idle::After(time) => !time.is_zero(),
+            Idle::Now => true,
+            Idle::Led(_) => false,
+        };
+        matches!(self.state, RunState::Draining { idle, .. } if waits(idle))
+    }
+
     fn waits_for_connections(&self) -> bool {
         matches!(self.state, RunState::Draining { idle: Idle::Now, .. })
     }
@@ -118,23 +128,33 @@ impl Supervisor {
         }
     }
 
+    /// The first drain that will wait for connections begins. Its app may close what it listens on as soon as it knows.
+    pub(super) fn find_ports(&mut self) {
+        if !self.ports_found && self.runs().any(Run::will_wait_for_connections) {
+            self.ports_found = true;
+            self.actions.push(Action::FindPorts);
+        }
+    }
+
     /// Begins to count when the first run waits, and ends it with the last one.
     pub(super) fn update_count(&mut self) {
         let waits = self.runs().any(Run::waits_for_connections);
         match (self.count, waits) {
             (None, true) => {
                 self.count = Some(Count { at: None, pause: FIRST_PAUSE, left: 0 });
-                self.actions.push(Action::CountConnections { first: true });
+                self.actions.push(Action::CountConnections);
             }
             (Some(_), false) => self.count = None,
             (Some(_), true) | (None, false) => {}
         }
+        let waits = self.runs().any(Run::will_wait_for_connections);
+        self.ports_found &= waits;
     }
 
     pub(super) fn count_timer_elapsed(&mut self) {
         if let Some(count) = &mut self.count {
             count.at = None;
-            self.actions.push(Action::CountConnections { first: false });
+            self.actions.push(Action::CountConnections);
         }
     }
 

@@ -82,6 +82,8 @@ pub struct Supervisor {
     hook: Option<Hook>,
     /// Of connections, while a run waits until none is left.
     count: Option<Count>,
+    /// A drain that waits for connections has begun, and guard has found what the app listens on.
+    ports_found: bool,
     reload: Option<Reload>,
     /// A reload was asked for while one runs: another follows.
     reload_again: Option<Asker>,
@@ -121,6 +123,7 @@ impl Supervisor {
             instances: (0..settings.instances).map(Instance::new).collect(),
             hook: None,
             count: None,
+            ports_found: false,
             reload: None,
             reload_again: None,
             wanted: settings.instances,
@@ -228,6 +231,7 @@ impl Supervisor {
         }
         self.deliver_early_signals(now);
         self.begin_queued_reload(now);
+        self.find_ports();
         self.announce_drains();
         self.drain_delay_elapsed(now);
         self.update_count();

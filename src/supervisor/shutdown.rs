@@ -101,6 +101,7 @@ impl Supervisor {
         if code.is_none() || self.living().next().is_some() {
             self.report(Notice::Draining { cause, delay });
         }
+        self.find_ports();
         let any_reached = !reached.is_empty();
         for (id, announced) in reached {
             self.actions.extend((self.settings.node_ipc && !announced).then_some(Action::SayDrain(id)));

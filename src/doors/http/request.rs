@@ -71,9 +71,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
         Some(_) | None => return Err(Refusal::Method),
     };
     let target = request.path.unwrap_or_default();
-    // The target may be a whole URL (RFC 9112, 3.2.2).
-    let path = target.strip_prefix("http://").map_or(target, |rest| rest.find('/').map_or("", |start| &rest[start..]));
-    let page = match path.split_once('?').map_or(path, |(path, _)| path) {
+    let page = match path(target) {
         "/livez" => Page::Livez,
         "/readyz" => Page::Readyz,
         "/metrics" => Page::Metrics,
@@ -81,6 +79,17 @@ pub(super) fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
         _ => return Err(Refusal::NoPage { head_only }),
     };
     Ok(Parsed::Request { page, head_only })
+}
+
+/// The path of a target, which may be a whole URL (RFC 9112, 3.2.2).
+fn path(target: &str) -> &str {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.find('/').map_or("", |start| &rest[start..])
+        }
+        Some(_) | None => target,
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +109,10 @@ mod tests {
             ("GET /metrics?name[]=up HTTP/1.1\r\n\r\n", asks(Page::Metrics, false)),
             ("GET /status HTTP/1.1\n\n", asks(Page::Status, false)),
             ("GET http://a:9901/livez?b HTTP/1.1\r\n\r\n", asks(Page::Livez, false)),
+            ("GET HTTP://a/livez HTTP/1.1\r\n\r\n", asks(Page::Livez, false)),
             ("GET http://a HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
+            ("GET http://a?b=/livez HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
+            ("GET http://a#/livez HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),
             ("GET /status HTTP/1.1\r\n", Ok(Parsed::Unfinished)),
             ("", Ok(Parsed::Unfinished)),
             ("GET / HTTP/1.1\r\n\r\n", Err(Refusal::NoPage { head_only: false })),

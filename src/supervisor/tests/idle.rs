@@ -6,9 +6,7 @@ use super::world::{STOP, Step, UNIT, World, run, settings};
 use crate::signal::Signal;
 use std::time::Duration;
 
-const COUNT: Action = Action::CountConnections { first: true };
-
-const AGAIN: Action = Action::CountConnections { first: false };
+const COUNT: Action = Action::CountConnections;
 
 /// A server with clients that has two units for them, after one of drain delay.
 fn busy(mut settings: Settings) -> World {
@@ -34,10 +32,23 @@ fn the_last_connection_is_what_the_stop_signal_waits_for() {
     for pause in [100, 200, 400] {
         let counted = world.now;
         assert_eq!(world.step(Step::Clients(2)), []);
-        assert_eq!(world.wait(), [AGAIN]);
+        assert_eq!(world.wait(), [COUNT]);
         assert_eq!(world.now, counted.after(Duration::from_millis(pause)));
     }
     assert_eq!(world.step(Step::Clients(0)), stop_signal());
+}
+
+/// An app closes its listening socket when it learns of the drain, or when the hook tells it.
+#[test]
+fn what_the_app_listens_on_is_found_before_anybody_knows_of_the_drain() {
+    let mut world = busy(Settings { node_ipc: true, ..settings() });
+    let actions = world.step(Step::Signal(STOP));
+    let at = |what: fn(&Action) -> bool| actions.iter().position(what).expect("it is there");
+    let found = at(|action| *action == Action::FindPorts);
+    assert!(found < at(|action| matches!(action, Action::StartHook { .. })), "{actions:?}");
+    assert!(found < at(|action| matches!(action, Action::SayDrain(_))), "{actions:?}");
+    world.now = world.now.after(UNIT);
+    assert_eq!(world.step(Step::HookEnds), [COUNT], "once a drain");
 }
 
 #[test]
@@ -54,7 +65,7 @@ fn its_time_is_bounded_and_the_log_says_how_many_were_left() {
     let begun = world.now;
     world.step(Step::Signal(STOP));
     let mut actions = world.wait();
-    while actions == [COUNT] || actions == [AGAIN] {
+    while actions == [COUNT] {
         world.step(Step::Clients(3));
         actions = world.wait();
     }
@@ -91,7 +102,7 @@ fn it_never_moves_the_stop_deadline() {
         if actions.contains(&Action::KillEverything(KillReason::StopTimeout)) {
             break;
         }
-        assert_eq!(actions, [AGAIN]);
+        assert_eq!(actions, [COUNT]);
         world.step(Step::Clients(1));
     }
     assert_eq!(world.now, begun.after(UNIT * 2));
@@ -114,7 +125,7 @@ fn nobody_counts_when_the_app_has_ended() {
     world.step(Step::Clients(1));
     world.step(exit(1, 0));
     let actions = world.wait();
-    assert!(!actions.contains(&AGAIN), "{actions:?}");
+    assert!(!actions.contains(&COUNT), "{actions:?}");
 }
 
 #[test]
@@ -134,7 +145,7 @@ fn a_stop_hastens_the_wait_of_a_restart() {
         if actions.contains(&Action::Stop(run(1), STOP)) {
             break;
         }
-        assert_eq!(actions, [AGAIN]);
+        assert_eq!(actions, [COUNT]);
         world.step(Step::Clients(1));
     }
     assert_eq!(world.now, asked.after(UNIT * 2));

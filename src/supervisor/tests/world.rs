@@ -702,10 +702,13 @@ impl World {
                 Action::Report(_) | Action::CountRestart { .. } => {}
                 Action::CountUnsent if self.connections == 0 => answers.push_back(Event::UnsentCounted(unsent(0))),
                 Action::CountUnsent => self.counting = true,
-                Action::CountConnections { .. } if self.clients == 0 => {
+                Action::FindPorts => {
+                    assert!(!self.mains.is_empty(), "16: guard looks for ports in a drain alone");
+                }
+                Action::CountConnections if self.clients == 0 => {
                     answers.push_back(Event::ConnectionsCounted(0));
                 }
-                Action::CountConnections { .. } => {
+                Action::CountConnections => {
                     assert!(!self.mains.is_empty(), "16: guard counts in a drain alone");
                     self.asks_for_clients = true;
                 }
