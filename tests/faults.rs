@@ -72,6 +72,31 @@ fn leftovers_are_found_as_soon_as_there_are_descriptors_again() {
     }
 }
 
+/// What guard opens for a run is part of its start: without it the run would be another than the one that was asked for.
+#[test]
+fn a_run_for_which_guard_has_no_descriptor_is_tried_again() {
+    for wanted in [("GUARD_HOLD", "on"), ("GUARD_READY", "notify"), ("GUARD_NODE_IPC", "on")] {
+        for setup in everywhere() {
+            let port =
+                std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+            let setup = setup.env(wanted.0, wanted.1).env("GUARD_MAX_RESTARTS", "unlimited");
+            let setup = setup.env("GUARD_BACKOFF_MAX", "100ms").env("GUARD_NOTIFY", "on");
+            let words = format!("notify READY=1 listen {} quit USR1 1 quit TERM 0 serve", port.port());
+            let mut guard = setup.fixture(&words).start();
+            guard.line("ready");
+            let before = limit(guard.pid(), libc::RLIMIT_NOFILE).rlim_cur;
+            set_limit(guard.pid(), libc::RLIMIT_NOFILE, 3);
+            guard.signal(libc::SIGUSR1);
+            let failed = guard.event("spawn-failed");
+            assert_eq!(failed.get("errno"), Some("EMFILE"), "{}", guard.transcript());
+            set_limit(guard.pid(), libc::RLIMIT_NOFILE, before);
+            guard.line("ready");
+            guard.signal(libc::SIGTERM);
+            assert_eq!(guard.code(), 0, "{}", guard.transcript());
+        }
+    }
+}
+
 #[test]
 fn without_memory_guard_goes_on() {
     for setup in everywhere() {

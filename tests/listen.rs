@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guard, Setup, everywhere, skipped};
+use common::{Guard, Setup, eventually, everywhere, skipped};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -383,6 +383,8 @@ fn a_stale_path_is_replaced_and_a_live_one_refused() {
         assert_eq!(guard.code(), 125);
         UnixStream::connect(&path).expect("the other's still");
         drop(live);
+        // A child of another test has it too, until it executes its program.
+        eventually("the end of the socket", || UnixStream::connect(&path).is_err().then_some(()));
         let mut guard = start();
         guard.line("ready");
         UnixStream::connect(&path).expect("guard's");
@@ -392,6 +394,24 @@ fn a_stale_path_is_replaced_and_a_live_one_refused() {
         let mut guard = start();
         assert_eq!(guard.code(), 125);
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "precious");
+    }
+}
+
+#[test]
+fn each_run_finds_the_socket_waiting_whatever_the_last_one_has_set() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if !std::path::Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let script = "import os, signal\nprint('blocking', os.get_blocking(3), flush=True)\nos.set_blocking(3, False)\n\
+                  if os.environ['GUARD_RUN'] == '1': os._exit(1)\nsignal.pause()";
+    for setup in everywhere() {
+        let mut guard =
+            setup.env("GUARD_LISTEN", format!("127.0.0.1:{}", free_port())).app([PYTHON, "-c", script]).start();
+        guard.line("blocking True");
+        guard.line("blocking True");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
     }
 }
 

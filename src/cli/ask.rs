@@ -8,6 +8,7 @@ mod options;
 use crate::config::subcommands::ClientCommand;
 use crate::doors::wire::{self, Reply, Request};
 use crate::sys::clock::Deadline;
+use crate::sys::file::read;
 use crate::sys::process;
 use crate::sys::socket::{Address, is_readable, wait_readable};
 use anyhow::{anyhow, bail, ensure};
@@ -99,7 +100,7 @@ fn open(address: &Address) -> io::Result<Option<Conversation>> {
 /// The control sockets of a mount namespace. A guard that is just beginning has none yet, so the client reads the table again.
 fn names(mount_namespace: u64, deadline: Deadline) -> Vec<String> {
     loop {
-        let names = match std::fs::read("/proc/net/unix") {
+        let names = match read("/proc/net/unix", u64::MAX) {
             Ok(table) => names_in(&table, mount_namespace),
             Err(_) => vec![wire::name(mount_namespace, 1)],
         };

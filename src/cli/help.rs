@@ -16,7 +16,7 @@ pub fn page(subcommand: Option<&str>) -> String {
     let Some(subcommand) = SUBCOMMANDS.iter().find(|known| Some(known.name) == subcommand) else {
         return text();
     };
-    let options = if subcommand.arguments.contains("--pid") { OF_ASK } else { "" };
+    let options = if subcommand.arguments.ends_with("[--pid N]") { OF_ASK } else { "" };
     format!("{}\n\n{}\n{options}", subcommand.usage(), subcommand.about)
 }
 

@@ -160,7 +160,9 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
 
 /// Whether the text ends within the address of a web page, of which some have such characters.
 fn is_in_url(text: &str) -> bool {
-    text.rsplit(char::is_whitespace).next().is_some_and(|word| word.contains("://"))
+    text.rsplit(char::is_whitespace)
+        .next()
+        .is_some_and(|word| word.split(':').skip(1).any(|rest| rest.starts_with("//")))
 }
 
 #[cfg(test)]

@@ -154,6 +154,18 @@ pub enum Hold {
     These(Vec<u16>),
 }
 
+impl Hold {
+    /// Whether what listens on this port is held. Port 0 is any that is free.
+    pub fn contain(&self, port: u16) -> bool {
+        port != 0
+            && match self {
+                Hold::Off => false,
+                Hold::All => true,
+                Hold::These(ports) => ports.contains(&port),
+            }
+    }
+}
+
 /// When health checks run, and how many must fail. The names are those of Docker's HEALTHCHECK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HealthSettings {

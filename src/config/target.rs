@@ -30,7 +30,8 @@ impl Target {
         if text.chars().any(|character| character.is_control() || character.is_whitespace()) {
             return Err("a URL has no spaces or control characters".to_owned());
         }
-        let (scheme, rest) = text.split_once("://").ok_or("no scheme such as http://")?;
+        let split = text.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)));
+        let (scheme, rest) = split.ok_or("no scheme such as http://")?;
         let http = match scheme.to_ascii_lowercase().as_str() {
             "http" => true,
             "tcp" => false,

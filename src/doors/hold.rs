@@ -6,6 +6,7 @@
 //! instead of the questions, and calls [`Hold::memory_read`] when there is one. So a process whose memory cannot be read makes
 //! its own run wait, for two tries of a second at most, and never guard.
 
+use crate::config::Hold as Ports;
 use crate::supervisor::RunId;
 use crate::sys::caller::{self, Contents, Kind, Memory, Options, Socket};
 use crate::sys::seccomp::{Answer, Call, Next, Question, Questions};
@@ -21,6 +22,8 @@ const MOST_REMEMBERED: usize = 64;
 pub struct Hold {
     run: RunId,
     questions: Questions,
+    /// What is held. Of a bind to another port guard learns no more than its address.
+    ports: Ports,
     reading: Option<Reading>,
     /// A question that waits until guard can have a copy for it, and whether a copy has ended early for it already.
     postponed: Option<(Question, bool)>,
@@ -66,10 +69,10 @@ pub enum Step {
     /// There can be no copy now, or the first one has ended early. The owner calls [`Hold::next`] when there can, and polls
     /// nothing until then.
     Postponed,
-    /// guard may not look at who asks, and has let the call go on, which was a listen(2) if `listens`.
+    /// guard cannot look at who asks. The owner answers.
     Unreadable {
+        question: Question,
         error: Errno,
-        listens: bool,
     },
     /// A question was answered here, or withdrawn.
     Answered,
@@ -79,8 +82,8 @@ pub enum Step {
 }
 
 impl Hold {
-    pub fn new(run: RunId, questions: Questions) -> Hold {
-        Hold { run, questions, reading: None, postponed: None, only_v6: VecDeque::new() }
+    pub fn new(run: RunId, questions: Questions, ports: Ports) -> Hold {
+        Hold { run, questions, ports, reading: None, postponed: None, only_v6: VecDeque::new() }
     }
 
     pub fn run(&self) -> RunId {
@@ -120,10 +123,12 @@ impl Hold {
         let socket = match caller::socket_of(question.caller, question.socket) {
             Ok(Some(socket)) => socket,
             Ok(None) => return self.go_on(&question),
-            Err(error) => {
-                self.go_on(&question);
-                return Step::Unreadable { error, listens: question.call == Call::Listen };
+            // Guard may have a descriptor or memory for it in a moment.
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) if may_wait => {
+                self.postponed = Some((question, is_last));
+                return Step::Postponed;
             }
+            Err(error) => return Step::Unreadable { question, error },
         };
         let (address, length) = match (question.call, socket.kind) {
             (Call::Listen, Kind::Tcp { .. } | Kind::Stream) => return Step::Listen(question, socket),
@@ -140,7 +145,14 @@ impl Hold {
             return self.go_on(&question);
         }
         let length = length.min(caller::LONGEST);
-        let read = || caller::read_memory(question.caller, address, length, question.socket).ok();
+        let is_held = |bytes: &[u8]| match (question.call, socket.kind) {
+            (Call::Bind { .. }, Kind::Tcp { v6 }) => {
+                caller::address(bytes, v6).is_some_and(|address| self.ports.contain(address.port()))
+            }
+            (Call::Bind { .. } | Call::Listen | Call::AcceptConn | Call::OnlyV6 { .. }, _) => false,
+        };
+        let asks = caller::Asks { pid: question.caller, number: question.socket, inode: socket.inode };
+        let read = || caller::read_memory(asks, address, length, &is_held).ok();
         match may_copy.then(read).flatten() {
             Some(memory) => {
                 let copy = memory.copy;
@@ -161,20 +173,19 @@ impl Hold {
         let Contents { bytes, options, polled } = match memory.take() {
             Ok(read) => read,
             // The CPU is starved, perhaps. If the call went on the kernel would refuse an address that guard holds.
-            Err(Errno::ETIMEDOUT) if !is_last => {
-                self.postponed = Some((question, true));
-                return Step::Postponed;
-            }
-            Err(error) => {
-                self.go_on(&question);
-                return if error == Errno::EPERM { Step::Unreadable { error, listens: false } } else { Step::Answered };
-            }
+            Err(Errno::ETIMEDOUT) if !is_last => return self.postpone(question),
+            Err(error) => return Step::Unreadable { question, error },
         };
         match (question.call, socket.kind) {
             (Call::Bind { .. }, Kind::Tcp { v6 }) => {
-                let flags = caller::flags_of(question.caller, question.socket);
-                let (Some(address), Some((waits, close_on_exec))) = (caller::address(&bytes, v6), flags) else {
-                    return self.go_on(&question);
+                let address = caller::address(&bytes, v6).filter(|address| address.port() != 0);
+                let Some(address) = address else { return self.go_on(&question) };
+                let (waits, close_on_exec) = match caller::flags_of(question.caller, question.socket) {
+                    Ok(flags) => flags,
+                    // The caller is gone, or has closed it.
+                    Err(Errno::ENOENT | Errno::ESRCH) => return self.go_on(&question),
+                    Err(_) if !is_last => return self.postpone(question),
+                    Err(error) => return Step::Unreadable { question, error },
                 };
                 let only_v6 = v6 && self.takes_only_v6(socket.inode);
                 // What was read is of somebody else with the same pid, if the caller waits no more.
@@ -193,6 +204,12 @@ impl Hold {
             }
             (Call::Bind { .. } | Call::Listen | Call::AcceptConn, _) => self.go_on(&question),
         }
+    }
+
+    /// The question is tried once more.
+    fn postpone(&mut self, question: Question) -> Step {
+        self.postponed = Some((question, true));
+        Step::Postponed
     }
 
     fn takes_only_v6(&self, inode: u64) -> bool {

@@ -3,6 +3,7 @@
 use super::children::RunProcess;
 use super::doors::DoorId;
 use super::environment::Environment;
+use super::failed_starts::is_shortage;
 use super::pages::restart_reason;
 use super::{Runtime, hooks};
 use crate::config::{Readiness, Scope};
@@ -11,9 +12,10 @@ use crate::doors::notify::Notify;
 use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, KillReason, Notice, RunId};
-use crate::sys::spawn::Start;
+use crate::sys::spawn::{SpawnFailure, Start};
 use crate::sys::{Errno, Pid, early, limits, process, signals};
 use log::Level;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Runtime<'_> {
@@ -117,14 +119,23 @@ impl Runtime<'_> {
         if let Err(error) = environment.read_files(self.config) {
             return Event::SpawnFailed(run, self.journal.unread_variable(run, &error));
         }
-        let notify = self.open_notify(run, &mut environment);
-        let (channel, of_the_app) = self.open_channel(run, &mut environment).unzip();
+        let opened = self.open_notify(run, &mut environment).and_then(|notify| {
+            let channel = self.open_channel(run, &mut environment)?;
+            Ok((notify, channel, self.open_hold()?))
+        });
+        let (notify, channel, filter) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let failure = self.journal.spawn_failed(run, SpawnFailure::Socket(error), None);
+                return Event::SpawnFailed(run, failure);
+            }
+        };
+        let (channel, of_the_app) = channel.unzip();
         self.offer_terminal();
         if !self.children.any_main() {
             // A run that lives has set its own.
             early::restore_flags();
         }
-        let filter = self.open_hold();
         self.held.run_starts(run, &self.poll);
         self.held.announce(&mut environment);
         let passed = self.held.passed(run);
@@ -165,47 +176,51 @@ impl Runtime<'_> {
         }
     }
 
-    /// The run's notify socket, where it is wanted. A run whose socket cannot be opened runs without one.
-    fn open_notify(&self, run: RunId, environment: &mut Environment) -> Option<Notify> {
-        if !self.config.notify {
-            return None;
-        }
-        let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
-        match opened {
-            Ok((name, notify)) => {
-                let notify = self.register(DoorId::Notify(run), notify)?;
-                environment.set("NOTIFY_SOCKET", name);
-                if let Some(period) = self.config.watchdog {
-                    environment.set("WATCHDOG_USEC", u64::try_from(period.as_micros()).unwrap_or(u64::MAX).to_string());
-                }
-                Some(notify)
-            }
-            Err(error) => {
-                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "notify-socket");
-                None
+    /// Something could not be opened for a run. The error of a shortage may be over at the next try; after any other the run goes
+    /// without.
+    fn unless_short(&self, run: RunId, error: &io::Error, event: &str) -> Result<(), Errno> {
+        match error.raw_os_error().map(Errno::from_raw).filter(|errno| is_shortage(*errno)) {
+            Some(errno) => Err(errno),
+            None => {
+                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "{event}");
+                Ok(())
             }
         }
     }
 
+    /// The run's notify socket, where it is wanted.
+    fn open_notify(&self, run: RunId, environment: &mut Environment) -> Result<Option<Notify>, Errno> {
+        if !self.config.notify {
+            return Ok(None);
+        }
+        let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
+        let (name, notify) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.unless_short(run, &error, "notify-socket").map(|()| None),
+        };
+        let Some(notify) = self.register(DoorId::Notify(run), notify) else { return Ok(None) };
+        environment.set("NOTIFY_SOCKET", name);
+        if let Some(period) = self.config.watchdog {
+            environment.set("WATCHDOG_USEC", u64::try_from(period.as_micros()).unwrap_or(u64::MAX).to_string());
+        }
+        Ok(Some(notify))
+    }
+
     /// Node's channel, where it is wanted: guard's end and the app's.
-    fn open_channel(&self, run: RunId, environment: &mut Environment) -> Option<(NodeIpc, OwnedFd)> {
+    fn open_channel(&self, run: RunId, environment: &mut Environment) -> Result<Option<(NodeIpc, OwnedFd)>, Errno> {
         if !self.config.node_ipc {
-            return None;
+            return Ok(None);
         }
         // Sockets that the app is handed have the lowest numbers.
         let opened =
             NodeIpc::open(run).and_then(|(channel, of_the_app)| Ok((channel, self.held.make_room(of_the_app)?)));
-        match opened {
-            Ok((channel, of_the_app)) => {
-                let channel = self.register(DoorId::Channel(run), channel)?;
-                environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
-                Some((channel, of_the_app))
-            }
-            Err(error) => {
-                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "node-channel");
-                None
-            }
-        }
+        let (channel, of_the_app) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.unless_short(run, &error, "node-channel").map(|()| None),
+        };
+        let Some(channel) = self.register(DoorId::Channel(run), channel) else { return Ok(None) };
+        environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
+        Ok(Some((channel, of_the_app)))
     }
 
     /// Sends a message over Node's channel; `false` if the app will not get it.

@@ -46,13 +46,13 @@ pub(super) struct UnreadVariable<'a> {
     pub(super) variable: &'a str,
     pub(super) path: PathBuf,
     pub(super) problem: String,
-    /// The errno's name.
-    pub(super) name: &'static str,
+    /// EINVAL for a file that is there, and holds no value.
+    pub(super) errno: Errno,
 }
 
 impl fmt::Display for UnreadVariable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {} ({})", self.variable, self.path.display(), self.problem, self.name)
+        write!(f, "{}: {}: {} ({})", self.variable, self.path.display(), self.problem, name_of(self.errno))
     }
 }
 
@@ -127,7 +127,7 @@ impl Environment {
             let Some(path) = config.file_of(variable) else { continue };
             match read_value(&path, (LONGEST_ENTRY - "=\0".len()).saturating_sub(variable.len())) {
                 Ok(value) => self.set(variable, OsStr::from_bytes(&value)),
-                Err((problem, name)) => return Err(UnreadVariable { variable, path, problem, name }),
+                Err((problem, errno)) => return Err(UnreadVariable { variable, path, problem, errno }),
             }
         }
         Ok(())
@@ -142,11 +142,8 @@ impl Environment {
     }
 }
 
-/// The errno's name for a file that is there, and holds no value.
-const NO_NAME: &str = "EINVAL";
-
 /// The content of a file without the newline at its end. A pipe is no such file: guard would wait for its writer.
-fn read_value(path: &Path, longest: usize) -> Result<Vec<u8>, (String, &'static str)> {
+fn read_value(path: &Path, longest: usize) -> Result<Vec<u8>, (String, Errno)> {
     let read = || {
         let file =
             OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
@@ -158,16 +155,18 @@ fn read_value(path: &Path, longest: usize) -> Result<Vec<u8>, (String, &'static 
         Ok(is_file.then_some(value))
     };
     let value = read().map_err(|error: std::io::Error| match error.raw_os_error() {
-        Some(errno) => (reason(Errno::from_raw(errno)).to_owned(), name_of(Errno::from_raw(errno))),
-        None => (error.to_string(), NO_NAME),
+        Some(errno) => (reason(Errno::from_raw(errno)).to_owned(), Errno::from_raw(errno)),
+        None => (error.to_string(), Errno::EINVAL),
     })?;
-    let mut value = value.ok_or_else(|| ("not a regular file".to_owned(), NO_NAME))?;
+    let mut value = value.ok_or_else(|| ("not a regular file".to_owned(), Errno::EINVAL))?;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
     match () {
-        () if value.contains(&0) => Err(("holds a NUL byte, which no variable can".to_owned(), NO_NAME)),
-        () if value.len() > longest => Err(("longer than the 128 KiB that a variable can have".to_owned(), NO_NAME)),
+        () if value.contains(&0) => Err(("holds a NUL byte, which no variable can".to_owned(), Errno::EINVAL)),
+        () if value.len() > longest => {
+            Err(("longer than the 128 KiB that a variable can have".to_owned(), Errno::EINVAL))
+        }
         () => Ok(value),
     }
 }

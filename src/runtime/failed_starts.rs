@@ -7,13 +7,28 @@ use crate::sys::Errno;
 use crate::sys::errno::reason;
 use crate::sys::spawn::SpawnFailure;
 
+/// What may be over when guard tries again.
+const TRANSIENT: [Errno; 8] = [
+    Errno::ETXTBSY,
+    Errno::EIO,
+    Errno::ESTALE,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::ENOBUFS,
+];
+
+/// Whether guard has too few descriptors or too little memory for now.
+pub(super) fn is_shortage(errno: Errno) -> bool {
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN].contains(&errno)
+}
+
 impl Journal<'_> {
     /// There is no process; returns what that means to the core.
     pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, problem: Option<String>) -> SpawnError {
         let (errno, code, problem) = self.explain(failure, problem);
-        let transient =
-            [Errno::ETXTBSY, Errno::EIO, Errno::ESTALE, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
-                .contains(&errno);
+        let transient = TRANSIENT.contains(&errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
         self.note_spawn_failure(run, name_of(errno), format!("{command}: {problem} ({})", name_of(errno)));
@@ -22,10 +37,10 @@ impl Journal<'_> {
 
     /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
     pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
-        let (variable, path) = (error.variable, error.path.display());
-        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = error.name, error:% = error.problem; "variable-file");
-        self.note_spawn_failure(run, error.name, error.to_string());
-        SpawnError { code: OWN_ERROR, transient: false, name: error.name }
+        let (variable, path, name) = (error.variable, error.path.display(), name_of(error.errno));
+        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = name, error:% = error.problem; "variable-file");
+        self.note_spawn_failure(run, name, error.to_string());
+        SpawnError { code: OWN_ERROR, transient: TRANSIENT.contains(&error.errno), name }
     }
 
     /// The status tells no path, since GUARD_HTTP shows it to strangers.
@@ -43,6 +58,14 @@ impl Journal<'_> {
                 errno,
                 CANNOT_EXECUTE,
                 format!("no new process ({}): is a limit of processes or memory reached?", reason(errno)),
+            ),
+            SpawnFailure::Socket(errno) => (
+                errno,
+                OWN_ERROR,
+                format!(
+                    "guard cannot open a socket for it ({}): is a limit of descriptors or memory reached?",
+                    reason(errno)
+                ),
             ),
             SpawnFailure::Directory(errno) => {
                 (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), reason(errno)))

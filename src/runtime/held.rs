@@ -124,6 +124,10 @@ impl Held {
                 socket.pool.share(run);
             }
             let was_refusing = socket.pool.refusing;
+            if socket.address.is_some() && !socket.pool.is_shared(run) {
+                // The last run may have set O_NONBLOCK.
+                socket.pool.of(run).into_iter().for_each(|own| listen::set_waiting(own, true));
+            }
             match socket.open_for(run, above, poll) {
                 Ok(()) if was_refusing => log::info!(address = socket.shown(); "held-again"),
                 Ok(()) => {}

@@ -15,9 +15,10 @@ use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::caller::Socket;
 use crate::sys::clock::Deadline;
-use crate::sys::listeners;
+use crate::sys::errno::reason;
 use crate::sys::poll::Poll;
 use crate::sys::seccomp::Answer;
+use crate::sys::{Errno, listeners};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -166,6 +167,24 @@ impl Holding {
         }
     }
 
+    /// Closes what no run has: the app is about to bind as ever, and finds its address free.
+    pub(super) fn let_go_of_free(&mut self, poll: &Poll) {
+        self.caught.extract_if(.., |caught| caught.pool.is_unused(&[])).for_each(|caught| caught.pool.close(poll));
+    }
+
+    /// guard cannot look at who asks.
+    pub(super) fn note_unreadable(&mut self, error: Errno, poll: &Poll) {
+        if !std::mem::replace(&mut self.blind, true) {
+            let msg = if [Errno::EACCES, Errno::EPERM].contains(&error) {
+                "GUARD_HOLD: guard may not look at the app's sockets (it has another user, or a sandbox forbids it); it binds as ever"
+            } else {
+                "GUARD_HOLD: guard could not look at the app's sockets; it binds as ever"
+            };
+            log::warn!(error = reason(error), msg; "not-held");
+        }
+        self.let_go_of_free(poll);
+    }
+
     fn forget_empty(&mut self) {
         self.caught.retain(|caught| caught.pool.len() > 0);
     }
@@ -203,12 +222,7 @@ impl Holding {
     }
 
     fn wants(&self, port: u16) -> bool {
-        port != 0
-            && match &self.ports {
-                Ports::Off => false,
-                Ports::All => true,
-                Ports::These(ports) => ports.contains(&port),
-            }
+        self.ports.contain(port)
     }
 
     /// Answers a listen(2). The kernel would make the queue shorter than it can be. `instance` is for the log.

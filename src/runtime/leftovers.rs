@@ -120,14 +120,13 @@ impl Runtime<'_> {
         let end = self.end_of_walk(LONGEST_WALK);
         let seen = if self.reaping.childless { None } else { procfs::descendants(end) };
         let Some(Descendants { processes, .. }) = seen else { return usage };
-        // What lives below a main process is of its run, whatever its group and its environment are.
-        let runs = by_descent(&processes, &self.children);
+        let descent = by_descent(&processes, &self.children);
         let orphans: Vec<Process> =
-            processes.iter().filter(|process| !runs.contains_key(&process.pid)).copied().collect();
+            processes.iter().filter(|process| !descent.contains_key(&process.pid)).copied().collect();
         let marks = self.read_marks(&orphans);
         for process in processes.iter().filter(|process| process.lives() && !end.left().is_zero()) {
-            let of_run = |id: RunId| match runs.get(&process.pid) {
-                Some(run) => *run == id,
+            let of_run = |id: RunId| match descent.get(&process.pid) {
+                Some(mark) => *mark == Mark::Of(id),
                 None => belongs(process, id, &self.children, &marks),
             };
             if let Some((_, sum, pids)) = usage.iter_mut().find(|(id, ..)| of_run(*id)) {
@@ -170,26 +169,17 @@ impl Runtime<'_> {
     }
 }
 
-/// The runs of main processes that live, and of all below them.
-fn by_descent(processes: &[Process], children: &Children) -> HashMap<Pid, RunId> {
-    let mut runs: HashMap<Pid, RunId> =
-        children.runs().filter(|run| !run.reaped).map(|run| (run.pid, run.id)).collect();
-    let parents: HashMap<Pid, Pid> = processes.iter().map(|process| (process.pid, process.parent)).collect();
-    let mut strangers = HashSet::new();
-    for process in processes {
-        let mut way = Vec::new();
-        let mut at = process.pid;
-        while !runs.contains_key(&at)
-            && strangers.insert(at)
-            && let Some(parent) = parents.get(&at)
-        {
-            way.push(std::mem::replace(&mut at, *parent));
-        }
-        if let Some(run) = runs.get(&at).copied() {
-            runs.extend(way.into_iter().map(|pid| (pid, run)));
+/// The marks of main processes that live and of all below them, which are of their runs whatever their groups and environments are.
+/// Parents come before their children.
+fn by_descent(processes: &[Process], children: &Children) -> HashMap<Pid, Mark> {
+    let mut marks = HashMap::new();
+    for Process { pid, parent, .. } in processes {
+        let run = children.runs().find(|run| run.pid == *pid && !run.reaped).map(|run| Mark::Of(run.id));
+        if let Some(mark) = run.or_else(|| marks.get(parent).copied()) {
+            marks.insert(*pid, mark);
         }
     }
-    runs
+    marks
 }
 
 /// The owner of a process, as far as its group says.

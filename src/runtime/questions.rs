@@ -8,7 +8,7 @@ use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
 use crate::sys::caller::{self, Kind, Socket};
 use crate::sys::errno::reason;
-use crate::sys::seccomp::{Answer, Channel, Question};
+use crate::sys::seccomp::{Answer, Call, Channel, Question};
 use std::time::Duration;
 
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
@@ -38,22 +38,17 @@ const REASONS: [(Errno, &str); 5] = [
 
 impl Runtime<'_> {
     /// A way for a run to ask guard, where its sockets are to be held.
-    pub(super) fn open_hold(&mut self) -> Option<Channel> {
+    pub(super) fn open_hold(&mut self) -> Result<Option<Channel>, Errno> {
         if !self.holding.is_on() {
-            return None;
+            return Ok(None);
         }
         if !caller::is_visible() {
             log::warn!(msg = "GUARD_HOLD: there is no /proc, in which guard looks at the app's sockets; the app binds as ever"; "not-held");
             self.holding.release(&self.poll);
-            return None;
+            return Ok(None);
         }
-        match Channel::open(|descriptor| self.held.make_room(descriptor)) {
-            Ok(channel) => Some(channel),
-            Err(error) => {
-                log::warn!(error:%; "not-held");
-                None
-            }
-        }
+        let opened = Channel::open(|descriptor| self.held.make_room(descriptor));
+        opened.map(Some).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     }
 
     /// A run has started with the filter, or without.
@@ -66,7 +61,7 @@ impl Runtime<'_> {
                 if known.is_none() && self.holding.lost < MOST_LOST {
                     let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
                     log::warn!(instance = self.journal.instance(run), run = run.number, error = reason(error), msg; "not-held");
-                    return;
+                    return self.holding.let_go_of_free(&self.poll);
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = reason(error), msg = why; "not-held");
@@ -74,7 +69,7 @@ impl Runtime<'_> {
             }
         };
         self.holding.lost = 0;
-        let hold = Hold::new(run, questions);
+        let hold = Hold::new(run, questions, self.config.hold.clone());
         if let Err(error) = self.poll.add(hold.descriptor(), DoorId::Hold(run).token()) {
             // Its binds would wait for ever: without a reader the kernel refuses them.
             log::error!(error = reason(error); "not-held");
@@ -99,9 +94,10 @@ impl Runtime<'_> {
             if waited.is_some_and(|waited| waited >= STARVED)
                 && !std::mem::replace(&mut self.holding.starved_logged, true)
             {
-                log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: a bind waits, since no process can be made to look at it; is a limit of processes reached?"; "not-held");
+                log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: a bind waits, since guard cannot look at it; is a limit of processes or descriptors reached?"; "not-held");
             }
-            let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && !self.ending.killing;
+            // Once guard's end has let go of all sockets the kernel does what the app asks for; a process that waits hears no signal.
+            let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && self.holding.is_on();
             let Some(step) = self.holding.door_mut(run).map(|door| door.next(may_copy, may_wait)) else { return };
             if matches!(step, Step::Nothing) || !self.take_step(run, step) {
                 return;
@@ -125,11 +121,13 @@ impl Runtime<'_> {
         (self.holding.starved_since, self.holding.starved_logged) = (None, false);
     }
 
-    fn poll_hold(&self, run: RunId) {
+    /// Polls the questions of a run again. Where that cannot be its binds would wait for ever: without a reader the kernel refuses them.
+    fn poll_hold(&mut self, run: RunId) {
         if let Some(door) = self.holding.door(run)
             && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
         {
-            log::error!(error = reason(error); "not-held");
+            log::error!(instance = self.journal.instance(run), run = run.number, error = reason(error); "not-held");
+            self.holding.doors.retain(|door| door.run() != run);
         }
     }
 
@@ -195,11 +193,10 @@ impl Runtime<'_> {
                 self.resting.retry_at = Some(now.after(COPY_RETRY));
                 return false;
             }
-            Step::Unreadable { error, listens } => {
-                if !std::mem::replace(&mut self.holding.blind, true) {
-                    log::warn!(error = reason(error), msg = "GUARD_HOLD: guard may not look at the app's sockets (it has another user, or a sandbox forbids it); it binds as ever"; "not-held");
-                }
-                self.note_listener(run, listens && lives);
+            Step::Unreadable { question, error } => {
+                self.holding.note_unreadable(error, &self.poll);
+                self.answer_hold(run, &question, Answer::GoOn);
+                self.note_listener(run, question.call == Call::Listen && lives);
             }
             Step::Answered | Step::Nothing => {}
             Step::End => {

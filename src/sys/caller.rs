@@ -4,13 +4,13 @@
 //! memory behind an address. So guard pins a descriptor by O_PATH, which asks no file system, before it asks anything of it,
 //! and a copy of guard reads the memory.
 
+use super::file::{errno_of, read, read_text};
 use super::fork::spawn_copy;
-use super::{Errno, Pid, listen, listeners, socket};
+use super::{Errno, Pid, listen, listeners, process, socket};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -78,51 +78,46 @@ fn kind(path: &str) -> Result<Kind, Errno> {
 }
 
 /// Whether reads of a descriptor wait, and whether it is closed on exec (`/proc/PID/fdinfo`, `proc(5)`).
-pub fn flags_of(pid: Pid, number: RawFd) -> Option<(bool, bool)> {
-    let text = read(&format!("/proc/{pid}/fdinfo/{number}"))?;
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();
-    let flags = libc::c_int::from_str_radix(flags, 8).ok()?;
-    Some((flags & libc::O_NONBLOCK == 0, flags & libc::O_CLOEXEC != 0))
+pub fn flags_of(pid: Pid, number: RawFd) -> Result<(bool, bool), Errno> {
+    let text = read_text(&format!("/proc/{pid}/fdinfo/{number}"))?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).ok_or(Errno::EINVAL)?.trim();
+    let flags = libc::c_int::from_str_radix(flags, 8).map_err(|_| Errno::EINVAL)?;
+    Ok((flags & libc::O_NONBLOCK == 0, flags & libc::O_CLOEXEC != 0))
 }
 
 /// Whether a process sees the network that guard sees, with the rights that guard's user namespace gives.
-pub fn shares_network(pid: Pid) -> bool {
-    let link = |pid: &str, name| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-    let pid = pid.to_string();
-    ["net", "user"].into_iter().all(|name| link(&pid, name).is_some_and(|of_it| Some(of_it) == link("self", name)))
+pub fn shares_network(pid: Pid) -> Result<bool, Errno> {
+    let link = |pid, name| fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(|error| errno_of(&error));
+    for name in ["net", "user"] {
+        if link(pid, name)? != link(process::id(), name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a process may bind this port itself (CAP_NET_BIND_SERVICE, `capabilities(7)`).
 pub fn may_bind(pid: Pid, port: u16) -> bool {
     const NET_BIND_SERVICE: u64 = 1 << 10;
-    let first = read("/proc/sys/net/ipv4/ip_unprivileged_port_start").and_then(|text| text.trim().parse::<u32>().ok());
+    let first = read_text("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
     if u32::from(port) >= first.unwrap_or(1024) {
         return true;
     }
-    let status = read(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = read_text(&format!("/proc/{pid}/status")).unwrap_or_default();
     let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     effective.is_some_and(|set| set & NET_BIND_SERVICE != 0)
 }
 
 /// Whether sockets of IPv6 take IPv6 alone where nobody says so (`ip(7)`, bindv6only).
 pub fn only_v6_by_default() -> bool {
-    read("/proc/sys/net/ipv6/bindv6only").is_some_and(|text| text.trim() == "1")
+    read_text("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1")
 }
 
-/// A file of the kernel's, which is short.
-fn read(path: &str) -> Option<String> {
-    read_up_to(8192, path)
-}
-
-fn read_up_to(longest: u64, path: &str) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(longest).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-/// Whether a process polls a descriptor by an epoll (`/proc/PID/fdinfo`, `proc_pid_fdinfo(5)`), which goes on with the file that was
-/// there and knows nothing of another that takes its place.
-fn is_polled(pid: Pid, number: RawFd) -> bool {
+/// Whether a process polls a socket, which has this inode, by an epoll (`/proc/PID/fdinfo`, `proc_pid_fdinfo(5)`). The epoll goes on with
+/// this socket and knows nothing of another that takes its place. It may have a number in its list that is another file's by now.
+fn is_polled(pid: Pid, inode: u64) -> bool {
     const MOST: usize = 16_384;
     const LONGEST: u64 = 1 << 20;
     let is_epoll = |path: &Path| fs::read_link(path).is_ok_and(|to| to.as_os_str() == "anon_inode:[eventpoll]");
@@ -130,9 +125,11 @@ fn is_polled(pid: Pid, number: RawFd) -> bool {
     let epolls =
         entries.filter(|entry| is_epoll(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok());
     let has_it = |epoll: String| {
-        let text = read_up_to(LONGEST, &format!("/proc/{pid}/fdinfo/{epoll}")).unwrap_or_default();
-        let mut polled = text.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_ascii_whitespace().next());
-        polled.any(|polled| polled.parse() == Ok(number))
+        let text = read(&format!("/proc/{pid}/fdinfo/{epoll}"), LONGEST).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut polled =
+            text.lines().filter_map(|line| line.split_ascii_whitespace().find_map(|field| field.strip_prefix("ino:")));
+        polled.any(|polled| u64::from_str_radix(polled, 16) == Ok(inode))
     };
     epolls.into_iter().any(has_it)
 }
@@ -184,6 +181,15 @@ impl Options {
     }
 }
 
+/// Who asks about a socket.
+#[derive(Clone, Copy)]
+pub struct Asks {
+    pub pid: Pid,
+    /// The socket's number there, and its inode.
+    pub number: RawFd,
+    pub inode: u64,
+}
+
 /// What a copy of guard learns of a process that asks.
 #[derive(Debug)]
 pub struct Memory {
@@ -212,9 +218,14 @@ pub struct Contents {
     pub polled: bool,
 }
 
-/// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most, and the options of a socket. It is killed if that takes
-/// a second.
-pub fn read_memory(pid: Pid, address: u64, length: usize, number: RawFd) -> std::io::Result<Memory> {
+/// Starts a copy of guard that reads so many bytes, [`LONGEST`] at most. If these say that the socket `is_held`, the copy learns more
+/// of it, which takes longer the more descriptors the process has. It is killed if all that takes a second.
+pub fn read_memory(
+    Asks { pid, number, inode }: Asks,
+    address: u64,
+    length: usize,
+    is_held: &dyn Fn(&[u8]) -> bool,
+) -> std::io::Result<Memory> {
     let (report, writer) = socket::pipe()?;
     let copy = spawn_copy(|| {
         super::rights::limit_time();
@@ -234,8 +245,12 @@ pub fn read_memory(pid: Pid, address: u64, length: usize, number: RawFd) -> std:
         }
         let forbidden = result == Err(Errno::EPERM);
         let length = u8::try_from(result.unwrap_or(0)).unwrap_or(0);
-        let options = duplicate(pid, number).map(|socket| Options::read(socket.as_fd())).unwrap_or_default();
-        let report = Report { forbidden, length, bytes, options, polled: is_polled(pid, number) };
+        let (mut options, mut polled) = (Options::default(), false);
+        if is_held(&bytes[..usize::from(length)]) {
+            options = duplicate(pid, number).map(|socket| Options::read(socket.as_fd())).unwrap_or_default();
+            polled = is_polled(pid, inode);
+        }
+        let report = Report { forbidden, length, bytes, options, polled };
         // SAFETY: write(2) reads so many bytes; the reader takes them for the same structure of the same program.
         unsafe { libc::write(writer.as_raw_fd(), (&raw const report).cast(), size_of::<Report>()) };
     })?;
@@ -321,9 +336,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let found = socket_of(own, listener.as_raw_fd()).expect("guard may look").expect("a socket");
         assert_eq!(found.kind, Kind::Tcp { v6: false });
-        assert_eq!(flags_of(own, listener.as_raw_fd()), Some((true, true)));
+        assert_eq!(flags_of(own, listener.as_raw_fd()), Ok((true, true)));
         listener.set_nonblocking(true).expect("a socket");
-        assert_eq!(flags_of(own, listener.as_raw_fd()), Some((false, true)));
+        assert_eq!(flags_of(own, listener.as_raw_fd()), Ok((false, true)));
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
         assert_eq!(
             socket_of(own, datagrams.as_raw_fd()).map(|found| found.map(|found| found.kind)),
@@ -337,13 +352,14 @@ mod tests {
         let file = File::open("/dev/null").expect("a file");
         assert_eq!(socket_of(own, file.as_raw_fd()), Ok(None));
         assert_eq!(socket_of(own, 4_711), Ok(None));
-        assert!(shares_network(own) && may_bind(own, 65_535));
+        assert!(shares_network(own) == Ok(true) && may_bind(own, 65_535));
     }
 
     #[test]
     fn memory_is_read_by_a_copy() {
         let secret = *b"sixteen bytes...";
-        let memory = read_memory(std::process::id() as Pid, secret.as_ptr() as u64, 16, -1).expect("a copy");
+        let asks = Asks { pid: std::process::id() as Pid, number: -1, inode: 0 };
+        let memory = read_memory(asks, secret.as_ptr() as u64, 16, &|_| true).expect("a copy");
         socket::wait_readable(&[memory.report.as_fd()], std::time::Duration::from_secs(10)).expect("poll");
         let copy = memory.copy;
         let contents = Contents { bytes: secret.to_vec(), options: Options::default(), polled: false };

@@ -1,22 +1,18 @@
 //! What this container's cgroups show: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
 //! may use.
 
+use super::file::read_text;
 use super::poll::{Poll, Token};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The text of /proc/self/cgroup (`cgroups(7)`).
+/// The text of /proc/self/cgroup (`cgroups(7)`): a cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
 fn memberships() -> String {
-    let mut memberships = String::new();
-    if let Ok(file) = File::open("/proc/self/cgroup") {
-        // A cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
-        let _ = file.take(64 * 1024).read_to_string(&mut memberships);
-    }
-    memberships
+    read_text("/proc/self/cgroup").unwrap_or_default()
 }
 
 /// The paths of guard's cgroup, in v2 and in the v1 hierarchy of this controller; empty where there is none.
@@ -39,13 +35,13 @@ pub fn cpus() -> Option<u32> {
     let memberships = memberships();
     let (v2, v1) = paths(&memberships, "cpu");
     let quotas = with_parents("/sys/fs/cgroup", v2).filter_map(|directory| {
-        let text = std::fs::read_to_string(directory + "/cpu.max").ok()?;
+        let text = read_text(&(directory + "/cpu.max")).ok()?;
         let (quota, period) = text.trim().split_once(' ')?;
         whole_cpus(quota, period)
     });
     let quotas_v1 = with_parents("/sys/fs/cgroup/cpu", v1).filter_map(|directory| {
-        let quota = std::fs::read_to_string(format!("{directory}/cpu.cfs_quota_us")).ok()?;
-        let period = std::fs::read_to_string(directory + "/cpu.cfs_period_us").ok()?;
+        let quota = read_text(&format!("{directory}/cpu.cfs_quota_us")).ok()?;
+        let period = read_text(&(directory + "/cpu.cfs_period_us")).ok()?;
         whole_cpus(quota.trim(), period.trim())
     });
     quotas.min().into_iter().chain(quotas_v1.min()).min()
@@ -62,7 +58,7 @@ pub fn memory_limit() -> Option<u64> {
     let mut least = None;
     for (root, path, file) in files {
         for directory in with_parents(root, path) {
-            let text = std::fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
+            let text = read_text(&format!("{directory}/{file}")).unwrap_or_default();
             let limit = text.trim().parse().ok().filter(|limit| *limit < NONE);
             least = [least, limit].into_iter().flatten().min();
         }

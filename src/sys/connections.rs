@@ -2,6 +2,7 @@
 //! those to a server.
 
 use super::clock::Deadline;
+use super::file::read_text;
 use super::listeners::local_port;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,8 +10,6 @@ use std::path::Path;
 
 /// No more than so many bytes of a table are read, which has 150 for each connection.
 const LONGEST_TABLE: u64 = 32 * 1024 * 1024;
-
-const LONGEST_COUNTS: u64 = 4096;
 
 /// A connection that still sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub fn established(ports: &[u16], deadline: Deadline) -> usize {
 fn lines(deadline: Deadline) -> impl Iterator<Item = String> {
     let tables = TABLES.into_iter().filter(|(_, counts, name)| {
         // The kernel goes through the buckets of all namespaces for a table, which takes it milliseconds.
-        read_counts(counts).is_none_or(|text| !is_zero(&text, name))
+        !read_text(counts).is_ok_and(|text| is_zero(&text, name))
     });
     let files = tables.filter_map(|(table, ..)| Some(File::open(table).ok()?.take(LONGEST_TABLE)));
     let lines = files.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
@@ -62,12 +61,6 @@ fn established_in(line: &str) -> Option<u16> {
     let mut fields = line.split_ascii_whitespace();
     let local = fields.nth(1)?;
     if fields.nth(1)? == ESTABLISHED { local_port(local) } else { None }
-}
-
-fn read_counts(path: &str) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(LONGEST_COUNTS).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 /// Whether there is a line of this name, and its first number is 0.

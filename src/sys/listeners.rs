@@ -56,7 +56,13 @@ pub fn closed_among(mut inodes: Vec<u64>, deadline: Deadline) -> Vec<u64> {
 /// Whether /proc shows no process of other users (hidepid, `proc(5)`).
 fn hides_processes() -> bool {
     let mounts = File::open("/proc/self/mounts").map(|file| BufReader::new(file.take(LONGEST_TABLE)));
-    !mounts.is_ok_and(|mounts| !lines(mounts).any(|line| line.contains(" /proc proc ") && line.contains("hidepid=")))
+    // A mount has a device, a place, a type and options.
+    let hides = |line: String| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        fields.get(1..3) == Some(&["/proc", "proc"])
+            && fields.get(3).is_some_and(|options| options.split(',').any(|option| option.starts_with("hidepid=")))
+    };
+    !mounts.is_ok_and(|mounts| !lines(mounts).any(hides))
 }
 
 /// Removes the sockets that descendants of guard have open, if guard can see all. A thread may have descriptors of its own (`unshare(2)`).

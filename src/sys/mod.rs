@@ -13,6 +13,7 @@ pub mod directory;
 pub mod early;
 pub mod environments;
 pub mod errno;
+pub mod file;
 pub mod fork;
 pub mod itself;
 pub mod limits;

@@ -131,10 +131,8 @@ impl Walk {
             self.present(read);
         } else {
             let tasks = self.present(read_dir(format!("/proc/{pid}/task")));
-            for task in tasks.into_iter().flatten().flatten() {
-                if !self.may_go_on() {
-                    return;
-                }
+            for task in tasks.into_iter().flatten() {
+                let Some(task) = self.present(task).filter(|_| self.may_go_on()) else { return };
                 let read = read_pids(task.path().join("children"), &mut children);
                 self.present(read);
             }
@@ -153,7 +151,8 @@ impl Walk {
     /// Asks every process of the namespace for its parent.
     fn ask_for_parents(&mut self, proc: ReadDir) {
         let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
-        for entry in proc.flatten() {
+        for entry in proc {
+            let Some(entry) = self.present(entry) else { break };
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if !self.may_go_on() {
                 break;
@@ -186,9 +185,11 @@ fn read_pids(path: impl AsRef<Path>, pids: &mut Vec<Pid>) -> io::Result<()> {
     let mut file = File::open(path)?;
     let (mut buffer, mut pid) = ([0; 4096], 0_i32);
     // All of it first: the kernel counts positions, which shift while children end.
-    while pids.len() < MOST_PROCESSES
-        && let Ok(count @ 1..) = file.read(&mut buffer)
-    {
+    while pids.len() < MOST_PROCESSES {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
         for byte in &buffer[..count] {
             match byte {
                 b'0'..=b'9' => pid = pid.saturating_mul(10).saturating_add((byte - b'0').into()),

@@ -86,6 +86,8 @@ impl<'a> Start<'a> {
 pub enum SpawnFailure {
     /// No process could be made.
     Clone(Errno),
+    /// What guard was to have open for it could not be opened.
+    Socket(Errno),
     /// The working directory could not be entered.
     Directory(Errno),
     /// A resource limit could not be set.

@@ -84,11 +84,10 @@ pub(super) fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
 /// The path of a target, which may be a whole URL (RFC 9112, 3.2.2).
 fn path(target: &str) -> &str {
     let target = target.split(['?', '#']).next().unwrap_or_default();
-    match target.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-            rest.find('/').map_or("", |start| &rest[start..])
-        }
-        Some(_) | None => target,
+    let split = target.split_once(':').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
+    match split.and_then(|(_, rest)| rest.strip_prefix("//")) {
+        Some(rest) => rest.find('/').map_or("", |start| &rest[start..]),
+        None => target,
     }
 }
 

@@ -20,7 +20,7 @@ impl Holding {
         now: Timestamp,
         poll: &Poll,
     ) -> Answer {
-        if let Some(answer) = self.answer_without_pool(question, bind) {
+        if let Some(answer) = self.answer_without_pool(question, bind, poll) {
             return answer;
         }
         if self.is_released {
@@ -49,12 +49,13 @@ impl Holding {
         if answer != Answer::Done {
             self.caught[index].pool.abandon(run, poll);
             self.forget_empty();
+            self.let_go_of_free(poll);
         }
         answer
     }
 
     /// The answer to a bind of what guard does not hold, or has bound already.
-    fn answer_without_pool(&mut self, question: &Question, bind: &Bind) -> Option<Answer> {
+    fn answer_without_pool(&mut self, question: &Question, bind: &Bind, poll: &Poll) -> Option<Answer> {
         let key = Key::of(bind);
         let port = key.address.port();
         if !self.wants(port) {
@@ -72,10 +73,16 @@ impl Holding {
             if !std::mem::replace(&mut self.polled, true) {
                 log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss clients; it binds as ever"; "not-held");
             }
+            self.let_go_of_free(poll);
             return Some(Answer::GoOn);
         }
-        let may_hold = caller::shares_network(question.caller) && caller::may_bind(question.caller, port);
-        (!may_hold).then_some(Answer::GoOn)
+        match caller::shares_network(question.caller) {
+            Ok(shares) => (!shares || !caller::may_bind(question.caller, port)).then_some(Answer::GoOn),
+            Err(error) => {
+                self.note_unreadable(error, poll);
+                Some(Answer::GoOn)
+            }
+        }
     }
 
     /// A run gets a socket of a pool that there is: a free one, one of its own, or where none can be made another run's. Returns
