@@ -17,6 +17,34 @@ fn write(directory: &TempDir, content: &[u8]) {
 }
 
 #[test]
+fn what_guard_sets_itself_comes_from_no_file() {
+    for name in ["GUARD_RUN", "LISTEN_FDS", "NOTIFY_SOCKET"] {
+        let mut guard = child().env("GUARD_ENV_FILES", name).fixture("serve").start();
+        assert_eq!(guard.code(), 125);
+        let wanted = format!("{name:?} is one that guard sets itself");
+        assert!(guard.err().iter().any(|line| line.contains(&wanted)), "{}", guard.transcript());
+    }
+}
+
+#[test]
+fn a_home_from_a_file_is_the_only_one() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can give the app another user");
+    }
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("home");
+        fs::write(&path, "/srv\n").expect("ours");
+        let setup = setup.env("HOME", "").env("HOME_FILE", &path).env("GUARD_ENV_FILES", "HOME");
+        let setup = setup.env("GUARD_USER", "65534:65534");
+        let mut guard = setup.fixture("env exit 0").start();
+        let environment = guard.lines_until("end");
+        let homes: Vec<&String> = environment.iter().filter(|line| line.starts_with("env HOME=")).collect();
+        assert_eq!(homes, ["env HOME=/srv"]);
+    }
+}
+
+#[test]
 fn each_run_gets_what_the_file_holds_then() {
     for setup in everywhere() {
         let directory = TempDir::new().expect("a directory");

@@ -777,7 +777,7 @@ fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
         let setup = holding(setup).program(&setpriv).options(words);
         let mut guard = setup.fixture(&format!("setuid 65534 listen {port} serve")).start();
         let event = guard.event("not-held");
-        assert!(event.get("msg").is_some_and(|msg| msg.contains("may not look")), "{event:?}");
+        assert!(event.get("msg").is_some_and(|msg| msg.contains("cannot look")), "{event:?}");
         guard.event("ready");
         guard.line("listening");
         guard.signal(libc::SIGTERM);

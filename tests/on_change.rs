@@ -39,6 +39,25 @@ fn a_file_that_changes_is_a_signal_once() {
     }
 }
 
+/// guard drops to a user who may not read the file, and may read its directory.
+#[test]
+fn a_file_that_guard_may_not_read_is_told_by_its_size() {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can give guard another user");
+    }
+    let Some(setup) = pid1() else { return };
+    let directory = TempDir::new().expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+    let path = directory.path().join("key");
+    fs::write(&path, "1").expect("ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+    let mut guard = watching(setup.env("GUARD_USER", "65534:65534"), &path, "HUP").fixture("serve").start();
+    guard.line("ready");
+    fs::write(&path, "22").expect("ours");
+    guard.line("got HUP");
+}
+
 #[test]
 fn the_end_says_that_a_file_has_changed() {
     for setup in everywhere() {

@@ -153,6 +153,18 @@ impl fmt::Display for Diagnose {
     }
 }
 
+/// What guard gives the app, or takes from it, besides GUARD_*.
+const SET_BY_GUARD: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NODE_CHANNEL_FD",
+    "NODE_APP_INSTANCE",
+];
+
 /// Names of variables, comma-separated.
 pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
@@ -162,6 +174,9 @@ pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
         };
         if name.is_empty() || !name.bytes().enumerate().all(is_plain) {
             return Err(format!("{name:?} is no name of a variable"));
+        }
+        if name.starts_with("GUARD_") || SET_BY_GUARD.contains(&name) {
+            return Err(format!("{name:?} is one that guard sets itself"));
         }
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());

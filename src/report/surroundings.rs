@@ -84,11 +84,12 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
             }
         }
         for (path, _) in &config.on_change {
-            if !may(user, READ, path) || !path.parent().is_none_or(|parent| may(user, SEARCH, parent)) {
+            let is_seen = path.parent().is_none_or(|parent| may(user, SEARCH, parent));
+            if !may(user, READ, path) || !is_seen {
                 let path = path.display();
-                let text = format!(
-                    "GUARD_ON_CHANGE={path}: {user} cannot read it, so guard sees no change; let {user} read it"
-                );
+                let sees = if is_seen { "its size and time alone" } else { "no change" };
+                let text =
+                    format!("GUARD_ON_CHANGE={path}: {user} cannot read it, so guard sees {sees}; let {user} read it");
                 add(WarningKind::Doubt, text);
             }
         }

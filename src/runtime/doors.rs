@@ -1,8 +1,8 @@
 //! The doors that guard polls, and those that rest while a copy of guard receives a message with descriptors.
 
-use super::Runtime;
 use super::children::{Children, RunProcess};
 use super::operator::Operator;
+use super::{RETRY, Runtime};
 use crate::doors::Door;
 use crate::doors::http::Http;
 use crate::supervisor::{RunId, Timestamp};
@@ -184,7 +184,11 @@ impl Runtime<'_> {
                     run.channel = None;
                 }
             }
-            DoorId::Control => self.operator.control = None,
+            DoorId::Control => {
+                self.operator.control = None;
+                log::warn!(msg = "guard has lost its socket, and opens another"; "control-socket");
+                self.operator.open_control_at = Some(self.clock.now().after(RETRY));
+            }
             DoorId::Http => self.http = None,
             DoorId::Check(_)
             | DoorId::Hold(_)

@@ -61,8 +61,9 @@ impl Environment {
     pub(super) fn new(config: &Config, sockets: bool, id: u64) -> Environment {
         // Where /etc/passwd knows no home it is the root directory, as engines have it.
         let home = config.user.as_ref().map(|user| user.home.as_deref().unwrap_or(Path::new("/")));
-        let home = home.filter(|_| is_of_root(config));
         let is_read = |variable: &String| config.file_of(variable).is_some();
+        let from_file = config.env_files.iter().any(|variable| variable == "HOME" && is_read(variable));
+        let home = home.filter(|_| is_of_root(config) && !from_file);
         let is_taken = |entry: &Entry| {
             home.is_some() && entry.is("HOME")
                 || config.env_files.iter().any(|variable| entry.is(variable) && is_read(variable))

@@ -175,11 +175,7 @@ impl Holding {
     /// guard cannot look at who asks.
     pub(super) fn note_unreadable(&mut self, error: Errno, poll: &Poll) {
         if !std::mem::replace(&mut self.blind, true) {
-            let msg = if [Errno::EACCES, Errno::EPERM].contains(&error) {
-                "GUARD_HOLD: guard may not look at the app's sockets (it has another user, or a sandbox forbids it); it binds as ever"
-            } else {
-                "GUARD_HOLD: guard could not look at the app's sockets; it binds as ever"
-            };
+            let msg = "GUARD_HOLD: guard cannot look at the app's sockets (the error says why: another user, a sandbox, too few descriptors); it binds as ever";
             log::warn!(error = reason(error), msg; "not-held");
         }
         self.let_go_of_free(poll);

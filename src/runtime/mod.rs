@@ -84,6 +84,7 @@ use terminal::Typed;
 /// Runs the app until there is nothing left to do, and returns guard's exit code. Errors only before the first spawn.
 pub fn run(config: &Config) -> anyhow::Result<u8> {
     reserve::grow_stack();
+    reserve::make_room_for_destructors();
     // Before guard opens anything itself.
     let held = Held::take(config);
     let held = held.open(config)?;

@@ -32,6 +32,8 @@ pub(super) struct Operator {
     waiting: Vec<Waiting>,
     /// Clients that got their answer at guard's end, each readable when it has ended.
     answered: Vec<OwnedFd>,
+    /// There is one more whose end guard cannot see.
+    unseen: bool,
     /// Datagrams that were not heard, since their senders may not say that.
     pub(super) refused: u64,
     /// A stranger's was among them, and the log says so.
@@ -182,7 +184,10 @@ impl Runtime<'_> {
     fn answer(&mut self, waiting: Waiting, reply: &Reply) {
         self.reply(&waiting.client, reply);
         // What it has asked for may have led to guard's end.
-        self.operator.answered.extend(waiting.process.filter(|_| self.supervisor.is_ending()));
+        if self.supervisor.is_ending() {
+            self.operator.unseen |= waiting.process.is_none();
+            self.operator.answered.extend(waiting.process);
+        }
     }
 
     /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,
@@ -193,7 +198,7 @@ impl Runtime<'_> {
             self.answer(waiting, &outcome);
         }
         let mut processes = std::mem::take(&mut self.operator.answered);
-        if processes.is_empty() {
+        if processes.is_empty() && !self.operator.unseen {
             return;
         }
         self.kill_known();
@@ -201,8 +206,9 @@ impl Runtime<'_> {
         loop {
             let left = until.since(self.clock.now());
             processes.retain(|process| !socket::is_readable(process.as_fd()));
-            let Some(process) = processes.first() else { return };
-            if left.is_zero() || socket::wait_readable(&[process.as_fd()], left).is_err() {
+            let is_over = processes.is_empty() && !self.operator.unseen;
+            let first = processes.first().map(AsFd::as_fd);
+            if is_over || left.is_zero() || socket::wait_readable(first.as_slice(), left).is_err() {
                 return;
             }
         }

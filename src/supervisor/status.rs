@@ -1,7 +1,7 @@
 //! The state as operators, probes and the runtime see it. Nothing here changes it.
 
 use super::Supervisor;
-use super::cause::Cause;
+use super::cause::{Asker, Cause};
 use super::exit_code::Ending;
 use super::run_id::RunId;
 use super::state::{Instance, Mode, Run, RunState, Slot};
@@ -127,7 +127,10 @@ impl Supervisor {
 
     /// Why the run is ended, as GUARD_LAST_EXIT would say it; `None` where nobody but the app itself ends it, or guard ends.
     pub fn why_ended(&self, id: RunId) -> Option<&'static str> {
-        match self.runs().find(|run| run.id == id)?.cause? {
+        let run = self.runs().find(|run| run.id == id)?;
+        // It is asked first what takes so much memory, and may end of that.
+        let is_too_large = run.is_too_large && self.mode == Mode::Serving;
+        match run.cause.or(is_too_large.then_some(Cause::Restart(Asker::Memory)))? {
             Cause::Failed(failure) => Some(failure.word()),
             Cause::Reload(asker) | Cause::Restart(asker) => Some(asker.word()),
             Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop => None,

@@ -70,7 +70,6 @@ pub fn wait() -> Wait {
         }
         // SAFETY: where there is a pid, there is a usage.
         Ok(pid) => Wait::Ended(pid, decode(raw), Usage::new(unsafe { usage.assume_init_ref() }, raw)),
-        Err(Errno::EINTR) => wait(),
         Err(Errno::ECHILD) => Wait::NoChildren,
         Err(error) => Wait::Failed(error),
     }

@@ -114,6 +114,16 @@ unsafe impl GlobalAlloc for WithReserve {
     }
 }
 
+/// Has std make its list of what a thread leaves behind, with room for more, while there is memory. It asks the C library alone.
+pub fn make_room_for_destructors() {
+    struct Nothing;
+    impl Drop for Nothing {
+        fn drop(&mut self) {}
+    }
+    thread_local!(static NOTHING: Nothing = const { Nothing });
+    NOTHING.with(|_| ());
+}
+
 /// Makes the stack as large as guard may need it, while it still can grow. Only its far end takes memory.
 #[inline(never)]
 pub fn grow_stack() {

@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 const MOST_ENTRIES: usize = 4096;
 const MOST_LINKS: usize = 40;
 
-/// Bytes that one look reads: a ConfigMap or a Secret has a mebibyte at most.
+/// Bytes that one look reads of a path: a ConfigMap or a Secret has a mebibyte at most.
 const MOST_BYTES: u64 = 4 << 20;
 
 /// Watches on everything that leads to some paths. A watch says only that something may have changed. Its owner then makes a new one,
@@ -42,6 +42,15 @@ pub struct Found {
     pub watch: Result<Watch, Errno>,
 }
 
+/// What has become of a watch.
+#[derive(PartialEq, Eq)]
+enum Watched {
+    Is,
+    Gone,
+    /// guard may not read it.
+    Forbidden,
+}
+
 /// What the copy says of a path: whether something is there, and its fingerprint.
 const RECORD: usize = 9;
 
@@ -56,11 +65,10 @@ impl Scan {
         let (report, writer) = socket::pipe()?;
         let copy = spawn_copy(|| {
             keep_only([writer.as_raw_fd(), watch.as_fd().as_raw_fd()]);
-            let watched = paths.iter().try_for_each(|path| watch.add_way(path.to_path_buf()));
+            let watched = paths.iter().try_for_each(|path| watch.add_path(path));
             let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
-            let mut left = MOST_BYTES;
             for path in paths {
-                let found = fingerprint(path, &mut left);
+                let found = fingerprint(path, &mut MOST_BYTES.clone());
                 text.push(found.is_some().into());
                 text.extend(found.unwrap_or(0).to_ne_bytes());
             }
@@ -97,6 +105,19 @@ impl AsFd for Scan {
 }
 
 impl Watch {
+    /// Watches a path, and where it leads to a directory what the links in that lead to.
+    fn add_path(&self, path: &Path) -> Result<(), Errno> {
+        self.add_way(path.to_path_buf())?;
+        let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+        for entry in entries.flatten().take(MOST_ENTRIES) {
+            let entry = entry.path();
+            if entry.is_symlink() {
+                self.add_way(entry)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Watches each step of the way: every directory for its own end, those that hold a link or miss the next step for new
     /// names, and the end of the way for its content.
     fn add_way(&self, mut path: PathBuf) -> Result<(), Errno> {
@@ -120,7 +141,7 @@ impl Watch {
                 let next = at.join(name);
                 let rest = steps.as_path();
                 match next.symlink_metadata() {
-                    Err(_) => return self.add(&at, names),
+                    Err(_) => return self.add(&at, names).map(drop),
                     Ok(metadata) if metadata.is_symlink() => {
                         self.add(&at, names)?;
                         let Ok(target) = fs::read_link(&next) else { return Ok(()) };
@@ -128,26 +149,28 @@ impl Watch {
                         continue 'links;
                     }
                     Ok(_) if rest.as_os_str().is_empty() => {
-                        self.add(&at, names)?;
-                        return self.add(&next, content);
+                        // What guard may not read it may not watch, but the directory tells of it.
+                        let is_hidden = self.add(&next, content)? == Watched::Forbidden;
+                        return self.add(&at, if is_hidden { content } else { names }).map(drop);
                     }
-                    Ok(_) => self.add(&next, AddWatchFlags::empty())?,
+                    Ok(_) => _ = self.add(&next, AddWatchFlags::empty())?,
                 }
                 at = next;
             }
-            return self.add(&at, content);
+            return self.add(&at, content).map(drop);
         }
         Ok(())
     }
 
     /// A file that vanishes meanwhile is no error: the watch on its directory sees that.
-    fn add(&self, path: &Path, what: AddWatchFlags) -> Result<(), Errno> {
+    fn add(&self, path: &Path, what: AddWatchFlags) -> Result<Watched, Errno> {
         let own = AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD);
         match self.0.add_watch(path, what | own) {
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP) => Ok(()),
-            result => result.map(drop),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(Watched::Gone),
+            Err(Errno::EACCES) => Ok(Watched::Forbidden),
+            result => result.map(|_| Watched::Is),
         }
     }
 }
@@ -285,6 +308,41 @@ mod tests {
             assert_eq!(seen(&path, || swap("..2")), (true, differs));
             assert_eq!(seen(&path, || swap("..1")), (true, differs));
         }
+    }
+
+    #[test]
+    fn what_a_link_in_a_directory_leads_to_is_seen() {
+        let (root, elsewhere) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let target = elsewhere.path().join("cert");
+        fs::write(&target, "1").expect("ours");
+        symlink(&target, root.path().join("cert")).expect("ours");
+        assert_eq!(seen(root.path(), || fs::write(&target, "2").expect("ours")), (true, true));
+        let next = elsewhere.path().join("next");
+        fs::write(&next, "3").expect("ours");
+        assert_eq!(seen(root.path(), || fs::rename(&next, &target).expect("ours")), (true, true));
+    }
+
+    #[test]
+    fn how_much_another_path_has_changes_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        let [large, path] = ["large", "path"].map(|name| root.path().join(name));
+        let fingerprints = |bytes: usize| {
+            fs::write(&large, vec![b'x'; bytes]).expect("ours");
+            [&large, &path].map(|path| fingerprint(path, &mut MOST_BYTES.clone()))
+        };
+        fs::write(&path, vec![b'x'; 3 << 20]).expect("ours");
+        let (before, after) = (fingerprints(1 << 20), fingerprints(3 << 20));
+        assert!(before[0] != after[0] && before[1] == after[1]);
+        let scan = |paths: &[&Path]| {
+            let mut scan = Scan::begin(paths).expect("a copy");
+            while !scan.is_over() {
+                let time = std::time::Duration::from_secs(10);
+                assert!(socket::wait_readable(&[scan.as_fd()], time).expect("poll(2)"), "the copy says nothing");
+            }
+            super::super::fork::wait_for_copy(scan.copy);
+            scan.found().expect("it looks at the paths").fingerprints
+        };
+        assert_eq!(scan(&[&large, &path]), after);
     }
 
     #[test]

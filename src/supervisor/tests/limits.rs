@@ -165,6 +165,7 @@ fn a_run_is_asked_once_what_fills_its_memory_and_serves_meanwhile() {
         assert_eq!(actions, [Action::Diagnose(run(1))]);
         assert_eq!(world.step(Step::Grows(run(1))), [], "once");
         assert_eq!(world.supervisor.readiness(), Ok(()));
+        assert_eq!(world.supervisor.why_ended(run(1)), Some("memory-limit"), "if it ends of that");
         let actions = if command { world.step(Step::DiagnosisEnds(run(1))) } else { world.wait() };
         assert!(stops(&actions, 1), "{actions:?}");
         let actions = world.step(exit(1, 0));
