@@ -105,7 +105,7 @@ impl Hold {
     }
 
     /// Takes the next question, unless memory is read. With `may_copy` guard may have one more copy; where there can be none a
-    /// question waits for one if `may_wait`, else the call goes on.
+    /// question waits for one if `may_wait`, else it is [`Step::Unreadable`].
     pub fn next(&mut self, may_copy: bool, may_wait: bool) -> Step {
         if self.reading.is_some() {
             return Step::Nothing;
@@ -163,7 +163,7 @@ impl Hold {
                 self.postponed = Some((question, is_last));
                 Step::Postponed
             }
-            None => self.go_on(&question),
+            None => Step::Unreadable { question, error: Errno::EAGAIN },
         }
     }
 

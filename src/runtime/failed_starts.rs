@@ -7,28 +7,21 @@ use crate::sys::Errno;
 use crate::sys::errno::reason;
 use crate::sys::spawn::SpawnFailure;
 
-/// What may be over when guard tries again.
-const TRANSIENT: [Errno; 8] = [
-    Errno::ETXTBSY,
-    Errno::EIO,
-    Errno::ESTALE,
-    Errno::EAGAIN,
-    Errno::ENOMEM,
-    Errno::EMFILE,
-    Errno::ENFILE,
-    Errno::ENOBUFS,
-];
-
 /// Whether guard has too few descriptors or too little memory for now.
 pub(super) fn is_shortage(errno: Errno) -> bool {
-    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN].contains(&errno)
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN)
+}
+
+/// Whether it may be over when guard tries again.
+fn is_transient(errno: Errno) -> bool {
+    is_shortage(errno) || matches!(errno, Errno::ETXTBSY | Errno::EIO | Errno::ESTALE)
 }
 
 impl Journal<'_> {
     /// There is no process; returns what that means to the core.
     pub(super) fn spawn_failed(&mut self, run: RunId, failure: SpawnFailure, problem: Option<String>) -> SpawnError {
         let (errno, code, problem) = self.explain(failure, problem);
-        let transient = TRANSIENT.contains(&errno);
+        let transient = is_transient(errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
         self.note_spawn_failure(run, name_of(errno), format!("{command}: {problem} ({})", name_of(errno)));
@@ -40,7 +33,7 @@ impl Journal<'_> {
         let (variable, path, name) = (error.variable, error.path.display(), name_of(error.errno));
         log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = name, error:% = error.problem; "variable-file");
         self.note_spawn_failure(run, name, error.to_string());
-        SpawnError { code: OWN_ERROR, transient: TRANSIENT.contains(&error.errno), name }
+        SpawnError { code: OWN_ERROR, transient: is_transient(error.errno), name }
     }
 
     /// The status tells no path, since GUARD_HTTP shows it to strangers.

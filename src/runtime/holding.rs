@@ -76,8 +76,10 @@ pub(super) struct Holding {
     pub(super) lost: u32,
     /// The log says that the app binds what GUARD_HOLD does not name.
     refusal_logged: bool,
-    /// The log says that guard may not look at an app's sockets.
-    pub(super) blind: bool,
+    /// guard may not look at an app's sockets.
+    blind: bool,
+    /// The log says that guard cannot.
+    blindness_logged: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
     /// When guard looks whether a run has closed what clients wait at. `None` until the next client comes.
@@ -97,6 +99,7 @@ impl Holding {
             lost: 0,
             refusal_logged: false,
             blind: false,
+            blindness_logged: false,
             polled: false,
             check_at: None,
         }
@@ -174,7 +177,9 @@ impl Holding {
 
     /// guard cannot look at who asks.
     pub(super) fn note_unreadable(&mut self, error: Errno, poll: &Poll) {
-        if !std::mem::replace(&mut self.blind, true) {
+        self.blind |=
+            !matches!(error, Errno::ETIMEDOUT | Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
+        if !self.is_released && !std::mem::replace(&mut self.blindness_logged, true) {
             let msg = "GUARD_HOLD: guard cannot look at the app's sockets (the error says why: another user, a sandbox, too few descriptors); it binds as ever";
             log::warn!(error = reason(error), msg; "not-held");
         }

@@ -8,6 +8,7 @@ use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
 use crate::sys::caller::{self, Kind, Socket};
 use crate::sys::errno::reason;
+use crate::sys::file::errno_of;
 use crate::sys::seccomp::{Answer, Call, Channel, Question};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl Runtime<'_> {
             return Ok(None);
         }
         let opened = Channel::open(|descriptor| self.held.make_room(descriptor));
-        opened.map(Some).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+        opened.map(Some).map_err(|error| errno_of(&error))
     }
 
     /// A run has started with the filter, or without.

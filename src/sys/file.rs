@@ -17,6 +17,7 @@ pub fn read_text(path: &str) -> Result<String, Errno> {
     read(path, LONGEST).and_then(|bytes| String::from_utf8(bytes).map_err(|_| Errno::EILSEQ))
 }
 
+/// The error of the kernel; EINVAL where it is none of the kernel's.
 pub fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
 }
