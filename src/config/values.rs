@@ -153,17 +153,9 @@ impl fmt::Display for Diagnose {
     }
 }
 
-/// What guard gives the app, or takes from it, besides GUARD_*.
-const SET_BY_GUARD: [&str; 8] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NODE_CHANNEL_FD",
-    "NODE_APP_INSTANCE",
-];
+/// How variables begin that guard gives the app, or takes from it.
+const SET_BY_GUARD: [&str; 7] =
+    ["GUARD_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_FD", "LISTEN_PID", "NODE_CHANNEL_FD", "NODE_APP_INSTANCE"];
 
 /// Names of variables, comma-separated.
 pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
@@ -175,7 +167,7 @@ pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
         if name.is_empty() || !name.bytes().enumerate().all(is_plain) {
             return Err(format!("{name:?} is no name of a variable"));
         }
-        if name.starts_with("GUARD_") || SET_BY_GUARD.contains(&name) {
+        if SET_BY_GUARD.iter().any(|start| name.starts_with(start)) {
             return Err(format!("{name:?} is one that guard sets itself"));
         }
         if !names.iter().any(|known| known == name) {

@@ -126,7 +126,7 @@ impl Runtime<'_> {
         let (notify, channel, filter) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                let failure = self.journal.spawn_failed(run, SpawnFailure::Socket(error), None);
+                let failure = self.journal.spawn_failed(run, SpawnFailure::Clone(error), None);
                 return Event::SpawnFailed(run, failure);
             }
         };

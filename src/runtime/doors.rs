@@ -186,7 +186,7 @@ impl Runtime<'_> {
             }
             DoorId::Control => {
                 self.operator.control = None;
-                log::warn!(msg = "guard has lost its socket, and opens another"; "control-socket");
+                log::warn!(msg = "lost; guard opens another"; "control-socket");
                 self.operator.open_control_at = Some(self.clock.now().after(RETRY));
             }
             DoorId::Http => self.http = None,
@@ -268,7 +268,7 @@ impl Runtime<'_> {
 
 /// A door that cannot be polled is closed.
 fn warn_of_door(id: DoorId, error: Errno) {
-    log::warn!(door = id.kind(), error = reason(error), msg = "guard cannot poll it, and closes it"; "door");
+    log::warn!(door = id.kind(), error = reason(error), msg = "guard cannot poll it"; "door");
 }
 
 /// A door that is a socket, if it is open. It stands beside the poll that knows it.

@@ -50,15 +50,7 @@ impl Journal<'_> {
             SpawnFailure::Clone(errno) => (
                 errno,
                 CANNOT_EXECUTE,
-                format!("no new process ({}): is a limit of processes or memory reached?", reason(errno)),
-            ),
-            SpawnFailure::Socket(errno) => (
-                errno,
-                OWN_ERROR,
-                format!(
-                    "guard cannot open a socket for it ({}): is a limit of descriptors or memory reached?",
-                    reason(errno)
-                ),
+                format!("no new process ({}): is a limit of processes, descriptors or memory reached?", reason(errno)),
             ),
             SpawnFailure::Directory(errno) => {
                 (errno, OWN_ERROR, format!("{}: {}", self.config.directory_name(), reason(errno)))

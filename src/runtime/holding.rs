@@ -180,7 +180,7 @@ impl Holding {
         self.blind |=
             !matches!(error, Errno::ETIMEDOUT | Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
         if !self.is_released && !std::mem::replace(&mut self.blindness_logged, true) {
-            let msg = "GUARD_HOLD: guard cannot look at the app's sockets (the error says why: another user, a sandbox, too few descriptors); it binds as ever";
+            let msg = "GUARD_HOLD: guard cannot look at the app's sockets (another user, a sandbox, or too few descriptors); it binds as ever";
             log::warn!(error = reason(error), msg; "not-held");
         }
         self.let_go_of_free(poll);

@@ -17,9 +17,6 @@ const DYING_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time in which a shell passes on the code of its child, if guard has seen that no main process is dying.
 const SHELL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The least time between two readings of the kernel's count that no victim asks for. To read it costs more than to reap an orphan.
-const BETWEEN_COUNTS: Duration = Duration::from_millis(10);
-
 /// The time from the kernel's notice to guard's look at what it meant: the notice may come before the count and the kill. The
 /// kernel notifies of each time that the limit of memory is met too, so this bounds how often guard wakes up for it.
 const NOTICE_DELAY: Duration = Duration::from_millis(200);
@@ -33,8 +30,8 @@ pub(super) struct OomKills {
     unexplained: u64,
     /// Until when a death may explain them.
     until: Timestamp,
-    /// When guard may read the count again though no victim asks for it.
-    count_at: Timestamp,
+    /// The kernel notifies of them.
+    noticed: bool,
     /// When guard looks at what the kernel's notice meant.
     pub(super) notice_due: Option<Timestamp>,
 }
@@ -53,11 +50,10 @@ impl Runtime<'_> {
         }
     }
 
-    /// Some child has ended which is not likely to be a victim: reads the count unless guard has just read it for one like it.
+    /// Some child has ended which is not likely to be a victim. To read the count costs more than to reap it, so guard does that only
+    /// where the kernel does not tell of a victim that another process has reaped.
     pub(super) fn may_count_oom_kills(&mut self) {
-        let now = self.clock.now();
-        if now >= self.oom_kills.count_at {
-            self.oom_kills.count_at = now.after(BETWEEN_COUNTS);
+        if !self.oom_kills.noticed {
             self.count_oom_kills();
         }
     }
@@ -101,7 +97,7 @@ impl Runtime<'_> {
 
     fn await_oom_notice(&mut self) {
         if let Some(counter) = self.oom_kills.counter.as_mut().and_then(Option::as_mut) {
-            counter.await_notice(&self.poll, DoorId::OomKills.token());
+            self.oom_kills.noticed = counter.await_notice(&self.poll, DoorId::OomKills.token());
         }
     }
 }

@@ -61,7 +61,7 @@ impl Runtime<'_> {
             }
             if any_listens(&tree, deadline) {
                 if self.holding.hears(run) && self.config.listen.is_empty() {
-                    log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: the app listens in a way that guard does not see (a 32-bit program, io_uring); that is not held"; "not-held");
+                    log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
                 }
                 self.dispatch(Event::Listens(run));
             }

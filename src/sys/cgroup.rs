@@ -85,8 +85,16 @@ pub struct OomCounter {
     file: File,
     /// The count when it was last read.
     seen: u64,
-    /// With v1 the kernel notifies by this, if guard may ask it to; with v2 by the file itself.
-    notices: Option<EventFd>,
+    notices: Notices,
+}
+
+/// By what the kernel notifies guard.
+enum Notices {
+    /// The file itself (v2).
+    File,
+    /// v1, where guard may ask for it.
+    Event(EventFd),
+    Nothing,
 }
 
 impl OomCounter {
@@ -97,12 +105,12 @@ impl OomCounter {
         let (v2, v1) = paths(&memberships, "memory");
         let of_v2 = with_parents("/sys/fs/cgroup", v2).find_map(|directory| {
             let (file, seen) = open(directory + "/memory.events")?;
-            Some(OomCounter { file, seen, notices: None })
+            Some(OomCounter { file, seen, notices: Notices::File })
         });
         of_v2.or_else(|| {
             with_parents("/sys/fs/cgroup/memory", v1).find_map(|directory| {
                 let (file, seen) = open(format!("{directory}/memory.oom_control"))?;
-                let notices = notices(&directory, &file);
+                let notices = notices(&directory, &file).map_or(Notices::Nothing, Notices::Event);
                 Some(OomCounter { file, seen, notices })
             })
         })
@@ -115,16 +123,18 @@ impl OomCounter {
     }
 
     /// Has the kernel notify once by this token: when the killer is about to strike (v1), or when the count has changed or
-    /// another one of its file (v2). Where it cannot, nothing comes.
-    pub fn await_notice(&self, poll: &Poll, token: Token) {
-        let _ = match &self.notices {
-            Some(notices) => {
+    /// another one of its file (v2); `false` where it cannot.
+    pub fn await_notice(&self, poll: &Poll, token: Token) -> bool {
+        let added = match &self.notices {
+            Notices::File => poll.add_once_for_news(self.file.as_fd(), token),
+            Notices::Event(event) => {
                 // Until it is read it has something to read.
-                let _ = notices.read();
-                poll.add_once_for_reading(notices.as_fd(), token)
+                let _ = event.read();
+                poll.add_once_for_reading(event.as_fd(), token)
             }
-            None => poll.add_once_for_news(self.file.as_fd(), token),
+            Notices::Nothing => return false,
         };
+        added.is_ok()
     }
 }
 

@@ -84,10 +84,8 @@ impl<'a> Start<'a> {
 /// Why there is no process, or none that ran the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnFailure {
-    /// No process could be made.
+    /// No process could be made, or nothing opened that it was to have.
     Clone(Errno),
-    /// What guard was to have open for it could not be opened.
-    Socket(Errno),
     /// The working directory could not be entered.
     Directory(Errno),
     /// A resource limit could not be set.

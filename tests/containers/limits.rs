@@ -101,7 +101,9 @@ fn a_run_without_a_pid_is_tried_again_after_a_backoff() {
     container.kill("USR1");
     let failed = container.event("spawn-failed");
     assert!(
-        failed.get("error").is_some_and(|error| error.contains("is a limit of processes or memory reached?")),
+        failed
+            .get("error")
+            .is_some_and(|error| error.contains("is a limit of processes, descriptors or memory reached?")),
         "{}",
         failed.line
     );
