@@ -186,7 +186,6 @@ impl Runtime<'_> {
             }
             DoorId::Control => {
                 self.operator.control = None;
-                log::warn!(msg = "lost; guard opens another"; "control-socket");
                 self.operator.open_control_at = Some(self.clock.now().after(RETRY));
             }
             DoorId::Http => self.http = None,
