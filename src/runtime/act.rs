@@ -12,6 +12,7 @@ use crate::doors::notify::Notify;
 use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, KillReason, Notice, RunId};
+use crate::sys::file::errno_of;
 use crate::sys::spawn::{SpawnFailure, Start};
 use crate::sys::{Errno, Pid, early, limits, process, signals};
 use log::Level;
@@ -179,13 +180,12 @@ impl Runtime<'_> {
     /// Something could not be opened for a run. The error of a shortage may be over at the next try; after any other the run goes
     /// without.
     fn unless_short(&self, run: RunId, error: &io::Error, event: &str) -> Result<(), Errno> {
-        match error.raw_os_error().map(Errno::from_raw).filter(|errno| is_shortage(*errno)) {
-            Some(errno) => Err(errno),
-            None => {
-                log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "{event}");
-                Ok(())
-            }
+        let errno = errno_of(error);
+        if is_shortage(errno) {
+            return Err(errno);
         }
+        log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "{event}");
+        Ok(())
     }
 
     /// The run's notify socket, where it is wanted.

@@ -23,6 +23,7 @@ mod journal;
 mod kill;
 mod leftovers;
 mod linger;
+mod marks;
 mod measure;
 mod messages;
 mod notices;

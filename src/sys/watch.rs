@@ -68,7 +68,8 @@ impl Scan {
             let watched = paths.iter().try_for_each(|path| watch.add_path(path));
             let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
             for path in paths {
-                let found = fingerprint(path, &mut MOST_BYTES.clone());
+                let mut left = MOST_BYTES;
+                let found = fingerprint(path, &mut left);
                 text.push(found.is_some().into());
                 text.extend(found.unwrap_or(0).to_ne_bytes());
             }
@@ -233,20 +234,21 @@ mod tests {
     use crate::sys::socket::is_readable;
     use std::os::unix::fs::symlink;
 
+    fn look(paths: &[&Path]) -> Found {
+        let mut scan = Scan::begin(paths).expect("a copy");
+        while !scan.is_over() {
+            let time = std::time::Duration::from_secs(10);
+            assert!(socket::wait_readable(&[scan.as_fd()], time).expect("poll(2)"), "the copy says nothing");
+        }
+        super::super::fork::wait_for_copy(scan.copy);
+        scan.found().expect("it looks at the paths")
+    }
+
     /// What a change does: whether the watch tells, and whether the fingerprint differs.
     fn seen(path: &Path, change: impl FnOnce()) -> (bool, bool) {
-        let found = || {
-            let mut scan = Scan::begin(&[path]).expect("a copy");
-            while !scan.is_over() {
-                let time = std::time::Duration::from_secs(10);
-                assert!(socket::wait_readable(&[scan.as_fd()], time).expect("poll(2)"), "the copy says nothing");
-            }
-            super::super::fork::wait_for_copy(scan.copy);
-            scan.found().expect("it looks at the path")
-        };
-        let Found { watch, fingerprints } = found();
+        let Found { watch, fingerprints } = look(&[path]);
         change();
-        (is_readable(watch.expect("inotify is there").as_fd()), found().fingerprints != fingerprints)
+        (is_readable(watch.expect("inotify is there").as_fd()), look(&[path]).fingerprints != fingerprints)
     }
 
     #[test]
@@ -328,21 +330,11 @@ mod tests {
         let [large, path] = ["large", "path"].map(|name| root.path().join(name));
         let fingerprints = |bytes: usize| {
             fs::write(&large, vec![b'x'; bytes]).expect("ours");
-            [&large, &path].map(|path| fingerprint(path, &mut MOST_BYTES.clone()))
+            look(&[&large, &path]).fingerprints
         };
         fs::write(&path, vec![b'x'; 3 << 20]).expect("ours");
         let (before, after) = (fingerprints(1 << 20), fingerprints(3 << 20));
         assert!(before[0] != after[0] && before[1] == after[1]);
-        let scan = |paths: &[&Path]| {
-            let mut scan = Scan::begin(paths).expect("a copy");
-            while !scan.is_over() {
-                let time = std::time::Duration::from_secs(10);
-                assert!(socket::wait_readable(&[scan.as_fd()], time).expect("poll(2)"), "the copy says nothing");
-            }
-            super::super::fork::wait_for_copy(scan.copy);
-            scan.found().expect("it looks at the paths").fingerprints
-        };
-        assert_eq!(scan(&[&large, &path]), after);
     }
 
     #[test]
