@@ -2,7 +2,8 @@
 //! them (`sys/spread.rs`).
 
 use super::doors::DoorId;
-use super::pool::{Member, Pool};
+use super::member::Member;
+use super::pool::Pool;
 use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};

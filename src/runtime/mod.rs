@@ -25,6 +25,7 @@ mod leftovers;
 mod linger;
 mod marks;
 mod measure;
+mod member;
 mod messages;
 mod notices;
 mod oom;
