@@ -4,6 +4,7 @@ use super::children::RunProcess;
 use super::doors::DoorId;
 use super::environment::Environment;
 use super::failed_starts::is_shortage;
+use super::journal::of_run;
 use super::pages::restart_reason;
 use super::{Runtime, hooks};
 use crate::config::{Readiness, Scope};
@@ -88,7 +89,7 @@ impl Runtime<'_> {
                 if !self.say(id, AppMessage::Shutdown) {
                     return Some(Event::ShutdownUndelivered(id));
                 }
-                log::info!(instance = self.journal.instance(id), run = id.number, msg = "told over Node's channel"; "shutdown");
+                of_run!(self.journal, Level::Info, id, msg = "told over Node's channel"; "shutdown");
             }
             Action::StartCheck(id) => return self.start_check(id),
             Action::KillCheck(id) => self.kill_check(id),
@@ -184,7 +185,7 @@ impl Runtime<'_> {
         if is_shortage(errno) {
             return Err(errno);
         }
-        log::warn!(instance = self.journal.instance(run), run = run.number, error:%; "{event}");
+        of_run!(self.journal, Level::Warn, run, error:%; event);
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! Programs that could not be started, as lines of the log: the app, hooks, health checks.
 
 use super::environment::UnreadVariable;
-use super::journal::Journal;
+use super::journal::{Journal, of_run};
 use crate::supervisor::{CANNOT_EXECUTE, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::Errno;
 use crate::sys::errno::reason;
 use crate::sys::spawn::SpawnFailure;
+use log::Level;
 
 /// Whether guard has too few descriptors or too little memory for now.
 pub(super) fn is_shortage(errno: Errno) -> bool {
@@ -23,7 +24,7 @@ impl Journal<'_> {
         let (errno, code, problem) = self.explain(failure, problem);
         let transient = is_transient(errno);
         let command = self.config.command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        log::error!(instance = self.instance(run), run = run.number, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
+        of_run!(self, Level::Error, run, command:%, code, errno = name_of(errno), error:% = problem; "spawn-failed");
         self.note_spawn_failure(run, name_of(errno), format!("{command}: {problem} ({})", name_of(errno)));
         SpawnError { code, transient, name: name_of(errno) }
     }
@@ -31,7 +32,7 @@ impl Journal<'_> {
     /// A file of GUARD_ENV_FILES could not be read, so the run cannot begin.
     pub(super) fn unread_variable(&mut self, run: RunId, error: &UnreadVariable) -> SpawnError {
         let (variable, path, name) = (error.variable, error.path.display(), name_of(error.errno));
-        log::error!(instance = self.instance(run), run = run.number, variable:%, path:%, errno = name, error:% = error.problem; "variable-file");
+        of_run!(self, Level::Error, run, variable:%, path:%, errno = name, error:% = error.problem; "variable-file");
         self.note_spawn_failure(run, name, error.to_string());
         SpawnError { code: OWN_ERROR, transient: is_transient(error.errno), name }
     }
@@ -81,7 +82,7 @@ impl Journal<'_> {
     }
 
     pub(super) fn diagnosis_failed(&self, run: RunId, problem: &str) {
-        log::warn!(instance = self.instance(run), run = run.number, error:% = problem; "diagnose-failed");
+        of_run!(self, Level::Warn, run, error:% = problem; "diagnose-failed");
     }
 
     /// Said in the start period too, since time will not mend it; and once as long as it stays the same.
@@ -89,7 +90,7 @@ impl Journal<'_> {
         let problem = format!("cannot be started: {problem}");
         if self.check(run) != problem {
             let command = self.config.health_check.as_ref().map_or_else(String::new, ToString::to_string);
-            log::warn!(instance = self.instance(run), run = run.number, command:%, error:% = problem; "check-not-started");
+            of_run!(self, Level::Warn, run, command:%, error:% = problem; "check-not-started");
             self.of_instance(run).check = problem;
         }
     }

@@ -11,8 +11,8 @@ use crate::sys::process::Status;
 use crate::sys::procfs::Process;
 use crate::sys::signal_set::SignalSet;
 use crate::sys::{Errno, Pid};
-use log::Level;
-use log::kv::Value;
+use log::kv::{self, Source, Value, VisitSource};
+use log::{Level, Record};
 
 /// The lines of the log, and the termination log. Its owner calls [`Journal::start`] first, then a method for each fact and each
 /// notice, and [`Journal::end`] last.
@@ -50,6 +50,32 @@ pub(super) struct InstanceRecord {
     pub(super) check: String,
 }
 
+/// Writes one line about a run, with its instance where there are several. The pairs and the event are as in the macros of `log`:
+/// `of_run!(journal, Level::Warn, run, count, signal:%, msg = "why"; "event")`. Each of those would make its whole record in place.
+macro_rules! of_run {
+    ($journal:expr, $level:expr, $run:expr $(, $key:ident $(: $shown:tt)? $(= $value:expr)?)*; $event:expr) => {
+        $journal.of_run($level, $run, $event, &[$((stringify!($key), of_run!(@$key $(: $shown)? $(= $value)?))),*])
+    };
+    (@$key:ident) => { log::kv::Value::from($key) };
+    (@$key:ident = $value:expr) => { log::kv::Value::from($value) };
+    (@$key:ident: %) => { log::kv::Value::from_display(&$key) };
+    (@$key:ident: % = $value:expr) => { log::kv::Value::from_display(&$value) };
+}
+pub(super) use of_run;
+
+/// What a line about a run says: which run, and the rest.
+struct OfRun<'a> {
+    head: [(&'static str, Value<'a>); 2],
+    pairs: &'a [(&'a str, Value<'a>)],
+}
+
+impl Source for OfRun<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
+        self.head.visit(visitor)?;
+        self.pairs.visit(visitor)
+    }
+}
+
 impl<'a> Journal<'a> {
     /// Opens the termination log.
     pub(super) fn new(config: &'a Config, instances: u32) -> Journal<'a> {
@@ -71,6 +97,17 @@ impl<'a> Journal<'a> {
             hook_signalled: false,
             dropped: SignalSet::EMPTY,
         }
+    }
+
+    /// One line about a run; see the macro of this name.
+    pub(super) fn of_run(&self, level: Level, run: RunId, event: &str, pairs: &[(&str, Value)]) {
+        if level > log::max_level() {
+            return;
+        }
+        let pairs = OfRun { head: [("instance", self.instance(run)), ("run", run.number.into())], pairs };
+        let mut record = Record::builder();
+        record.level(level).target(module_path!()).key_values(&pairs);
+        log::logger().log(&record.args(format_args!("{event}")).build());
     }
 
     /// A run's instance, as log lines have it: only where there are several.
@@ -120,7 +157,7 @@ impl<'a> Journal<'a> {
         record.last.clear();
         record.check.clear();
         self.dropped = SignalSet::EMPTY;
-        log::info!(instance = self.instance(run), run = run.number, pid; "spawn");
+        of_run!(self, Level::Info, run, pid; "spawn");
     }
 
     /// No run lives that could take this signal. The log says so once for each signal, since it may come again and again.
@@ -136,10 +173,10 @@ impl<'a> Journal<'a> {
     pub(super) fn signalled(&self, run: RunId, signal: Signal, result: Result<(), Errno>) {
         match result {
             Ok(()) | Err(Errno::ESRCH) => {
-                log::debug!(instance = self.instance(run), run = run.number, signal:%; "signal")
+                of_run!(self, Level::Debug, run, signal:%; "signal")
             }
             Err(errno) => {
-                log::warn!(instance = self.instance(run), run = run.number, signal:%, error = reason(errno); "signal-refused")
+                of_run!(self, Level::Warn, run, signal:%, error = reason(errno); "signal-refused")
             }
         }
     }
@@ -148,7 +185,7 @@ impl<'a> Journal<'a> {
     pub(super) fn swept(&self, run: RunId, signal: Signal, processes: &[Process]) {
         if !processes.is_empty() && log::log_enabled!(Level::Warn) {
             let (count, names) = (processes.len(), leftovers::names(processes));
-            log::warn!(instance = self.instance(run), run = run.number, count, processes:% = names, signal:%; "leftovers");
+            of_run!(self, Level::Warn, run, count, processes:% = names, signal:%; "leftovers");
         }
     }
 
@@ -165,7 +202,7 @@ impl<'a> Journal<'a> {
         if !processes.is_empty() && log::log_enabled!(Level::Info) {
             let (count, names) = (processes.len(), leftovers::names(processes));
             let msg = "they have got the stop signal, and still run";
-            log::info!(instance = self.instance(run), run = run.number, count, processes:% = names, msg; "leftovers");
+            of_run!(self, Level::Info, run, count, processes:% = names, msg; "leftovers");
         }
     }
 
@@ -185,7 +222,7 @@ impl<'a> Journal<'a> {
             Status::Exited(code) => format!("exited with code {code}"),
             Status::Signaled(signal) => format!("died of {signal}"),
         };
-        log::info!(instance = self.instance(run), run = run.number, msg:% = how; "diagnose-ended");
+        of_run!(self, Level::Info, run, msg:% = how; "diagnose-ended");
     }
 
     /// A health check was reaped, and has not passed. Whether that counts is the core's to say.
@@ -199,7 +236,7 @@ impl<'a> Journal<'a> {
             Status::Exited(code) => format!("exited with code {code}{}", quoted(&said)),
             Status::Signaled(signal) => format!("died of {signal}{}", quoted(&said)),
         };
-        log::debug!(instance = self.instance(run), run = run.number, error:% = check; "check");
+        of_run!(self, Level::Debug, run, error:% = check; "check");
         self.of_instance(run).check = check;
     }
 

@@ -5,6 +5,7 @@
 //! `proc_pid_smaps(5)`), which costs the kernel a walk through the page tables.
 
 use super::Runtime;
+use super::journal::of_run;
 use crate::config::MaxMemory;
 use crate::report;
 use crate::supervisor::{Event, RunId, Timestamp};
@@ -118,7 +119,7 @@ impl Runtime<'_> {
                 continue;
             }
             let memory = if usage.memory > limit { self.proportional(&pids) } else { usage.memory };
-            log::debug!(instance = self.journal.instance(id), run = id.number, memory = report::size(memory), limit = report::size(limit); "memory");
+            of_run!(self.journal, Level::Debug, id, memory = report::size(memory), limit = report::size(limit); "memory");
             let now = self.clock.now();
             let Some(run) = self.children.get_mut(id) else { continue };
             let (at, before) = std::mem::replace(&mut run.measured, (now, memory));
@@ -135,7 +136,7 @@ impl Runtime<'_> {
             // It may stay for as long as another instance's reload takes.
             let level = if is_known { Level::Debug } else { Level::Warn };
             let (memory, limit) = (report::size(memory), report::size(limit));
-            log::log!(level, instance = self.journal.instance(run), run = run.number, memory, limit, msg = "more than GUARD_MAX_MEMORY"; "memory-limit");
+            of_run!(self.journal, level, run, memory, limit, msg = "more than GUARD_MAX_MEMORY"; "memory-limit");
             self.dispatch(Event::MemoryExceeded(run));
         }
     }

@@ -2,12 +2,14 @@
 
 use super::Runtime;
 use super::children::{Heir, Owner, RunProcess};
+use super::journal::of_run;
 use crate::doors::notify::{LONGEST, Notify};
 use crate::doors::wire::is_trusted;
 use crate::doors::{Message, Received, Restricted};
 use crate::supervisor::{Event, RunId};
 use crate::sys::socket::Credentials;
 use crate::sys::{Pid, process, procfs};
+use log::Level;
 
 impl Runtime<'_> {
     /// Handles all that the runs have said up to now. guard calls it when processes have ended: the kernel has put what
@@ -98,7 +100,7 @@ impl Runtime<'_> {
             && !std::mem::replace(&mut run.has_refused, true)
         {
             let msg = format!("MAINPID, WATCHDOG_USEC or WATCHDOG=trigger was refused: {why}");
-            log::warn!(instance = self.journal.instance(id), run = id.number, pid = sender.pid, uid = sender.uid, msg:%; "refused");
+            of_run!(self.journal, Level::Warn, id, pid = sender.pid, uid = sender.uid, msg:%; "refused");
         }
     }
 
@@ -108,12 +110,12 @@ impl Runtime<'_> {
             && !std::mem::replace(&mut run.was_too_long, true)
         {
             let msg = format!("a datagram to the notify socket was longer than {LONGEST} bytes, and is not heard");
-            log::warn!(instance = self.journal.instance(id), run = id.number, msg:%; "refused");
+            of_run!(self.journal, Level::Warn, id, msg:%; "refused");
         }
     }
 
     fn note_status(&mut self, id: RunId, text: String) {
-        log::debug!(instance = self.journal.instance(id), run = id.number, text:%; "status");
+        of_run!(self.journal, Level::Debug, id, text:%; "status");
         if let Some(outer) = &mut self.outer {
             outer.status(&text, &self.poll);
         }
@@ -141,7 +143,7 @@ impl Runtime<'_> {
                 return self.refuse(id, sender, "MAINPID names no process of the run");
             }
         };
-        log::debug!(instance = self.journal.instance(id), run = id.number, pid; "heir");
+        of_run!(self.journal, Level::Debug, id, pid; "heir");
         if let Some(run) = self.children.get_mut(id) {
             run.heir = heir;
         }

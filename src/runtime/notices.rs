@@ -1,6 +1,6 @@
 //! The core's decisions as lines of the log.
 
-use super::journal::Journal;
+use super::journal::{Journal, of_run};
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::report;
@@ -16,38 +16,38 @@ impl Journal<'_> {
             Notice::Restarting { run, ending, count, limit, delay } => {
                 let (window, delay) = (report::time(self.config.restart.window), report::time(delay));
                 let limit = limit.map_or_else(Value::null, Value::from);
-                let last = ending;
-                log::warn!(instance = self.instance(run), run = run.number + 1, last:%, count, limit, window, delay; "restart");
+                let next = RunId { number: run.number + 1, ..run };
+                of_run!(self, Level::Warn, next, last:% = ending, count, limit, window, delay; "restart");
             }
             Notice::RestartRequested { run, asker } => {
                 let level = if self.is_asked { Level::Debug } else { Level::Info };
-                log::log!(level, instance = self.instance(run), run = run.number, cause = asker.word(); "restart-in-place");
+                of_run!(self, level, run, cause = asker.word(); "restart-in-place");
             }
             Notice::NotForwarded { signal } => self.dropped(signal),
             Notice::Concluded { request: InPlace::Restart, outcome: Ok(run) } => {
                 let msg = "the run that was asked for is ready";
-                log::info!(instance = self.instance(run), run = run.number, msg; "restarted");
+                of_run!(self, Level::Info, run, msg; "restarted");
             }
             Notice::Concluded { request: InPlace::Restart, outcome: Err(why) } => log::warn!(why; "restart-failed"),
             Notice::Concluded { request: InPlace::Reload, outcome: Ok(run) } => {
                 let msg = "the new run is ready, and the old one is over";
-                log::info!(instance = self.instance(run), run = run.number, msg; "reloaded");
+                of_run!(self, Level::Info, run, msg; "reloaded");
             }
             Notice::Concluded { request: InPlace::Reload, outcome: Err(why) } => log::error!(why; "reload-failed"),
             Notice::Scaling { from, to } => log::info!(from, to, msg = "number of instances"; "scale"),
             Notice::Scaled(Ok(instances)) => log::info!(instances; "scaled"),
             Notice::Scaled(Err(why)) => log::error!(why; "scale-failed"),
-            Notice::Ready { run } => log::info!(instance = self.instance(run), run = run.number; "ready"),
+            Notice::Ready { run } => of_run!(self, Level::Info, run; "ready"),
             Notice::Failing { run, failure } => {
                 let msg = self.why_failing(run, failure);
-                log::error!(instance = self.instance(run), run = run.number, cause:% = failure.word(), msg:%; "failing");
+                of_run!(self, Level::Error, run, cause:% = failure.word(), msg:%; "failing");
             }
             Notice::CheckFailed { run, count, limit } => {
-                log::warn!(instance = self.instance(run), run = run.number, count, limit, error:% = self.check(run); "check-failed");
+                of_run!(self, Level::Warn, run, count, limit, error:% = self.check(run); "check-failed");
             }
-            Notice::Recovered { run } => log::info!(instance = self.instance(run), run = run.number; "check-passed"),
+            Notice::Recovered { run } => of_run!(self, Level::Info, run; "check-passed"),
             Notice::Stopping { run } => {
-                log::info!(instance = self.instance(run), run = run.number, msg = "the app says that it stops"; "stopping")
+                of_run!(self, Level::Info, run, msg = "the app says that it stops"; "stopping")
             }
             Notice::Ignored { what, why } => log::info!(what, why; "ignored"),
             Notice::ReloadQueued => {
@@ -58,33 +58,28 @@ impl Journal<'_> {
             }
             Notice::Draining { cause, delay } => self.draining(cause, delay),
             Notice::ShutdownUndelivered { run, signal } => {
-                log::info!(instance = self.instance(run), run = run.number, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
+                of_run!(self, Level::Info, run, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
             }
-            Notice::ShutdownIgnored { run, signal } => log::warn!(
-                instance = self.instance(run), run = run.number,
-                signal:%,
-                msg = "the app does not heed Node's channel, or npm start keeps it from the app";
-                "stop-signal"
-            ),
+            Notice::ShutdownIgnored { run, signal } => {
+                let msg = "the app does not heed Node's channel, or npm start keeps it from the app";
+                of_run!(self, Level::Warn, run, signal:%, msg; "stop-signal");
+            }
             Notice::StopSignal { run, signal } => {
-                log::info!(instance = self.instance(run), run = run.number, signal:%; "stop-signal")
+                of_run!(self, Level::Info, run, signal:%; "stop-signal")
             }
             Notice::StoppedAtTerminal { run, ending } => {
-                log::info!(instance = self.instance(run), run = run.number, last:% = ending; "stopped-at-terminal");
+                of_run!(self, Level::Info, run, last:% = ending; "stopped-at-terminal");
             }
-            Notice::StoppedByQuit { run, ending } => log::warn!(
-                instance = self.instance(run), run = run.number,
-                last:% = ending,
-                msg = "it ended after a SIGQUIT that guard has forwarded, so it counts as stopped; \
-                       with GUARD_STOP_SIGNAL=QUIT such a signal begins a whole stop, with its drain and its deadline";
-                "stopped-by-quit"
-            ),
-            Notice::Background { run } => log::warn!(
-                instance = self.instance(run), run = run.number,
-                msg = "the main process exited 0 and left others running: it has probably gone to the background; \
-                       start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
-                "background"
-            ),
+            Notice::StoppedByQuit { run, ending } => {
+                let msg = "it ended after a SIGQUIT that guard has forwarded, so it counts as stopped; \
+                           with GUARD_STOP_SIGNAL=QUIT such a signal begins a whole stop, with its drain and its deadline";
+                of_run!(self, Level::Warn, run, last:% = ending, msg; "stopped-by-quit");
+            }
+            Notice::Background { run } => {
+                let msg = "the main process exited 0 and left others running: it has probably gone to the background; \
+                           start it in the foreground (nginx -g 'daemon off;', httpd -DFOREGROUND, redis --daemonize no)";
+                of_run!(self, Level::Warn, run, msg; "background");
+            }
             Notice::KillRun { run, limit } => {
                 let limit = match (limit, self.config.stop.timeout) {
                     (TimeLimit::Abort(time), _) => format!("{} after SIGABRT", show(time)),
@@ -97,17 +92,17 @@ impl Journal<'_> {
                         format!("after {timeout}, since GUARD_STOP_TIMEOUT is none")
                     }
                 };
-                log::error!(instance = self.instance(run), run = run.number, msg:% = format!("still running {limit}: SIGKILL"); "kill");
+                of_run!(self, Level::Error, run, msg:% = format!("still running {limit}: SIGKILL"); "kill");
             }
             Notice::KillLeftovers { run } => {
-                log::warn!(instance = self.instance(run), run = run.number, msg = "leftovers still run: SIGKILL"; "kill")
+                of_run!(self, Level::Warn, run, msg = "leftovers still run: SIGKILL"; "kill")
             }
             Notice::KillUnmarked => log::warn!(msg = "daemons of no run still run: SIGKILL"; "kill"),
             Notice::Unkillable { run } => {
-                log::error!(instance = self.instance(run), run = run.number, msg = "SIGKILL does not end it; the next run follows when it has ended"; "unkillable");
+                of_run!(self, Level::Error, run, msg = "SIGKILL does not end it; the next run follows when it has ended"; "unkillable");
             }
             Notice::Abandoned { run, count } => {
-                log::error!(instance = self.instance(run), run = run.number, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
+                of_run!(self, Level::Error, run, count, msg = "SIGKILL does not end them; going on without"; "unkillable");
             }
             Notice::KillHook => log::warn!(msg = "pre-stop hook still runs at half the stop timeout: SIGKILL"; "kill"),
             Notice::KillEverything { reason } => {
@@ -140,10 +135,10 @@ impl Journal<'_> {
                 let restarts = if limit == 1 { "restart" } else { "restarts" };
                 self.cause = Some(format!("gave up after {limit} {restarts} in {}", show(within)));
                 let window = self.config.restart.window;
-                log::error!(instance = self.instance(run), run = run.number, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
+                of_run!(self, Level::Error, run, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
-                log::info!(instance = self.instance(run), run = run.number, last:% = ending, why; "not-restarted");
+                of_run!(self, Level::Info, run, last:% = ending, why; "not-restarted");
             }
         }
     }

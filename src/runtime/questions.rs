@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::doors::{COPY_RETRY, DoorId, MOST_COPIES};
+use super::journal::of_run;
 use crate::config::Readiness;
 use crate::doors::hold::{Hold, Step};
 use crate::supervisor::{Event, RunId};
@@ -10,6 +11,7 @@ use crate::sys::caller::{self, Kind, Socket};
 use crate::sys::errno::reason;
 use crate::sys::file::errno_of;
 use crate::sys::seccomp::{Answer, Call, Channel, Question};
+use log::Level;
 use std::time::Duration;
 
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
@@ -61,7 +63,7 @@ impl Runtime<'_> {
                 self.holding.lost += 1;
                 if known.is_none() && self.holding.lost < MOST_LOST {
                     let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
-                    log::warn!(instance = self.journal.instance(run), run = run.number, error = reason(error), msg; "not-held");
+                    of_run!(self.journal, Level::Warn, run, error = reason(error), msg; "not-held");
                     return self.holding.let_go_of_free(&self.poll);
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
@@ -95,7 +97,7 @@ impl Runtime<'_> {
             if waited.is_some_and(|waited| waited >= STARVED)
                 && !std::mem::replace(&mut self.holding.starved_logged, true)
             {
-                log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: a bind waits, since guard cannot look at it; is a limit of processes or descriptors reached?"; "not-held");
+                of_run!(self.journal, Level::Warn, run, msg = "GUARD_HOLD: a bind waits, since guard cannot look at it; is a limit of processes or descriptors reached?"; "not-held");
             }
             // Once guard's end has let go of all sockets the kernel does what the app asks for; a process that waits hears no signal.
             let may_wait = waited.is_none_or(|waited| waited < LONGEST_WAIT) && self.holding.is_on();
@@ -127,7 +129,7 @@ impl Runtime<'_> {
         if let Some(door) = self.holding.door(run)
             && let Err(error) = self.poll.add(door.descriptor(), DoorId::Hold(run).token())
         {
-            log::error!(instance = self.journal.instance(run), run = run.number, error = reason(error); "not-held");
+            of_run!(self.journal, Level::Error, run, error = reason(error); "not-held");
             self.holding.doors.retain(|door| door.run() != run);
         }
     }

@@ -3,11 +3,13 @@
 //! guard searches late.
 
 use super::Runtime;
+use super::journal::of_run;
 use crate::config::Readiness;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::clock::Deadline;
 use crate::sys::listeners::any_listens;
 use crate::sys::{Pid, procfs};
+use log::Level;
 use std::time::Duration;
 
 /// Before the first search. Each pause is twice the one before.
@@ -61,7 +63,7 @@ impl Runtime<'_> {
             }
             if any_listens(&tree, deadline) {
                 if self.holding.hears(run) && self.config.listen.is_empty() {
-                    log::warn!(instance = self.journal.instance(run), run = run.number, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
+                    of_run!(self.journal, Level::Warn, run, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
                 }
                 self.dispatch(Event::Listens(run));
             }

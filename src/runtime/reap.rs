@@ -2,12 +2,14 @@
 
 use super::children::{Heir, Owner};
 use super::exits::Exit;
+use super::journal::of_run;
 use super::{RETRY, Runtime};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
+use log::Level;
 
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
@@ -282,7 +284,7 @@ impl Runtime<'_> {
             Some(Heir::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
                 let Some(run) = self.children.get_mut(id) else { return Succession::None };
                 (run.pid, run.reaped) = (pid, false);
-                log::info!(instance = self.journal.instance(id), run = id.number, pid, old; "main-process");
+                of_run!(self.journal, Level::Info, id, pid, old; "main-process");
                 Succession::Done
             }
             Some(Heir::Ended(status, usage)) => Succession::Ended(status, usage),
@@ -308,7 +310,7 @@ impl Runtime<'_> {
         if self.terminal.as_ref().is_some_and(|terminal| terminal.lend(pid)) {
             self.signal_group(id, Signal::CONT);
         } else {
-            log::warn!(instance = self.journal.instance(id), run = id.number, signal:%, msg = "stopped: another has the terminal"; "stopped");
+            of_run!(self.journal, Level::Warn, id, signal:%, msg = "stopped: another has the terminal"; "stopped");
         }
     }
 
@@ -320,7 +322,7 @@ impl Runtime<'_> {
                 run.reaped = true;
             }
             self.queue_after_run(id);
-            log::error!(instance = self.journal.instance(id), run = id.number; "lost");
+            of_run!(self.journal, Level::Error, id; "lost");
         }
         lost.into_iter().map(|id| Event::Exited(id, Ending::Exited(1))).collect()
     }

@@ -3,11 +3,13 @@
 //! docs/design.md says which process is in which group, and which keys it gets.
 
 use super::Runtime;
+use super::journal::of_run;
 use crate::signal::Signal;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::signals::{self, Sender};
 use crate::sys::terminal::Terminal;
+use log::Level;
 use std::time::Duration;
 
 /// An app that exits so soon after it has read what was typed exits because of it.
@@ -126,7 +128,7 @@ impl Runtime<'_> {
     pub(super) fn stop_unreached(&mut self, id: RunId, signal: Signal) {
         let reaches = |pid: Pid| self.terminal.as_ref().is_some_and(|terminal| terminal.reaches(pid, signal));
         if self.children.main(id).is_some_and(|pid| !reaches(pid)) {
-            log::info!(instance = self.journal.instance(id), run = id.number, signal:%; "stop-signal");
+            of_run!(self.journal, Level::Info, id, signal:%; "stop-signal");
             self.signal(id, signal);
             self.signal(id, Signal::CONT);
         }
