@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Answer, Guard, Setup, begin, eventually, everywhere, in_path, skipped};
+use common::{Answer, Guard, Setup, begin, child, eventually, everywhere, in_path, skipped};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -384,6 +384,87 @@ serve(server)
         assert_eq!(runs, ["0.1", "1.2"], "{}", guard.transcript());
         guard.signal(libc::SIGTERM);
         guard.code();
+    }
+}
+
+/// What is done while a run stops that no other follows, and the run that ends then.
+struct WhileStopping {
+    instances: u32,
+    /// What has some runs stop, and what the last of them says.
+    commands: Vec<(&'static [&'static str], &'static [&'static str])>,
+    ends: (&'static str, &'static str),
+    serves: (&'static str, &'static str),
+}
+
+#[test]
+fn clients_wait_for_the_next_run_and_not_for_one_that_nobody_follows() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let reload: (&'static [_], &'static [_]) = (&["reload"], &["0.2 serves", "0.1 was told"]);
+    let cases = [
+        // The new run of a reload crashes.
+        WhileStopping { instances: 1, commands: vec![reload], ends: ("0", "2"), serves: ("0", "3") },
+        // It is restarted.
+        WhileStopping {
+            instances: 1,
+            commands: vec![reload, (&["restart"], &["0.2 was told"])],
+            ends: ("0", "2"),
+            serves: ("0", "3"),
+        },
+        // An instance leaves.
+        WhileStopping {
+            instances: 2,
+            commands: vec![(&["scale", "1"], &["1.1 was told"]), (&["restart"], &["0.1 was told"])],
+            ends: ("0", "1"),
+            serves: ("0", "2"),
+        },
+    ];
+    for case in cases {
+        let (port, ends, serves) = (free_port(), case.ends, case.serves);
+        let rest = format!(
+            "
+signal.signal(signal.SIGTERM, lambda *_: says('was told'))
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(1) if (instance, run) == {ends:?} else None)
+signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))
+says('serves')
+while (instance, run) != {serves:?}: signal.pause()
+serve(server)
+"
+        );
+        for socket in ["handed", "bound"] {
+            let setup = several(child(), case.instances).env("GUARD_READY", "listen").env("GUARD_HOLD", "on");
+            let (setup, socket) = match socket {
+                "handed" => (
+                    setup
+                        .env("GUARD_LISTEN", format!("127.0.0.1:{port}"))
+                        .env("GUARD_HOLD", "off")
+                        .env("GUARD_READY", "exec"),
+                    "socket.socket(fileno=3)".to_owned(),
+                ),
+                _ => (setup, format!("bound({port})")),
+            };
+            let mut guard = setup.app(server("", &socket, &rest)).start();
+            all_serve(&mut guard, case.instances.try_into().expect("a few"));
+            let mut asking = Vec::new();
+            for (command, said) in &case.commands {
+                asking.push(begin(&mut guard.client(command)));
+                guard.lines(said);
+            }
+            let mut waiting: Vec<TcpStream> =
+                (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("not refused")).collect();
+            waiting.iter_mut().for_each(|stream| stream.write_all(b"hello").expect("it is open"));
+            guard.signal(libc::SIGUSR1);
+            for stream in &mut waiting {
+                let mut answer = String::new();
+                stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+                stream.read_to_string(&mut answer).expect("not reset");
+                assert_eq!(answer, format!("{}.{}", serves.0, serves.1), "{}", guard.transcript());
+            }
+            guard.signal(libc::SIGUSR2);
+            guard.code();
+            asking.into_iter().for_each(|client| _ = Answer::of(client));
+        }
     }
 }
 

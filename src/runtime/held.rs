@@ -150,10 +150,10 @@ impl Held {
     }
 
     /// A run has ended: it may have made a queue shorter, or shut its socket down.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
         let (above, timeout) = (self.above(0), self.timeout);
         for socket in &mut self.passed {
-            socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), poll);
+            socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), serves, poll);
             if socket.listens && !socket.pool.spreads() && !socket.pool.refusing {
                 // The log has it when the next run starts, for which guard tries again.
                 let _ = socket.revive(run, above, poll);
@@ -276,9 +276,10 @@ impl Passed {
 impl Runtime<'_> {
     /// A main process has ended.
     pub(super) fn queue_after_run(&mut self, run: RunId) {
-        let now = self.clock.now();
-        self.holding.run_ended(run, now, &self.poll);
-        self.held.run_ended(run, now, &self.poll);
+        let (now, supervisor) = (self.clock.now(), &self.supervisor);
+        let serves = |run| supervisor.fitness(run) < Fitness::Ending;
+        self.holding.run_ended(run, now, &serves, &self.poll);
+        self.held.run_ended(run, now, &serves, &self.poll);
     }
 
     /// The time of a queue that no run serves is over.

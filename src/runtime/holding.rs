@@ -145,9 +145,9 @@ impl Holding {
     }
 
     /// The main process of a run has ended.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
         let timeout = Some(self.timeout);
-        self.caught.iter_mut().for_each(|caught| caught.pool.run_ended(run, now, timeout, poll));
+        self.caught.iter_mut().for_each(|caught| caught.pool.run_ended(run, now, timeout, serves, poll));
         self.forget_empty();
     }
 

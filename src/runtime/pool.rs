@@ -143,12 +143,13 @@ impl Pool {
             }
         }
         self.refusing &= self.listening == 0;
-        self.give_up_on(run.instance);
+        self.give_up_on(run.instance, &|other| other == run);
     }
 
-    /// Where an instance listens, clients that wait in another socket for its next run wait in vain.
-    fn give_up_on(&mut self, instance: u32) {
-        let serves = |member: &Member| member.is_held && member.runs.iter().any(|run| run.instance == instance);
+    /// Where a run of an instance listens that is to serve, clients that wait in another socket for its next run wait in vain.
+    fn give_up_on(&mut self, instance: u32, serves: &impl Fn(RunId) -> bool) {
+        let serves = |run: &RunId| run.instance == instance && serves(*run);
+        let serves = |member: &Member| member.is_held && member.runs.iter().any(serves);
         if self.group().iter().any(serves) {
             let left =
                 self.members.iter_mut().filter(|member| member.runs.is_empty() && member.left_by == Some(instance));
@@ -158,8 +159,15 @@ impl Pool {
     }
 
     /// The main process of a run has ended, which may have made a queue shorter or shut its socket down. What a run has bound and
-    /// never listened on is closed. `timeout` is how long the others wait for a run.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>, poll: &Poll) {
+    /// never listened on is closed. `timeout` is how long the others wait for a run, and `serves` says which runs do not end.
+    pub(super) fn run_ended(
+        &mut self,
+        run: RunId,
+        now: Timestamp,
+        timeout: Option<Duration>,
+        serves: &impl Fn(RunId) -> bool,
+        poll: &Poll,
+    ) {
         if self.of(run).is_none() {
             return;
         }
@@ -172,7 +180,7 @@ impl Pool {
             }
         }
         self.take_from(run, at);
-        self.give_up_on(run.instance);
+        self.give_up_on(run.instance, serves);
         self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
         // What it has shut down.
         while !self.refusing

@@ -49,8 +49,10 @@ pub enum Fitness {
     /// It serves until its drain is over.
     Draining,
     Starting,
-    /// It stops, has failed or has ended.
+    /// It stops, has failed or has ended. The next run of its instance takes its socket.
     Ending,
+    /// The same, and no run takes its socket: another has its place in a reload, or its instance leaves.
+    Leaving,
 }
 
 impl Supervisor {
@@ -58,14 +60,16 @@ impl Supervisor {
     pub fn fitness(&self, id: RunId) -> Fitness {
         // Every socket's run is asked after, again and again.
         let index = self.instances.binary_search_by_key(&id.instance, |instance| instance.number);
-        let run = index.ok().and_then(|index| self.instances[index].runs().find(|run| run.id == id));
-        let Some(run) = run else { return Fitness::Ending };
+        let Some(instance) = index.ok().map(|index| &self.instances[index]) else { return Fitness::Leaving };
+        let Some(run) = instance.runs().find(|run| run.id == id) else { return Fitness::Ending };
+        let leaves = instance.leaving || instance.retires(id);
+        let ending = if leaves { Fitness::Leaving } else { Fitness::Ending };
         match run.state {
             RunState::Ready { .. } => Fitness::Ready,
             RunState::Draining { .. } => Fitness::Draining,
             RunState::Spawning | RunState::Starting { .. } => Fitness::Starting,
-            RunState::Stopping { .. } | RunState::Diagnosing { .. } | RunState::Aborting { .. } => Fitness::Ending,
-            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => Fitness::Ending,
+            RunState::Stopping { .. } | RunState::Diagnosing { .. } | RunState::Aborting { .. } => ending,
+            RunState::Killing { .. } | RunState::Sweeping { .. } | RunState::Clearing { .. } => ending,
         }
     }
 

@@ -128,7 +128,7 @@ fn a_run_that_accepts_nothing_is_not_waited_for_for_long() {
     }
     // A quarter of two seconds.
     assert_eq!((looks, world.now), (3, begun.after(Duration::from_millis(500))));
-    assert_eq!(world.supervisor.fitness(of(1, 1)), Fitness::Ending, "it has got its stop signal");
+    assert_eq!(world.supervisor.fitness(of(1, 1)), Fitness::Leaving, "it has got its stop signal");
 }
 
 #[test]
@@ -162,5 +162,5 @@ fn a_count_that_nobody_waits_for_changes_nothing() {
     let mut world = held(2);
     assert_eq!(world.handle(Event::QueueCounted(of(0, 1), 0)), []);
     assert_eq!(world.supervisor.fitness(of(0, 1)), Fitness::Ready);
-    assert_eq!(world.supervisor.fitness(of(7, 1)), Fitness::Ending);
+    assert_eq!(world.supervisor.fitness(of(7, 1)), Fitness::Leaving);
 }
