@@ -130,6 +130,45 @@ fn a_signal_from_after_the_death_of_a_run_is_not_for_the_next() {
     }
 }
 
+/// Real-time signals queue, and the kernel walks through the queue for each that guard reads.
+#[test]
+fn a_flood_of_real_time_signals_keeps_nobody_waiting() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if !Path::new(PYTHON).exists() {
+        return common::skipped("there is no python3");
+    }
+    let app = "
+import os, signal, sys
+guard, every = os.getppid(), range(34, 65)
+for number in every: signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        for number in every: os.kill(guard, number)
+print('floods', flush=True)
+while True: signal.pause()
+";
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_STOP_TIMEOUT", "1s").env("GUARD_BACKOFF_INITIAL", "0");
+        let mut guard = setup.app([PYTHON, "-c", app]).start();
+        guard.line("floods");
+        // Enough for reads that take a millisecond each, and other processes of the user still have room.
+        let most = libc::rlimit { rlim_cur: 20_000, rlim_max: 20_000 };
+        // SAFETY: prlimit(2) reads one structure.
+        let done =
+            unsafe { libc::prlimit(guard.pid(), libc::RLIMIT_SIGPENDING, &raw const most, std::ptr::null_mut()) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        let queued = || {
+            let counts = common::status_field(guard.pid(), "SigQ:");
+            let count = counts.split('/').next().and_then(|count| count.trim().parse::<u32>().ok());
+            count.filter(|count| *count > 15_000)
+        };
+        common::eventually("a long queue", queued);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+    }
+}
+
 #[test]
 fn after_a_stop_request_there_is_no_run_though_one_has_died_before() {
     for setup in everywhere() {

@@ -1,6 +1,7 @@
 //! The very beginning: guard has a `main` of the C library's kind. Rust's runtime would change SIGPIPE, fill closed descriptors and
 //! install handlers before it called one of Rust's, and a signal that reaches PID 1 before it is blocked is lost for good.
 
+use super::disposition::is_ignored;
 use super::signal_set::{SignalSet, change_mask};
 use crate::signal::Signal;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -83,31 +84,6 @@ pub fn restore_flags() {
 /// Undoes the block, for a guard that runs no app and is to end like any program.
 pub fn unblock_signals() {
     change_mask(libc::SIG_SETMASK, inherited().mask);
-}
-
-/// The kernel's own sigaction structure: the C library's wrapper refuses the signals that it keeps for itself.
-#[repr(C)]
-struct KernelSigaction {
-    handler: usize,
-    flags: libc::c_ulong,
-    restorer: usize,
-    mask: u64,
-}
-
-fn is_ignored(signal: Signal) -> bool {
-    let mut old = KernelSigaction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
-    let no_change = std::ptr::null::<KernelSigaction>();
-    // SAFETY: rt_sigaction(2) writes one structure of this layout into `old`, and changes nothing without a new action.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigaction,
-            libc::c_int::from(signal.number()),
-            no_change,
-            &raw mut old,
-            size_of::<u64>(),
-        )
-    };
-    result == 0 && old.handler == libc::SIG_IGN
 }
 
 /// A standard descriptor that is closed would become one of guard's own. What fills it closes itself on exec, so the app

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod connections;
 pub mod directory;
+mod disposition;
 pub mod early;
 pub mod environments;
 pub mod errno;

@@ -39,6 +39,14 @@ impl SignalSet {
     }
 }
 
+/// The blocked signals that have come and that nobody has taken (`sigpending(2)`).
+pub(super) fn pending() -> SignalSet {
+    let mut set = SignalSet::EMPTY;
+    // SAFETY: rt_sigpending(2) writes one 64-bit set.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, size_of::<SignalSet>()) };
+    set
+}
+
 /// Changes the mask of the calling thread and returns the old one. The C library's own function leaves the signals that
 /// it keeps for itself (32 to 34) as they are.
 pub(super) fn change_mask(how: libc::c_int, set: SignalSet) -> SignalSet {

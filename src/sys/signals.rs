@@ -3,8 +3,10 @@
 //! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers. INT is read
 //! from the descriptor, since that says whether a key at the terminal has sent it.
 
+use super::clock::Deadline;
+use super::disposition::discard_queued;
 use super::poll::{Poll, Token, Tokens};
-use super::signal_set::{SignalSet, change_mask};
+use super::signal_set::{SignalSet, change_mask, pending};
 use super::{Errno, Pid, process};
 use crate::signal::Signal;
 use nix::fcntl::OFlag;
@@ -17,6 +19,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The signal that signal-hook carries.
 const HANDLED: Signal = Signal::TERM;
@@ -31,12 +34,13 @@ const POLL_OUT: i32 = 2;
 /// What SIGCHLD tells of a process that has ended (`sigaction(2)`).
 const HAS_ENDED: [i32; 3] = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
 
-/// Signals that one call of [`Signals::receive`] reads at most.
+/// Signals that guard reads at most at a time, and how long it reads. The kernel walks through the whole queue for each of them, and
+/// by default a user may queue some 100,000 (RLIMIT_SIGPENDING, `getrlimit(2)`).
 const MOST: usize = 128;
+const LONGEST: Duration = Duration::from_millis(20);
 
-/// Signals that [`Signals::receive_all`] reads at most: more than the kernel queues for a user by default
-/// (RLIMIT_SIGPENDING, `getrlimit(2)`).
-const MOST_OF_ALL: usize = 256 * 1024;
+/// The first of the signals that queue (`signal(7)`).
+const FIRST_REAL_TIME: i32 = 32;
 
 /// Who has sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,15 @@ pub enum Sender {
     Process(Pid),
     /// Another process, or nobody knows.
     Other,
+}
+
+/// What is left of the blocked signals after some were read.
+#[derive(PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    More,
+    /// To read so few has taken so long that the queue must be long.
+    Flood,
 }
 
 /// The signals that guard gets. There is one value for the whole process.
@@ -108,7 +121,11 @@ impl Signals {
         // The flag comes first: a child that ended before a stop request is then known to have ended.
         let stop = self.receive_handled();
         if stop || self.more || came(BLOCKED_CAME) {
-            self.more = !self.read_blocked(MOST, |_| true);
+            let rest = self.read_blocked(|_| true);
+            self.more = rest != Rest::Nothing;
+            if rest == Rest::Flood {
+                self.fold_queues(SignalSet::EMPTY);
+            }
             // SIGCHLD may be among those that are left.
             self.child_news |= self.more;
         }
@@ -119,11 +136,15 @@ impl Signals {
     pub fn receive_all(&mut self) {
         self.receive_handled();
         let mut seen = SignalSet::EMPTY;
-        self.more = !self.read_blocked(MOST_OF_ALL, |signal| {
+        let rest = self.read_blocked(|signal| {
             let is_new = !seen.contains(signal);
             seen = seen.with(signal);
             is_new
         });
+        self.more = rest != Rest::Nothing;
+        if self.more {
+            self.fold_queues(seen);
+        }
         self.child_news |= self.more;
     }
 
@@ -173,12 +194,23 @@ impl Signals {
         is_set
     }
 
-    /// Reads up to `most` blocked signals and keeps those that are wanted and not for guard alone; `true` if there are no
-    /// more.
-    fn read_blocked(&mut self, most: usize, mut wanted: impl FnMut(Signal) -> bool) -> bool {
+    /// Throws away what is queued of the real-time signals, and receives each number once, but for those that were seen.
+    fn fold_queues(&mut self, seen: SignalSet) {
+        let pending = pending();
+        for signal in (FIRST_REAL_TIME..).map_while(Signal::from_number).filter(|signal| pending.contains(*signal)) {
+            discard_queued(signal);
+            if !seen.contains(signal) {
+                self.received.push_back((signal, Sender::Other));
+            }
+        }
+    }
+
+    /// Reads blocked signals and keeps those that are wanted and not for guard alone.
+    fn read_blocked(&mut self, mut wanted: impl FnMut(Signal) -> bool) -> Rest {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
-        for _ in 0..most / AT_ONCE {
+        let mut until = None;
+        for _ in 0..MOST / AT_ONCE {
             // SAFETY: read(2) writes at most the size of the array, in whole records.
             let count =
                 unsafe { libc::read(self.descriptor.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
@@ -204,10 +236,13 @@ impl Signals {
                 }
             }
             if records < AT_ONCE {
-                return true;
+                return Rest::Nothing;
+            }
+            if until.get_or_insert_with(|| Deadline::after(LONGEST)).left().is_zero() {
+                return Rest::Flood;
             }
         }
-        false
+        Rest::More
     }
 }
 
