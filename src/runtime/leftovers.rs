@@ -20,6 +20,10 @@ use std::time::Duration;
 /// How long guard walks /proc, and how long it waits for the copy that reads environments.
 pub(super) const LONGEST_WALK: Duration = Duration::from_millis(100);
 
+/// How long all walks and reads of one turn take: signals and deadlines are not heard meanwhile. What is left out is looked at in
+/// a later turn.
+const LONGEST_OF_TURN: Duration = Duration::from_millis(200);
+
 /// How long guard walks /proc for names that only the log wants.
 const LONGEST_WALK_FOR_NAMES: Duration = Duration::from_millis(20);
 
@@ -81,7 +85,9 @@ impl Runtime<'_> {
     pub(super) fn end_of_walk(&self, longest: Duration) -> Deadline {
         let stops = self.supervisor.is_ending() || self.children.runs().any(|run| self.supervisor.is_stopping(run.id));
         let due = self.supervisor.next_deadline().filter(|_| stops);
-        Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest)))
+        let of_turn = self.reaping.looks_until.get().unwrap_or_else(|| Deadline::after(LONGEST_OF_TURN));
+        self.reaping.looks_until.set(Some(of_turn));
+        Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest))).sooner(of_turn)
     }
 
     /// As [`Runtime::end_of_walk`], where leftovers of a run that has ended may be about to be killed too.

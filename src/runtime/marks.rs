@@ -28,12 +28,13 @@ impl Runtime<'_> {
     pub(super) fn read_marks(&mut self, processes: &[Process]) -> HashMap<Pid, Mark> {
         let undecided = processes.iter().filter(|process| process.lives() && is_undecided(process, &self.children));
         let undecided: Vec<Pid> = undecided.map(|process| process.pid).collect();
-        if undecided.is_empty() {
+        let end = self.end_of_walk(LONGEST_WALK);
+        if undecided.is_empty() || end.left().is_zero() {
             return HashMap::new();
         }
         let id = self.launch.environment.id();
         let conclude = |environment: io::Result<&[u8]>| encode(mark(environment, id));
-        match environments::read(&undecided, "environ", self.end_of_walk(LONGEST_WALK), &conclude) {
+        match environments::read(&undecided, "environ", end, &conclude) {
             Ok(findings) => {
                 self.note_copy(findings.copy);
                 findings.of.into_iter().map(|(pid, finding)| (pid, decode(finding))).collect()

@@ -7,9 +7,11 @@ use super::{RETRY, Runtime};
 use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
+use crate::sys::clock::Deadline;
 use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
 use log::Level;
+use std::cell::Cell;
 
 /// So many children are reaped before it is the turn of signals and doors.
 const MOST: usize = 256;
@@ -48,6 +50,8 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
+    /// When the looks at /proc of this turn end, where there was one.
+    pub(super) looks_until: Cell<Option<Deadline>>,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
