@@ -113,7 +113,9 @@ impl Runtime<'_> {
         let mut scales = None;
         let (within, what, event) = match request {
             Request::Stop => {
-                self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
+                if !self.supervisor.is_ending() {
+                    self.journal.cause.get_or_insert_with(|| "asked to stop".to_owned());
+                }
                 (stop.timeout.map(|timeout| timeout.saturating_add(SLACK)), "stop", Event::StopRequested)
             }
             Request::Restart => (Some(replace), "restart", Event::RestartRequested),

@@ -30,6 +30,11 @@ fn before(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
 }
 
 impl Run {
+    /// Until when it is asked for a diagnosis while it serves.
+    pub(super) fn is_asked_until(&self) -> Option<Timestamp> {
+        self.replace_at.filter(|_| self.is_too_large && self.diagnosis == Diagnosis::Asked)
+    }
+
     /// When guard asks it, where it is being stopped.
     pub(super) fn diagnosis_at(&self) -> Option<Timestamp> {
         match self.diagnosis {
@@ -118,7 +123,7 @@ impl Supervisor {
         over.into_iter().for_each(|id| self.end_diagnosis(id));
     }
 
-    fn end_diagnosis(&mut self, id: RunId) {
+    pub(super) fn end_diagnosis(&mut self, id: RunId) {
         if let Some(run) = self.run_mut(id).filter(|run| run.diagnosis == Diagnosis::Asked) {
             run.diagnosis = Diagnosis::Over;
             self.actions.push(Action::EndDiagnosis(id));

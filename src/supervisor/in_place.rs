@@ -19,6 +19,7 @@ use super::state::{Instance, Mode, Slot};
 use super::stop::{Drain, UNKILLABLE};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
+use std::time::Duration;
 
 const STOPPING: Outcome = Err("guard is stopping");
 
@@ -61,6 +62,9 @@ impl Supervisor {
         let timeout = stop.restart_timeout;
         // Where sockets are held, connections wait there for the next run.
         let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
+        // The connections of one are not known from those of the instances that go on.
+        let idle = if only.is_some() && self.instances.len() > 1 { Duration::ZERO } else { drain.idle };
+        let drain = Drain { idle, ..drain };
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
         // What a reload is replacing cannot be restarted, and a restart of the others alone would be half of one.
@@ -95,9 +99,10 @@ impl Supervisor {
                     notices.push(Notice::Ignored { what: "backoff", why: "a restart was asked for" });
                 }
                 Slot::Live(run) if run.is_stuck() => stuck = true,
-                // It ends already: the next run follows as if this restart had ended it.
+                // It ends already: the next run follows as if this restart had ended it, and no later.
                 Slot::Live(run) if run.cause < Some(Cause::Restart(asker)) => {
                     run.end_for(Cause::Restart(asker));
+                    run.drain(now, drain);
                     notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Live(_) => notices.push(Notice::Ignored { what: "restart", why: "one is under way" }),
@@ -150,6 +155,7 @@ impl Supervisor {
     /// where there is none.
     pub(super) fn reload_next(&mut self, now: Timestamp, reload: Reload) {
         let Reload { asker, instance: from, newest, .. } = reload;
+        let drain = Drain::at_once(now, &self.settings.stop);
         for instance in self.instances.iter_mut().filter(|instance| instance.number >= from && !instance.leaving) {
             if instance.retiring.is_some() {
                 return self.conclude_reload(Err("an old run has not ended yet"));
@@ -163,7 +169,10 @@ impl Supervisor {
                 }
                 Slot::Waiting { spawn_at: Some(at) } => *at = now,
                 Slot::Live(run) if run.is_stuck() => return self.conclude_reload(Err(UNKILLABLE)),
-                Slot::Live(run) => run.end_for(Cause::Reload(asker)),
+                Slot::Live(run) => {
+                    run.end_for(Cause::Reload(asker));
+                    run.drain(now, drain);
+                }
                 Slot::Waiting { spawn_at: None } | Slot::Finished => continue,
             }
             self.reload = Some(Reload { instance: instance.number, ..reload });

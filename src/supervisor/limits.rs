@@ -28,6 +28,8 @@ impl Supervisor {
     }
 
     pub(super) fn lifetime_elapsed(&mut self, now: Timestamp, id: RunId) {
+        // The time of its diagnosis is over.
+        self.end_diagnosis(id);
         let Some(run) = self.run_mut(id) else { return };
         run.replace_at = Some(now.after(LATER));
         let asker = if run.is_too_large { Asker::Memory } else { Asker::Lifetime };
@@ -48,7 +50,8 @@ impl Supervisor {
         }
     }
 
-    /// A run is diagnosed while it serves. It may hang for that long: its watchdog and its checks wait.
+    /// A run is diagnosed while it serves. It may hang for that long: its watchdog and its checks wait, whatever it says and a check
+    /// finds meanwhile.
     fn diagnose_serving(&mut self, now: Timestamp, id: RunId, timeout: Duration) {
         let Some(run) = self.run_mut(id) else { return };
         run.is_too_large = true;

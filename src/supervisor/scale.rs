@@ -34,6 +34,7 @@ impl Supervisor {
 
     pub(super) fn scale_requested(&mut self, now: Timestamp, scale: Scale) {
         match (self.mode, self.scale_target(scale)) {
+            (Mode::Serving, _) if self.unmarked.kill_at().is_some() => self.conclude_scale(Err("the app has ended")),
             (Mode::Serving, Err(why)) => self.report(Notice::Ignored { what: "scale", why }),
             (Mode::Serving, Ok((_, target))) => {
                 self.scaling = true;

@@ -114,6 +114,20 @@ fn a_stop_hastens_what_a_failed_run_has_to_say() {
 }
 
 #[test]
+fn a_restart_and_a_reload_hasten_it_too() {
+    for request in [Step::AskRestart, Step::AskReload] {
+        let mut world = hung();
+        let begun = world.now;
+        world.supervisor.settings.stop.restart_timeout = UNIT * 3;
+        world.step(request);
+        assert!(world.wait().contains(&Action::Signal(run(1), Signal::ABRT)), "{request:?}");
+        assert_eq!(world.now, begun.after(UNIT), "{request:?}");
+        assert!(world.wait().contains(&Action::Kill(run(1))), "{request:?}");
+        assert_eq!(world.now, begun.after(UNIT * 3), "{request:?}");
+    }
+}
+
+#[test]
 fn a_run_is_asked_once() {
     let mut world = World::serving(asks(health(1, Duration::ZERO)));
     world.wait_for(&Action::StartCheck(run(1)));

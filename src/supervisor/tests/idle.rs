@@ -21,6 +21,20 @@ fn stop_signal() -> [Action; 4] {
     [Action::Release, Action::Stop(run(1), STOP), Action::Signal(run(1), Signal::CONT), signal]
 }
 
+/// They may be those of the others.
+#[test]
+fn a_limit_of_one_instance_waits_for_no_connections() {
+    for instances in [1, 2] {
+        let mut world = busy(Settings { instances, lifetime: Some(UNIT * 1_000), ..plain() });
+        world.step(Step::Advance);
+        let begun = world.now;
+        world.step(Step::Grows(run(1)));
+        let actions = world.wait();
+        assert_eq!(world.now, begun.after(UNIT), "after the drain delay");
+        assert_eq!(actions.contains(&COUNT), instances == 1, "{actions:?}");
+    }
+}
+
 #[test]
 fn the_last_connection_is_what_the_stop_signal_waits_for() {
     let mut world = busy(plain());

@@ -191,6 +191,46 @@ fn what_a_run_is_asked_about_its_memory_may_keep_it_from_its_watchdog_and_its_ch
     }
 }
 
+/// As one that begins to hang a moment after it was asked.
+#[test]
+fn what_a_run_says_while_it_is_asked_does_not_bring_its_watchdog_back_sooner() {
+    let mut world = World::serving(Settings { diagnose: Some(UNIT * 5), watchdog: Some(UNIT * 2), ..notify() });
+    world.step(says(Words::Ready));
+    world.step(Step::Advance);
+    let asked = world.now;
+    world.step(Step::Grows(run(1)));
+    world.step(says(Words::Alive));
+    assert!(stops(&world.wait(), 1));
+    assert_eq!(world.now, asked.after(UNIT * 5));
+}
+
+#[test]
+fn a_check_that_ends_while_a_run_is_asked_says_nothing_of_it() {
+    let mut world = World::serving(Settings { diagnose: Some(UNIT * 30), ..health(1, UNIT * 9) });
+    world.wait_for(&Action::StartCheck(run(1)));
+    world.step(Step::CheckEnds(run(1), true));
+    world.wait_for(&Action::StartCheck(run(1)));
+    let asked = world.now;
+    world.step(Step::Grows(run(1)));
+    assert_eq!(world.step(Step::CheckEnds(run(1), false)), []);
+    assert!(stops(&world.wait(), 1), "and no check comes before");
+    assert_eq!(world.now, asked.after(UNIT * 30));
+}
+
+/// The old run serves until the new one is ready, however long that takes.
+#[test]
+fn a_reload_for_memory_ends_the_command_that_has_had_its_time() {
+    let mut world = World::serving(Settings { diagnose: Some(UNIT * 3), ..by_reload() });
+    world.step(says(Words::Ready));
+    world.step(Step::Advance);
+    world.step(Step::Advance);
+    let asked = world.now;
+    assert_eq!(world.step(Step::Grows(run(1))), [Action::Diagnose(run(1))]);
+    let actions = world.wait();
+    assert_eq!(world.now, asked.after(UNIT * 3));
+    assert!(actions.contains(&Action::EndDiagnosis(run(1))) && spawns(&actions, 2), "{actions:?}");
+}
+
 #[test]
 fn a_lifetime_that_is_over_during_a_reload_is_looked_at_a_second_later() {
     let mut settings = Settings { instances: 2, ..by_reload() };

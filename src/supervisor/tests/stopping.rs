@@ -4,6 +4,7 @@ use super::super::{Action, Asker, Ending, Failure, KillReason, Notice, RunId, Se
 use super::listening::{health, notify, says};
 use super::scenarios::{delay_of, exit, plain, spawns};
 use super::world::{Leftovers, STOP, Step, UNIT, Words, World, run, settings, signal};
+use crate::config::Scale;
 use crate::config::{Meaning, RestartPolicy};
 use crate::signal::Signal;
 use std::time::Duration;
@@ -568,6 +569,13 @@ fn daemons_of_no_run_have_the_time_of_leftovers_at_guards_end() {
     let ended = world.now;
     assert!(world.wait().contains(&killed));
     assert_eq!(world.now.since(ended), Duration::from_secs(2), "where nobody has asked for the end");
+
+    // The farewell goes on: nobody wakes a guard whose app has ended.
+    let mut world = serving();
+    world.step(exit(1, 0));
+    let outcome = Err("the app has ended");
+    assert!(world.step(Step::AskScale(Scale::More(1))).contains(&Action::ConcludeScale(outcome)));
+    assert!(world.wait().contains(&killed));
 
     let mut world = World::serving(Settings { init: false, ..plain() });
     assert!(!asked(&world.step(Step::Signal(STOP))) && !asked(&world.step(exit(1, 0))));
