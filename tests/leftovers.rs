@@ -157,6 +157,26 @@ fn a_daemon_that_has_cleared_its_environment_has_time_at_the_end_of_pid_1() {
     }
 }
 
+/// The client, and the shell that waits for it, are guard's children when the session that has begun them has ended.
+#[test]
+fn a_session_in_the_background_gets_the_answer_to_its_stop() {
+    let Some(setup) = pid1() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let answer = directory.path().join("answer");
+    let mut guard = setup.fixture("linger 300 serve").start();
+    guard.line("ready");
+    let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
+    let namespaces: &[&str] =
+        if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--preserve-credentials"] };
+    command.args(namespaces).args(["--pid", "--mount", "--target", &guard.pid().to_string(), "--", "/bin/sh", "-c"]);
+    command.arg(r#"("$0" stop; :) > "$1" &"#).arg(env!("CARGO_BIN_EXE_guard")).arg(&answer).env_clear();
+    assert!(common::spawn(&mut command).wait().expect("a status").success());
+    assert_eq!(guard.code(), 143);
+    let answer = std::fs::read_to_string(answer).expect("an answer");
+    assert!(answer.starts_with("stopped: "), "{answer}{}", guard.transcript());
+    assert!(logged(&guard, "leftovers").is_none(), "{}", guard.transcript());
+}
+
 #[test]
 fn a_deaf_daemon_that_has_cleared_its_environment_goes_at_the_deadline() {
     let Some(setup) = pid1() else { return };

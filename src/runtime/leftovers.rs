@@ -63,7 +63,8 @@ impl Runtime<'_> {
     }
 
     /// The children of PID 1 that belong to no run, since their environment has no mark; and whether the walk has seen all that
-    /// were there: the children of one that ends meanwhile are guard's in a moment. An exec session is no child of guard's.
+    /// were there: the children of one that ends meanwhile are guard's in a moment. An exec session is no child of guard's, and what
+    /// is left of one may wait for guard's answer, as `guard stop &` does.
     pub(super) fn find_unmarked(&mut self) -> (Vec<Process>, bool) {
         if self.reaping.childless {
             return (Vec::new(), true);
@@ -71,7 +72,9 @@ impl Runtime<'_> {
         let Some(Descendants { mut processes, complete }) = self.descendants(LONGEST_WALK) else {
             return (Vec::new(), true);
         };
-        processes.retain(|process| process.parent == process::id() && process.lives());
+        let spared: Vec<Pid> = self.operator.clients().flat_map(|client| ancestry(client, &processes)).collect();
+        let is_candidate = |process: &Process| process.parent == process::id() && process.lives();
+        processes.retain(|process| is_candidate(process) && !spared.contains(&process.pid));
         let marks = self.read_marks(&processes);
         processes.retain(|process| marks.get(&process.pid) == Some(&Mark::Missing));
         (processes, complete && marks.values().all(|mark| *mark != Mark::Ended))
@@ -136,6 +139,17 @@ impl Runtime<'_> {
         let marks = self.read_marks(&[process]);
         belongs(&process, id, &self.children, &marks)
     }
+}
+
+/// A process and those above it, as far as guard's children.
+fn ancestry(pid: Pid, processes: &[Process]) -> Vec<Pid> {
+    let mut pids = Vec::new();
+    let mut next = processes.iter().find(|process| process.pid == pid);
+    while let Some(process) = next.filter(|process| !pids.contains(&process.pid)) {
+        pids.push(process.pid);
+        next = processes.iter().find(|other| other.pid == process.parent);
+    }
+    pids
 }
 
 /// The marks of main processes that live and of all below them, which are of their runs whatever their groups and environments are.

@@ -10,7 +10,7 @@ use crate::report::{
 };
 use crate::supervisor::{Event, InPlace, Outcome, Timestamp};
 use crate::sys::procfs::Usage;
-use crate::sys::{process, socket};
+use crate::sys::{Pid, process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -50,6 +50,13 @@ pub(super) struct Waiting {
     is_queued: bool,
     /// The number of instances when it asked, and the number that it asked for.
     scales: Option<(u32, u32)>,
+}
+
+impl Operator {
+    /// Those who wait for an outcome.
+    pub(super) fn clients(&self) -> impl Iterator<Item = Pid> {
+        self.waiting.iter().map(|waiting| waiting.client.pid)
+    }
 }
 
 impl Waiting {
