@@ -331,9 +331,18 @@ fn a_new_run_that_ends_together_with_the_old_one_is_the_last_of_its_reload() {
 
 #[test]
 fn a_status_of_hundreds_of_instances_is_told() {
-    let mut guard = common::child().env("GUARD_INSTANCES", "500").app(["sleep", "1000"]).start();
-    guard.event("start");
-    guard.until_yes(&["ready"]);
-    let answer = guard.ask(&["status", "--json"]);
-    assert_eq!((answer.code, answer.out.matches(r#"{"instance":"#).count()), (0, 500), "{}", answer.err);
+    // Longer than the kernel's default for a datagram.
+    const LONG: usize = 212_992;
+    let setup = common::child().env("GUARD_INSTANCES", "500").env("GUARD_READY", "notify");
+    let says = format!("notify STATUS={} notify READY=1 serve", "x".repeat(300));
+    let mut guard = setup.fixture(&says).start();
+    for _ in 0..500 {
+        guard.event("ready");
+    }
+    for words in [&["status"][..], &["status", "--json"]] {
+        let answer = guard.ask(words);
+        // The command line has it too.
+        assert_eq!((answer.code, answer.out.matches(&"x".repeat(300)).count()), (0, 501), "{}", answer.err);
+        assert!(answer.out.len() > LONG, "{}", answer.out.len());
+    }
 }

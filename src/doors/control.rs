@@ -4,6 +4,7 @@
 use super::queue::{Next, Queue};
 use super::wire::{self, Reply, Request, is_trusted};
 use super::{Door, Message, Received};
+use crate::sys::file::errno_of;
 use crate::sys::rights::Receiver;
 use crate::sys::socket::{Address, Datagram, DatagramSocket};
 use crate::sys::{Errno, Pid, process};
@@ -41,20 +42,23 @@ impl Control {
             match DatagramSocket::bind(&address) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < wire::NAMES => number += 1,
                 result => {
-                    let socket = result?.refuse_descriptors();
+                    let socket = result?.refuse_descriptors().make_room(wire::LONGEST_ANSWER);
                     return Ok(Control(Queue::new(socket, LONGEST_REQUEST)));
                 }
             }
         }
     }
 
-    /// Answers, if the client is still there and has room for it.
-    pub fn answer(&self, client: &Client, reply: &Reply) {
-        self.send(&client.address, reply);
+    /// Answers, if the client is still there and has room for it; `false` if the answer is too long for a datagram.
+    pub fn answer(&self, client: &Client, reply: &Reply) -> bool {
+        self.send(&client.address, reply)
     }
 
-    fn send(&self, to: &Address, reply: &Reply) {
-        let _ = self.0.socket.send(reply.to_text().as_bytes(), to);
+    fn send(&self, to: &Address, reply: &Reply) -> bool {
+        let text = reply.to_text();
+        let is_too_long = |error: &io::Error| [Errno::EMSGSIZE, Errno::ENOBUFS].contains(&errno_of(error));
+        text.len() <= wire::LONGEST_ANSWER
+            && !self.0.socket.send(text.as_bytes(), to).is_err_and(|error| is_too_long(&error))
     }
 
     /// The message of a datagram. Requests that guard does not know, and clients that may not ask, get their answer here.
@@ -154,6 +158,20 @@ mod tests {
         assert_eq!(reply(&client), Some(Reply::Text("fine\n".to_owned())));
         drop(client);
         control.answer(asker, &Reply::Text("nobody hears it".to_owned()));
+    }
+
+    #[test]
+    fn an_answer_of_hundreds_of_kilobytes_is_sent_and_one_that_is_too_long_is_told() {
+        let mut control = Control::open_for(namespace(6)).expect("a socket");
+        let (client, guard) = client(&control);
+        client.send(b"guard 1 status", &guard).expect("a receiver");
+        let received = control.receive();
+        let [Message::Request(Request::Status, asker)] = &received.messages[..] else { panic!("{received:?}") };
+        let long = Reply::Text("x".repeat(300_000));
+        assert!(control.answer(asker, &long));
+        let Ok(Head::Datagram(datagram)) = client.peek(wire::LONGEST_ANSWER) else { panic!("no answer") };
+        assert_eq!(Reply::parse(&datagram.bytes), Some(long));
+        assert!(!control.answer(asker, &Reply::Text("x".repeat(wire::LONGEST_ANSWER))));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Sockets that guards of one mount namespace may have at a time.
 pub const NAMES: u32 = 16;
 
+/// The longest answer, in bytes. The kernel may allow less: twice net.core.wmem_max (`socket(7)`).
+pub const LONGEST_ANSWER: usize = 512 * 1024;
+
 /// The abstract name of a control socket: guards that share a mount namespace, whose inode this is, count from 1.
 pub fn name(mount_namespace: u64, number: u32) -> String {
     match number {

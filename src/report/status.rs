@@ -74,6 +74,16 @@ pub struct OldRun {
     pub ending: Option<&'static str>,
 }
 
+impl GuardStatus {
+    /// Leaves out what may be long: what the apps say, and how the last runs ended.
+    pub fn shorten(&mut self) {
+        for instance in &mut self.instances {
+            instance.says.clear();
+            instance.last_run.clear();
+        }
+    }
+}
+
 impl InstanceStatus {
     fn state(&self) -> String {
         let mut text = state(self.state, self.ending);

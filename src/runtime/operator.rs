@@ -90,14 +90,27 @@ impl Runtime<'_> {
             },
             Request::Health if self.supervisor.gave_up() => Reply::No("guard has given up".to_owned()),
             Request::Health => Reply::Yes("alive".to_owned()),
-            Request::Status => Reply::Text(status::table(&self.status())),
+            Request::Status => return self.tell_status(&client, status::table),
             Request::Settings => Reply::Text(report::settings::table(self.config, self.supervisor.asked())),
-            Request::StatusJson => Reply::Text(status::json(&self.status())),
+            Request::StatusJson => return self.tell_status(&client, status::json),
             Request::Stop | Request::Restart | Request::Reload | Request::Scale(_) => {
                 return self.begin(request, client);
             }
         };
         self.reply(&client, &reply);
+    }
+
+    /// Of a thousand instances not everything fits into the answer.
+    fn tell_status(&mut self, client: &Client, show: fn(&GuardStatus) -> String) {
+        let mut status = self.status();
+        let Some(control) = &self.operator.control else { return };
+        if control.answer(client, &Reply::Text(show(&status))) {
+            return;
+        }
+        status.shorten();
+        if !control.answer(client, &Reply::Text(show(&status))) {
+            control.answer(client, &Reply::No("the status is longer than net.core.wmem_max allows".to_owned()));
+        }
     }
 
     /// Begins what takes its time; the outcome follows.

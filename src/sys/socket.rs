@@ -107,6 +107,12 @@ impl DatagramSocket {
         self
     }
 
+    /// Takes longer datagrams to send: of this many bytes, or as many as the kernel allows (SO_SNDBUF, `socket(7)`).
+    pub fn make_room(self, bytes: usize) -> DatagramSocket {
+        let _ = nix_socket::setsockopt(&self.0, sockopt::SndBuf, &bytes);
+        self
+    }
+
     /// The abstract name without its leading NUL.
     pub fn name(&self) -> io::Result<Vec<u8>> {
         let address: UnixAddr = nix_socket::getsockname(self.0.as_raw_fd())?;

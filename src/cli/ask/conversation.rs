@@ -1,13 +1,10 @@
 //! Datagrams to one guard and from it. The kernel says which process and user sent each.
 
-use crate::doors::wire::{Reply, Request, is_trusted};
+use crate::doors::wire::{LONGEST_ANSWER, Reply, Request, is_trusted};
 use crate::sys::socket::{Address, Credentials, Datagram, DatagramSocket, Head};
 use crate::sys::{Pid, process};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-
-/// The longest answer, in bytes: the status of a thousand instances.
-const LONGEST: usize = 256 * 1024;
 
 /// A socket that is connected to a guard's. Nobody else can send to it (`unix(7)`), so nobody else can fill it.
 pub(super) struct Conversation {
@@ -49,7 +46,7 @@ impl Conversation {
     /// others if the peer is no guard, since it sends descriptors or too much that is no reply.
     pub(super) fn answer(&self) -> io::Result<Answer> {
         for _ in 0..MOST_SKIPPED {
-            let Head::Datagram(Datagram { bytes, sender, credentials, .. }) = self.socket.peek(LONGEST)? else {
+            let Head::Datagram(Datagram { bytes, sender, credentials, .. }) = self.socket.peek(LONGEST_ANSWER)? else {
                 return Err(ErrorKind::InvalidData.into());
             };
             self.socket.discard();

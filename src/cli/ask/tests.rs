@@ -30,7 +30,7 @@ fn talk(test: u64, request: Request, timeout: Option<Duration>, replies: Vec<Rep
     thread::scope(|scope| {
         scope.spawn(|| {
             let client = next(&mut control, request);
-            replies.iter().for_each(|reply| control.answer(&client, reply));
+            replies.iter().for_each(|reply| _ = control.answer(&client, reply));
         });
         let options = Options { timeout, ..Options::default() };
         ask_in(namespace(test), request, &options).map_err(|error| {
@@ -89,7 +89,7 @@ fn one_of_several_is_chosen() {
     // Both have got their ping before one answers.
     let pinged = |guards: &mut [Control; 2]| {
         let clients: Vec<Client> = guards.iter_mut().map(|guard| next(guard, Request::Ping)).collect();
-        guards.iter().zip(clients).for_each(|(guard, client)| guard.answer(&client, &Reply::Yes(who.clone())));
+        guards.iter().zip(clients).for_each(|(guard, client)| _ = guard.answer(&client, &Reply::Yes(who.clone())));
     };
     let ask = |pid| {
         let options = Options { pid, ..Options::default() };
