@@ -267,6 +267,23 @@ fn a_signal_mapped_to_restart_starts_the_next_run() {
 }
 
 #[test]
+fn the_log_names_the_setting_where_a_signal_that_was_passed_on_has_ended_the_app() {
+    for setup in everywhere() {
+        let mut guard = setup.env("GUARD_BACKOFF_INITIAL", "0").app(["sleep", "1000"]).start();
+        guard.event("spawn");
+        guard.signal(libc::SIGRTMIN() + 3);
+        let exit = guard.event("exit");
+        let signal = exit.get("signal").expect("it died of it").to_owned();
+        let hint = format!("guard has passed {signal} on; GUARD_STOP_SIGNAL={signal} makes it a stop request");
+        assert_eq!(exit.get("msg"), Some(hint.as_str()), "{}", guard.transcript());
+        guard.event("spawn");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.event("exit").get("msg"), None, "{}", guard.transcript());
+        assert_eq!(guard.code(), 143);
+    }
+}
+
+#[test]
 fn a_stop_signal_mapped_to_itself_is_plainly_forwarded() {
     for setup in everywhere() {
         let (mut guard, _) = serving(setup.env("GUARD_SIGNAL_MAP", "TERM=TERM"), "deaf serve");

@@ -25,7 +25,12 @@ impl Runtime<'_> {
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Spawn { run, restarts, last } => return Some(self.spawn(run, restarts, last)),
-            Action::Signal(id, signal) => self.signal(id, signal),
+            Action::Signal(id, signal) => {
+                if let Some(run) = self.children.get_mut(id) {
+                    run.passed_on = Some(signal);
+                }
+                self.signal(id, signal);
+            }
             Action::Kill(id) => {
                 if let Some(run) = self.children.get_mut(id) {
                     run.killed = true;

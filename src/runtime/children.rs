@@ -6,6 +6,7 @@ use crate::doors::Door;
 use crate::doors::health::Health;
 use crate::doors::node_ipc::NodeIpc;
 use crate::doors::notify::Notify;
+use crate::signal::Signal;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::Pid;
 use crate::sys::process::{Status, Usage};
@@ -45,6 +46,8 @@ pub(super) struct RunProcess {
     pub(super) reaped: bool,
     /// The main process got SIGKILL from guard, since its time was over.
     pub(super) killed: bool,
+    /// The last signal that guard has passed on to it.
+    pub(super) passed_on: Option<Signal>,
     /// The processes that got SIGTERM as the stop signal, with the main process's group.
     pub(super) receivers: Receivers,
     /// Its leftovers have got a signal, and guard waits for their end.
@@ -96,6 +99,7 @@ impl RunProcess {
             most_cpu: Duration::ZERO,
             reaped: false,
             killed: false,
+            passed_on: None,
             receivers: Receivers::default(),
             sweep: None,
             notify: None,

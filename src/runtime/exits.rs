@@ -3,6 +3,7 @@
 use super::journal::Journal;
 use crate::config::duration::show;
 use crate::report;
+use crate::signal::Signal;
 use crate::supervisor::{Ending, RunId};
 use crate::sys::Pid;
 use crate::sys::process::{Status, Usage};
@@ -23,6 +24,8 @@ pub(super) struct Exit<'a> {
     pub(super) why: Option<&'static str>,
     /// It has got SIGKILL from guard, since its time was over.
     pub(super) is_killed: bool,
+    /// The last signal that guard has passed on to it.
+    pub(super) passed_on: Option<Signal>,
     pub(super) uptime: Duration,
     /// Its last STATUS (`sd_notify(3)`).
     pub(super) says: &'a str,
@@ -48,10 +51,11 @@ impl Journal<'_> {
             Some(says.as_str()).filter(|says| !says.is_empty()),
         ]
         .map(|word| word.map_or_else(Value::null, Value::from));
+        let msg = exit.hint().filter(|_| self.cause.is_none());
         let (uptime, max_rss) = (report::time(exit.uptime), report::size(exit.peak_memory()));
         let [cpu_user, cpu_sys] = [usage.user, usage.system].map(report::time);
         log::log!(
-            level, instance, run, pid, code, signal, cause, core, killed, uptime, max_rss, cpu_user, cpu_sys, status;
+            level, instance, run, pid, code, signal, cause, core, killed, uptime, max_rss, cpu_user, cpu_sys, status, msg;
             "exit"
         );
         let record = self.of_instance(exit.run);
@@ -68,6 +72,14 @@ impl Exit<'_> {
     /// In bytes.
     fn peak_memory(&self) -> u64 {
         self.usage.max_rss.saturating_mul(1024)
+    }
+
+    /// What may help where it died of a signal that was not meant to end it.
+    fn hint(&self) -> Option<String> {
+        let signal = self.passed_on.filter(|signal| self.status == Status::Signaled(*signal))?;
+        // A run that a QUIT has stopped has a line of its own.
+        let is_hinted = self.why.is_none() && ![Signal::QUIT, Signal::KILL].contains(&signal);
+        is_hinted.then(|| format!("guard has passed {signal} on; GUARD_STOP_SIGNAL={signal} makes it a stop request"))
     }
 
     fn sentence(&self, says: &str) -> String {

@@ -249,7 +249,8 @@ impl Runtime<'_> {
                     usage,
                     ending,
                     why,
-                    is_killed,
+                    is_killed: is_killed && status == Status::Signaled(Signal::KILL),
+                    passed_on: run.passed_on,
                     uptime,
                     says: &run.status,
                 });
