@@ -199,12 +199,12 @@ impl Runtime<'_> {
         if !self.config.notify {
             return Ok(None);
         }
-        let opened = Notify::open(run).and_then(|notify| Ok((notify.name()?, notify)));
+        let opened =
+            Notify::open(run).and_then(|notify| Ok((notify.name()?, self.register(DoorId::Notify(run), notify)?)));
         let (name, notify) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.unless_short(run, &error, "notify-socket").map(|()| None),
         };
-        let Some(notify) = self.register(DoorId::Notify(run), notify) else { return Ok(None) };
         environment.set("NOTIFY_SOCKET", name);
         if let Some(period) = self.config.watchdog {
             environment.set("WATCHDOG_USEC", u64::try_from(period.as_micros()).unwrap_or(u64::MAX).to_string());
@@ -218,13 +218,14 @@ impl Runtime<'_> {
             return Ok(None);
         }
         // Sockets that the app is handed have the lowest numbers.
-        let opened =
-            NodeIpc::open(run).and_then(|(channel, of_the_app)| Ok((channel, self.held.make_room(of_the_app)?)));
+        let opened = NodeIpc::open(run).and_then(|(channel, of_the_app)| {
+            let of_the_app = self.held.make_room(of_the_app)?;
+            Ok((self.register(DoorId::Channel(run), channel)?, of_the_app))
+        });
         let (channel, of_the_app) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.unless_short(run, &error, "node-channel").map(|()| None),
         };
-        let Some(channel) = self.register(DoorId::Channel(run), channel) else { return Ok(None) };
         environment.set("NODE_CHANNEL_FD", of_the_app.as_raw_fd().to_string());
         Ok(Some((channel, of_the_app)))
     }

@@ -37,7 +37,7 @@ impl Runtime<'_> {
         };
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
-        let output = output.and_then(|output| self.register(DoorId::Check(id), output));
+        let output = output.and_then(|output| self.register(DoorId::Check(id), output).ok());
         let environment = self.launch.environment.for_run(id, self.supervisor.count());
         let said = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
         match self.start_beside(&program, &environment, said) {

@@ -117,15 +117,17 @@ pub(super) struct Resting {
 }
 
 impl Runtime<'_> {
-    /// Polls a door from now on; `None` where that cannot be, and the door is closed again.
-    pub(super) fn register<D: Door>(&self, id: DoorId, door: D) -> Option<D> {
-        let added = self.poll.add(door.descriptor(), id.token());
-        added.inspect_err(|error| warn_of_door(id, *error)).is_ok().then_some(door)
+    /// Polls a door from now on. Where that cannot be, the door is closed again; the errors are those of `epoll_ctl(2)`.
+    pub(super) fn register<D: Door>(&self, id: DoorId, door: D) -> Result<D, Errno> {
+        self.poll.add(door.descriptor(), id.token()).inspect_err(|error| warn_of_door(id, *error))?;
+        Ok(door)
     }
 
     /// Closes a door. A copy of guard that has the socket too must not keep it in the poll.
-    pub(super) fn close(&self, door: impl Door) {
+    pub(super) fn close(&mut self, door: impl Door) {
         self.poll.remove(door.descriptor());
+        drop(door);
+        self.note_closers();
     }
 
     /// Forgets a run, and closes its doors.

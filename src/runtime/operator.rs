@@ -72,7 +72,7 @@ impl Runtime<'_> {
     pub(super) fn open_control(&mut self) {
         let again = self.operator.open_control_at.take().is_some();
         match Control::open() {
-            Ok(control) => self.operator.control = self.register(DoorId::Control, control),
+            Ok(control) => self.operator.control = self.register(DoorId::Control, control).ok(),
             Err(error) if !again => log::warn!(error:%; "control-socket"),
             Err(_) => {}
         }

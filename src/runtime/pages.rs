@@ -19,7 +19,7 @@ impl Runtime<'_> {
         let listener = listen_tcp(address);
         let listener = listener.map_err(|error| explain("GUARD_HTTP", &ListenAddress::Tcp(address), error))?;
         let door = Http::open(listener.into()).map_err(|error| anyhow!("GUARD_HTTP: {error}"))?;
-        self.http = self.register(DoorId::Http, door);
+        self.http = Some(self.register(DoorId::Http, door).map_err(|error| anyhow!("GUARD_HTTP: {error}"))?);
         log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");
         Ok(())
     }

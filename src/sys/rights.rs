@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{self as nix_socket, Shutdown, SockType, SockaddrLike, UnixAddr, sockopt};
 use std::mem::{ManuallyDrop, forget, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Mutex;
 
 /// Space for the credentials of a sender, in bytes, and for nothing else.
 // SAFETY: CMSG_SPACE(3) only computes.
@@ -233,6 +234,15 @@ fn holds_descriptors(socket: BorrowedFd) -> bool {
     true
 }
 
+/// Copies of guard that close sockets, and that nobody has taken note of.
+static CLOSERS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// The copies of guard that have been made since this was last called, so that sockets which were dropped close in them. They are
+/// children that have to be reaped.
+pub fn take_closers() -> Vec<Pid> {
+    CLOSERS.lock().map_or_else(|_| Vec::new(), |mut closers| std::mem::take(&mut *closers))
+}
+
 /// Closes a socket so that a copy of guard closes it last. Gives it back where no copy can be made.
 fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
     let (closed, ours) = match nix::unistd::pipe2(OFlag::O_CLOEXEC) {
@@ -246,9 +256,10 @@ fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
         while nix::unistd::read(&closed, &mut [0]) == Err(Errno::EINTR) {}
     });
     match copy {
-        Ok(_) => {
+        Ok(copy) => {
             drop(socket);
             drop(ours);
+            _ = CLOSERS.lock().map(|mut closers| closers.push(copy));
             Ok(())
         }
         Err(error) => Err((socket, error)),
