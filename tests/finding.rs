@@ -22,7 +22,7 @@ fn another_user_is_refused_and_told_so() {
     let mut command = Command::new(in_path("nsenter").expect("who has unshare has nsenter"));
     command.args(["--target", &guard.pid().to_string(), "--pid", "--mount", "--"]).arg(fixture());
     let answer = Answer::of(begin(command.args(["in", "setuid", "65534", "--", GUARD, "stop"])));
-    assert_eq!((answer.code, answer.err.as_str()), (125, "guard: only root or uid 0 may ask this guard\n"));
+    assert_eq!((answer.code, answer.err.as_str()), (125, "guard: only root may ask this guard\n"));
     guard.event("refused");
     assert!(guard.ask(&["status", "--json"]).out.contains(r#""refused":1"#));
     assert!(guard.ask(&["status"]).out.contains("\n1 datagrams of strangers refused\n"));

@@ -124,7 +124,7 @@ fn a_program_that_cannot_be_started_is_told_with_the_way_out() {
     program(at, "not-executable", "#!/bin/sh\necho started\n", 0o644);
     let path = at.display().to_string();
     let interpreter = "is there, but not the interpreter /no/such/interpreter that it names";
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         (
             &["windows"],
             127,
@@ -134,6 +134,9 @@ fn a_program_that_cannot_be_started_is_told_with_the_way_out() {
         (&["no-interpreter"], 127, interpreter),
         (&["not-executable"], 126, "/not-executable may not be executed; chmod +x it"),
         (&["./"], 126, "is a directory"),
+        // Who reads the line has read the path.
+        (&["/etc"], 126, "it is a directory"),
+        (&["--log", "debug"], 127, "no such file in PATH; options of guard's come before --"),
         (&["no-such-program", "x"], 127, "no such file in PATH; install it, or write its whole path"),
         (&["./no-such-program"], 127, "no such file; install it, or write its right path"),
         (&["node server.js"], 127, "no such file; these are several words: write each by itself, or use sh -c"),

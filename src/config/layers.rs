@@ -4,7 +4,7 @@ use super::arguments::{Argument, Arguments};
 use super::entry::Entry;
 use super::settings::{Origin, Warning, WarningKind};
 use super::subcommands::{Invocation, SUBCOMMANDS};
-use super::suggest::{nearest, slip};
+use super::suggest::{hint, slip};
 use super::variable::Variable;
 use super::variables::VARIABLES;
 use std::ffi::{CStr, OsStr, OsString};
@@ -120,8 +120,8 @@ impl Layers {
     fn flag(&mut self, name: &str, inline: Option<OsString>, arguments: &mut Arguments) {
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
             let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
-            let nearest = nearest(name, flags.iter().map(String::as_str).chain(["--help", "--version"]));
-            return self.errors.push(format!("{name}: no such option; the nearest is {nearest}"));
+            let hint = hint(name, flags.iter().map(String::as_str).chain(["--help", "--version"]));
+            return self.errors.push(format!("{name}: no such option{hint}"));
         };
         match arguments.value(inline) {
             Some(value) => self.flags.push((variable.name, value)),
@@ -174,8 +174,8 @@ impl Layers {
         let is_slip = move |name: &str| !is_handed && SLIPS.contains(&name);
         let is_meant = move |name: &str| is_known(OsStr::new(name)) && !is_slip(name) || of_kubernetes(name);
         names.filter(move |name| !is_meant(name)).map(|name| {
-            let nearest = nearest(&name, VARIABLES.iter().map(|variable| variable.name));
-            let text = format!("{name} is no variable of guard's; the nearest is {nearest}");
+            let hint = hint(&name, VARIABLES.iter().map(|variable| variable.name));
+            let text = format!("{name} is no variable of guard's{hint}");
             Warning { kind: WarningKind::UnknownVariable, variable: name.into_owned(), text }
         })
     }

@@ -66,7 +66,7 @@ fn all_errors_come_at_once_and_name_what_was_given_and_what_is_taken() {
     ];
     let errors = errors("--bogus=1 --drain-dela=1s --restart", &environment);
     for parts in [
-        &["--bogus: no such option", "--log"][..],
+        &["--bogus: no such option; guard --help has them all"][..],
         &["--drain-dela", "--drain-delay"],
         &["GUARD_SIGNAL_MAP=HUP=BAR", "\"BAR\"", "SIGKILL cannot be mapped"],
         &["GUARD_SUCCESS_CODES=1,256,BAZ", "\"256\"", "\"BAZ\""],

@@ -74,7 +74,7 @@ impl Control {
         }
         let own = process::effective_uid();
         if !is_trusted(sender.uid, own) {
-            self.send(&address, &Reply::Refused(format!("only root or uid {own} may ask this guard")));
+            self.send(&address, &Reply::Refused(refusal_for(own)));
             return Some(Message::Refused);
         }
         let Some(request) = Request::parse(&datagram.bytes) else {
@@ -83,6 +83,12 @@ impl Control {
         };
         Some(Message::Request(request, Client { pid: sender.pid, address }))
     }
+}
+
+/// What a stranger hears from the guard of this user.
+fn refusal_for(own: u32) -> String {
+    let or_own = if own == 0 { String::new() } else { format!(" or uid {own}") };
+    format!("only root{or_own} may ask this guard")
 }
 
 impl Door for Control {
@@ -198,7 +204,7 @@ mod tests {
         };
         let own = process::effective_uid();
         assert_eq!(control.read(&from(7, own + 1)), Some(Message::Refused));
-        assert_eq!(reply(&client), Some(Reply::Refused(format!("only root or uid {own} may ask this guard"))));
+        assert_eq!(reply(&client), Some(Reply::Refused(refusal_for(own))));
         assert_eq!(control.read(&from(0, 0)), Some(Message::Refused));
         let refusal = "guard may only be asked from its own PID namespace".to_owned();
         assert_eq!(reply(&client), Some(Reply::Refused(refusal)));

@@ -132,12 +132,15 @@ pub fn problem(program: &Program, directory: Option<&Path>) -> Option<String> {
         let way_out = match () {
             () if OF_A_SHELL.contains(&name.as_ref()) => "; it is a shell's own: use sh -c",
             () if name.contains(char::is_whitespace) => "; these are several words: write each by itself, or use sh -c",
+            () if name.starts_with('-') => " in PATH; options of guard's come before --",
             () if name.contains('/') => "; install it, or write its right path",
             () => " in PATH; install it, or write its whole path",
         };
         return Some(format!("no such file{way_out}"));
     };
-    let (metadata, shown) = (path.metadata().ok()?, path.display());
+    let metadata = path.metadata().ok()?;
+    // Who reads this has read the name.
+    let shown = if path.as_os_str() == &*program.name() { "it".into() } else { path.to_string_lossy() };
     if metadata.is_dir() {
         return Some(format!("{shown} is a directory"));
     }

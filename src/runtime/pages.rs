@@ -8,6 +8,7 @@ use crate::doors::http::{Answer, Http, HttpClient, Page};
 use crate::report::metrics::{self, Limits, RestartReason};
 use crate::report::{lines_dropped, status};
 use crate::supervisor::{Asker, Ending, Failure, InPlace};
+use crate::sys::errno::reason;
 use anyhow::anyhow;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -19,7 +20,8 @@ impl Runtime<'_> {
         let listener = listen_tcp(address);
         let listener = listener.map_err(|error| explain("GUARD_HTTP", &ListenAddress::Tcp(address), error))?;
         let door = Http::open(listener.into()).map_err(|error| anyhow!("GUARD_HTTP: {error}"))?;
-        self.http = Some(self.register(DoorId::Http, door).map_err(|error| anyhow!("GUARD_HTTP: {error}"))?);
+        let door = self.register(DoorId::Http, door).map_err(|errno| anyhow!("GUARD_HTTP: {}", reason(errno)))?;
+        self.http = Some(door);
         log::info!(address:%, pages = "/livez /readyz /metrics /status"; "http");
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(super) fn explain(variable: &str, address: &ListenAddress, error: Errno) -> 
     let why = match (error, address) {
         (Errno::EADDRINUSE, ListenAddress::Tcp(_)) => "another process has this port",
         (Errno::EADDRINUSE, ListenAddress::Unix(_)) => "somebody listens there, or it is not a socket",
-        (Errno::EACCES | Errno::EPERM, ListenAddress::Tcp(_)) => {
+        (Errno::EACCES, ListenAddress::Tcp(_)) => {
             "not permitted; such a port takes CAP_NET_BIND_SERVICE, one from 1024 on does not"
         }
         _ => reason(error),
