@@ -17,7 +17,7 @@ fn meaning(handed_down: &str) -> &'static str {
         "GUARD_INSTANCE" => "The number of the instance, from 0 on.",
         "GUARD_RESTARTS" => "How many restarts there were that nobody asked for.",
         "GUARD_LAST_EXIT" => {
-            "How the run before ended: an exit code, the name of a signal, or oom, watchdog, health or not-ready; not set in the first run."
+            "How the run before ended: an exit code, the name of a signal (with +core where a core was written), oom, watchdog, health, not-ready, memory-limit, lifetime, changed-file, operator or deadline, or the name of the errno of a start that failed; not set in the first run."
         }
         "GUARD_MAIN_PID" => "For the command of GUARD_DIAGNOSE alone: the pid of the main process.",
         "GUARD_STOP_SIGNAL_RECEIVED" => "For the pre-stop hook alone: the signal that asked for the stop.",

@@ -21,8 +21,8 @@ pub enum Event {
     Exited(RunId, Ending),
     /// As `Exited`, after a person at the terminal has told the app to exit: no run follows.
     Left(RunId, Ending),
-    /// How many leftovers of a run live: answers [`Action::Sweep`](super::Action::Sweep), and comes again after each
-    /// reap until it says none.
+    /// How many leftovers of a run live: answers [`Action::Sweep`](super::Action::Sweep), and comes again after
+    /// reaps, at a pace of guard's, until it says none.
     Leftovers(RunId, usize),
     /// The terminal has stopped the main process (TSTP, TTIN or TTOU).
     Suspended(RunId),
@@ -72,7 +72,7 @@ pub enum Event {
     /// guard was kept from running for this long at most, and the app most likely with it.
     Overslept(Duration),
     /// How many children of PID 1 live that belong to no run: answers [`Action::SweepUnmarked`](super::Action::SweepUnmarked),
-    /// and comes again after each reap until it says none.
+    /// and comes again after reaps, at a pace of guard's, until it says none.
     UnmarkedCounted(usize),
     /// No child is left to reap. Answers [`Action::KillEverything`](super::Action::KillEverything) in the end.
     NothingLeft,

@@ -8,7 +8,7 @@
 //! - A stop request wins over everything. No run starts after it, and no run gets its stop signal twice.
 //! - An operator's restart wins over what a run does by itself: it ends a backoff, and where a run ends already, even as a
 //!   failure, the next one follows at once and does not count as a restart. A reload does the same.
-//! - Of two operators the first wins: a restart during a reload is refused for the instance that is being replaced, and
+//! - Of two operators the first wins: a restart is refused while a reload has an old run that serves beside the new one, and
 //!   a reload during a restart waits for the restart's new run. A reload during a reload is followed by one more.
 //! - An end wins over a plan: a run that has ended is never signalled again.
 //! - A deadline that ends in SIGKILL never moves later.

@@ -1,4 +1,4 @@
-//! The settings of the core, which never change.
+//! The settings of the core, which never change, but for whether sockets are held: the first run tells.
 
 use crate::config::{Config, HealthSettings, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
 use std::time::Duration;

@@ -124,7 +124,7 @@ impl Supervisor {
     }
 
     /// QUIT is the STOPSIGNAL of some images, and people send it for a JVM's thread dump. A run that ends soon after it has been
-    /// stopped by it: see [`Supervisor::main_exited`].
+    /// stopped by it: see `sweep.rs`.
     fn note_quit(&mut self, now: Timestamp) {
         let until = now.after(self.settings.stop.restart_timeout);
         for run in self.runs_mut().filter(|run| run.main_lives()) {
