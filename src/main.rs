@@ -50,10 +50,12 @@ fn start(arguments: Vec<OsString>) -> u8 {
     };
     outcome.unwrap_or_else(|error| {
         report::print_error(&format!("{error:#}"));
-        match () {
-            () if error.is::<cli::ask::NoAnswer>() => cli::ask::NO_ANSWER,
-            () if error.is::<cli::probe::Failed>() => cli::probe::FAILED,
-            () => supervisor::OWN_ERROR,
+        if error.is::<cli::ask::NoAnswer>() {
+            cli::ask::NO_ANSWER
+        } else if error.is::<cli::probe::Failed>() {
+            cli::probe::FAILED
+        } else {
+            supervisor::OWN_ERROR
         }
     })
 }

@@ -147,10 +147,12 @@ fn probe(target: &Target, host: &str, timeout: Duration) -> Result<(), String> {
 }
 
 fn explain(error: &std::io::Error) -> String {
-    match () {
-        () if error.kind() == ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        () if error.kind() == ErrorKind::NotFound => "no such socket".to_owned(),
-        () => error.to_string(),
+    if error.kind() == ErrorKind::ConnectionRefused {
+        "connection refused".to_owned()
+    } else if error.kind() == ErrorKind::NotFound {
+        "no such socket".to_owned()
+    } else {
+        error.to_string()
     }
 }
 

@@ -32,10 +32,9 @@ impl Config {
         let (delay, idle) = (self.stop.drain_delay, self.stop.drain_idle);
         let drain = delay.saturating_add(idle);
         if let Some(timeout) = self.stop.timeout.filter(|&timeout| !drain.is_zero() && drain >= timeout) {
-            let (name, with) = match () {
-                () if delay >= timeout || idle.is_zero() => ("GUARD_DRAIN_DELAY", ""),
-                () => ("GUARD_DRAIN_IDLE", " with GUARD_DRAIN_DELAY"),
-            };
+            let by_delay = delay >= timeout || idle.is_zero();
+            let (name, with) =
+                if by_delay { ("GUARD_DRAIN_DELAY", "") } else { ("GUARD_DRAIN_IDLE", " with GUARD_DRAIN_DELAY") };
             let whose = if self.origin("GUARD_STOP_TIMEOUT") == Origin::Default { ", a default" } else { "" };
             let error = format!(
                 "leaves the app no time to stop; it takes less{with} than GUARD_STOP_TIMEOUT ({}{whose})",

@@ -67,8 +67,8 @@ impl Queue {
         let mut all = self.socket.peek_all(self.longest, most);
         // The copy may have received the head already, and not reported.
         let is_there = all.first().zip(self.head.as_ref()).is_some_and(|(first, head)| is_same(first, head));
-        let gone = usize::from(!is_there).min(self.handled);
-        let new = all.split_off((self.handled - gone).min(all.len()));
+        let received = usize::from(!is_there).min(self.handled);
+        let new = all.split_off((self.handled - received).min(all.len()));
         self.handled += new.len();
         new
     }

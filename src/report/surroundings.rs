@@ -40,12 +40,16 @@ pub fn doubts(config: &Config) -> Vec<Warning> {
 fn drain_file_problem(path: &Path) -> Option<String> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = directory.display();
-    let problem = match () {
-        () if path.is_dir() => "it is a directory; name a file".to_owned(),
-        () if is_device(path) => "it is a device; name a file".to_owned(),
-        () if !directory.is_dir() => format!("there is no directory {shown}; mount or make one"),
-        () if !is_writable(directory) => format!("{shown} cannot be written; mount a tmpfs or an emptyDir there"),
-        () => return None,
+    let problem = if path.is_dir() {
+        "it is a directory; name a file".to_owned()
+    } else if is_device(path) {
+        "it is a device; name a file".to_owned()
+    } else if !directory.is_dir() {
+        format!("there is no directory {shown}; mount or make one")
+    } else if !is_writable(directory) {
+        format!("{shown} cannot be written; mount a tmpfs or an emptyDir there")
+    } else {
+        return None;
     };
     Some(format!("GUARD_DRAIN_FILE={}: {problem}", path.display()))
 }
@@ -105,13 +109,14 @@ const SEARCH: u32 = 0o1;
 /// Whether a user has access to a file, as far as its mode tells (`path_resolution(7)`).
 fn may(user: &User, access: u32, path: &Path) -> bool {
     let Ok(metadata) = path.metadata() else { return true };
-    let mode = match () {
-        () if user.uid == 0 => return true,
-        () if user.uid == metadata.uid() => metadata.mode() >> 6,
-        () if user.gid == metadata.gid() || user.groups.contains(&metadata.gid()) => metadata.mode() >> 3,
-        () => metadata.mode(),
+    let place = if user.uid == metadata.uid() {
+        6
+    } else if user.gid == metadata.gid() || user.groups.contains(&metadata.gid()) {
+        3
+    } else {
+        0
     };
-    mode & access == access
+    user.uid == 0 || metadata.mode() >> place & access == access
 }
 
 fn missing(config: &Config, words: &[OsString]) -> Option<String> {
@@ -129,12 +134,16 @@ pub fn problem(program: &Program, directory: Option<&Path>) -> Option<String> {
         if name.contains('/') && path.metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return Some("this user may not search a directory above it; chmod +x that".to_owned());
         }
-        let way_out = match () {
-            () if OF_A_SHELL.contains(&name.as_ref()) => "; it is a shell's own: use sh -c",
-            () if name.contains(char::is_whitespace) => "; these are several words: write each by itself, or use sh -c",
-            () if name.starts_with('-') => " in PATH; options of guard's come before --",
-            () if name.contains('/') => "; install it, or write its right path",
-            () => " in PATH; install it, or write its whole path",
+        let way_out = if OF_A_SHELL.contains(&name.as_ref()) {
+            "; it is a shell's own: use sh -c"
+        } else if name.contains(char::is_whitespace) {
+            "; these are several words: write each by itself, or use sh -c"
+        } else if name.starts_with('-') {
+            " in PATH; options of guard's come before --"
+        } else if name.contains('/') {
+            "; install it, or write its right path"
+        } else {
+            " in PATH; install it, or write its whole path"
         };
         return Some(format!("no such file{way_out}"));
     };

@@ -163,12 +163,12 @@ fn read_value(path: &Path, longest: usize) -> Result<Vec<u8>, (String, Errno)> {
     if value.last() == Some(&b'\n') {
         value.pop();
     }
-    match () {
-        () if value.contains(&0) => Err(("holds a NUL byte, which no variable can".to_owned(), Errno::EINVAL)),
-        () if value.len() > longest => {
-            Err(("longer than the 128 KiB that a variable can have".to_owned(), Errno::EINVAL))
-        }
-        () => Ok(value),
+    if value.contains(&0) {
+        Err(("holds a NUL byte, which no variable can".to_owned(), Errno::EINVAL))
+    } else if value.len() > longest {
+        Err(("longer than the 128 KiB that a variable can have".to_owned(), Errno::EINVAL))
+    } else {
+        Ok(value)
     }
 }
 

@@ -139,10 +139,10 @@ impl Supervisor {
     /// Instances that have left are forgotten, and the scale is concluded when nobody is waited for any more.
     pub(super) fn advance_scale(&mut self) {
         while let Some(index) = self.instances.iter().position(|instance| instance.leaving && instance.is_over()) {
-            let gone = self.instances.remove(index);
-            let place = usize::try_from(gone.number).unwrap_or(0);
+            let removed = self.instances.remove(index);
+            let place = usize::try_from(removed.number).unwrap_or(0);
             self.past_runs.resize(self.past_runs.len().max(place + 1), 0);
-            self.past_runs[place] = gone.runs;
+            self.past_runs[place] = removed.runs;
         }
         // One that not even SIGKILL ends is waited for no longer.
         let is_pending = |instance: &Instance| {
