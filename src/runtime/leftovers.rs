@@ -80,17 +80,23 @@ impl Runtime<'_> {
         (processes, complete && marks.values().all(|mark| *mark != Mark::Ended))
     }
 
-    /// Walks /proc for guard's descendants. The walk ends before the next SIGKILL that is due.
+    /// Walks /proc for guard's descendants.
     pub(super) fn descendants(&self, longest: Duration) -> Option<Descendants> {
         procfs::descendants(self.end_of_walk(longest))
     }
 
+    /// When a walk ends: before the next SIGKILL that is due, and with the time that the walks of one turn have.
     pub(super) fn end_of_walk(&self, longest: Duration) -> Deadline {
+        let of_turn = self.reaping.walks_until.get().unwrap_or_else(|| Deadline::after(LONGEST_OF_TURN));
+        self.reaping.walks_until.set(Some(of_turn));
+        self.before_next_kill(longest).sooner(of_turn)
+    }
+
+    /// After this time at most, and before the next SIGKILL that is due.
+    pub(super) fn before_next_kill(&self, longest: Duration) -> Deadline {
         let stops = self.supervisor.is_ending() || self.children.runs().any(|run| self.supervisor.is_stopping(run.id));
         let due = self.supervisor.next_deadline().filter(|_| stops);
-        let of_turn = self.reaping.looks_until.get().unwrap_or_else(|| Deadline::after(LONGEST_OF_TURN));
-        self.reaping.looks_until.set(Some(of_turn));
-        Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest))).sooner(of_turn)
+        Deadline::after(due.map_or(longest, |due| due.since(self.clock.now()).min(longest)))
     }
 
     /// As [`Runtime::end_of_walk`], where leftovers of a run that has ended may be about to be killed too.

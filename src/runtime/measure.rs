@@ -144,7 +144,7 @@ impl Runtime<'_> {
     /// What these processes use together, in bytes; see [`in_all`].
     fn proportional(&mut self, pids: &[Pid]) -> u64 {
         let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(HIDDEN), 0, 0];
-        let read = environments::read(pids, "smaps_rollup", self.end_of_walk(LONGEST_READING), &conclude);
+        let read = environments::read(pids, "smaps_rollup", self.before_next_kill(LONGEST_READING), &conclude);
         let found = read.map_or_else(
             |_| Vec::new(),
             |findings| {
@@ -153,8 +153,8 @@ impl Runtime<'_> {
             },
         );
         in_all(pids.iter().map(|pid| {
-            let told = found.iter().find(|(known, _)| known == pid).map(|(_, [kibibytes, ..])| *kibibytes);
-            (told, procfs::usage(*pid).unwrap_or_default().memory)
+            let proportional = found.iter().find(|(known, _)| known == pid).map(|(_, [kibibytes, ..])| *kibibytes);
+            (proportional, procfs::usage(*pid).unwrap_or_default().memory)
         }))
     }
 }

@@ -52,7 +52,7 @@ impl Runtime<'_> {
             self.has_worked = false;
             residency::forget_code();
         }
-        self.reaping.looks_until.set(None);
+        self.reaping.walks_until.set(None);
         let tokens = self.poll.wait(rest);
         let woken = before.map(|_| self.clock.now());
         self.signals.receive(&tokens);
