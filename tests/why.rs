@@ -98,7 +98,7 @@ const REASONS: [Reason; 11] = [
         settings: &[],
         first: "serve",
         word: "operator",
-        fields: &[("code", "143"), ("cause", "operator")],
+        fields: &[("code", "143"), ("cause", "operator"), ("level", "info")],
         sentence: ["exited with code 143 after ", "s (operator), peak memory "],
     },
     Reason {

@@ -22,6 +22,8 @@ pub(super) struct Exit<'a> {
     pub(super) ending: Ending,
     /// Why guard or an operator has ended the run; `None` where neither has.
     pub(super) why: Option<&'static str>,
+    /// Its end is part of a restart, a reload or a scale.
+    pub(super) is_replaced: bool,
     /// It has got SIGKILL from guard, since its time was over.
     pub(super) is_killed: bool,
     /// The last signal that guard has passed on to it.
@@ -36,7 +38,8 @@ impl Journal<'_> {
     pub(super) fn exit(&mut self, exit: &Exit) {
         let Exit { pid, status, usage, ending, why, .. } = *exit;
         let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
-        let level = if expected || self.cause.is_some() { Level::Info } else { Level::Warn };
+        let planned = self.cause.is_some() || exit.is_replaced && !exit.is_killed;
+        let level = if expected || planned { Level::Info } else { Level::Warn };
         let (instance, run) = (self.instance(exit.run), exit.run.number);
         let says = report::shorten(exit.says.to_owned());
         let (code, signal) = match status {

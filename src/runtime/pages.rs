@@ -68,6 +68,8 @@ pub(super) fn restart_reason(ending: Ending, asked: Option<(InPlace, Asker)>) ->
         Ending::Failed(Failure::Watchdog, _) => RestartReason::Watchdog,
         Ending::Failed(Failure::Health, _) => RestartReason::Health,
         Ending::Failed(Failure::Memory, _) => RestartReason::MemoryLimit,
+        // It had said that it would stop.
+        Ending::Killed if asked.is_none() => RestartReason::Signal,
         Ending::Replaced(..) | Ending::Killed => match asked {
             Some((_, Asker::Memory)) => RestartReason::MemoryLimit,
             Some((_, Asker::Lifetime)) => RestartReason::Lifetime,

@@ -51,8 +51,8 @@ pub(super) struct Reaping {
     pub(super) again_at: Option<Timestamp>,
     /// The kernel did not answer when guard last asked, and the log says so.
     failed: bool,
-    /// When the looks at /proc of this turn end, where there was one.
-    pub(super) looks_until: Cell<Option<Deadline>>,
+    /// When the walks through /proc of this turn end, where there was one.
+    pub(super) walks_until: Cell<Option<Deadline>>,
     /// The last reap found no child at all, so there is no descendant either.
     pub(super) childless: bool,
     /// Since the last reap guard has seen that it has no children but those that it has started itself.
@@ -256,6 +256,7 @@ impl Runtime<'_> {
                     usage,
                     ending,
                     why,
+                    is_replaced: self.supervisor.is_replaced(id),
                     is_killed: is_killed && status == Status::Signaled(Signal::KILL),
                     passed_on: run.passed_on,
                     uptime,

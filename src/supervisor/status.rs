@@ -141,6 +141,12 @@ impl Supervisor {
         }
     }
 
+    /// Whether another run takes its place, or its instance leaves, since somebody or a limit has asked for that.
+    pub fn is_replaced(&self, id: RunId) -> bool {
+        let run = self.runs().find(|run| run.id == id);
+        run.is_some_and(|run| matches!(run.cause, Some(Cause::Reload(_) | Cause::Restart(_) | Cause::Scale)))
+    }
+
     /// The current runs that nobody has asked to end: their memory has a limit.
     pub fn serving(&self) -> impl Iterator<Item = RunId> {
         self.instances.iter().filter_map(Instance::current).filter(|run| run.serves()).map(|run| run.id)

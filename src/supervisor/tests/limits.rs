@@ -321,10 +321,16 @@ fn what_an_operator_or_a_file_has_asked_for_and_what_was_killed_is_told() {
         actions.extend(world.handle(Event::Timeout));
         assert_eq!(last_of(&actions), Some(Ending::Replaced(asker, 7)));
     }
-    let mut world = World::serving(plain());
-    world.step(Step::AskRestart);
-    world.wait_for(&Action::Kill(run(1)));
-    let actions = world.step(Step::Exit(run(1), Ending::Signaled(crate::signal::Signal::KILL), Leftovers::None));
-    assert_eq!(last_of(&actions), Some(Ending::Killed));
+    // One that says STOPPING=1 and goes on is killed too, by nobody but guard.
+    for step in [Step::AskRestart, says(Words::Stopping)] {
+        let mut world = World::serving(Settings { ready: notify().ready, ..plain() });
+        world.step(says(Words::Ready));
+        world.step(step);
+        world.wait_for(&Action::Kill(run(1)));
+        let killed = Ending::Signaled(crate::signal::Signal::KILL);
+        world.step(Step::Exit(run(1), killed, Leftovers::None));
+        let ended = world.supervisor.instances().next().and_then(|instance| instance.last);
+        assert_eq!(ended, Some(Ending::Killed), "{step:?}");
+    }
     assert_eq!(UNIT * 4, plain().stop.restart_timeout);
 }
