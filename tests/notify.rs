@@ -169,7 +169,7 @@ fn who_does_not_end_after_saying_so_is_killed_and_replaced() {
     for setup in setups() {
         let mut guard = setup.fixture("notify READY=1 before-run 2 notify STOPPING=1 deaf serve").start();
         assert_eq!(guard.event("exit").get("signal"), Some("SIGKILL"));
-        assert_eq!(guard.event("restart").get("last"), Some("SIGKILL"));
+        assert_eq!(guard.event("restart").get("last"), Some("deadline"));
         guard.event("ready");
         guard.line("ready");
         guard.line("ready");
