@@ -96,6 +96,13 @@ pub enum Reply {
     Text(String),
 }
 
+/// What a question has for an answer, and why not.
+impl From<Result<&str, String>> for Reply {
+    fn from(answer: Result<&str, String>) -> Reply {
+        answer.map_or_else(Reply::No, |yes| Reply::Yes(yes.to_owned()))
+    }
+}
+
 impl Reply {
     /// The datagram.
     pub fn to_text(&self) -> String {

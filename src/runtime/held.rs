@@ -154,7 +154,7 @@ impl Held {
         let (above, timeout) = (self.above(0), self.timeout);
         for socket in &mut self.passed {
             socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), serves, poll);
-            if socket.listens && !socket.pool.spreads() && !socket.pool.refusing {
+            if socket.listens && !socket.pool.spreads && !socket.pool.refusing {
                 // The log has it when the next run starts, for which guard tries again.
                 let _ = socket.revive(run, above, poll);
             }
@@ -173,7 +173,7 @@ impl Held {
         for socket in &mut self.passed {
             if socket.pool.timer_elapsed(now, poll) {
                 log::warn!(address = socket.shown(), msg = "no run for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
-                let unix = socket.pool.first().filter(|_| !socket.pool.spreads());
+                let unix = socket.pool.first().filter(|_| !socket.pool.spreads);
                 copies.extend(unix.and_then(|socket| rights::cut_queue(socket).ok()));
             }
         }
@@ -223,7 +223,7 @@ impl Passed {
 
     /// Makes one more socket, for this run.
     fn make(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
-        if !self.pool.spreads() {
+        if !self.pool.spreads {
             return Err(Errno::EOPNOTSUPP);
         }
         let first = self.pool.first().ok_or(Errno::EOPNOTSUPP)?;
@@ -239,7 +239,7 @@ impl Passed {
     fn open_for(&mut self, run: RunId, above: RawFd, poll: &Poll) -> Result<(), Errno> {
         if self.pool.refusing {
             self.reopen(run, above, poll)
-        } else if self.pool.spreads() {
+        } else if self.pool.spreads {
             self.pool.open_for(run, poll)
         } else if self.listens {
             self.revive(run, above, poll)

@@ -29,9 +29,18 @@ impl Member {
     pub(super) fn new(socket: OwnedFd, run: Option<RunId>) -> Member {
         let inode = listen::inode(socket.as_fd()).unwrap_or(0);
         let runs = run.into_iter().collect();
-        let (is_held, is_mixed, free_until, left_by, found, seen_waiting, stuck) =
-            (false, false, None, None, None, 0, 0);
-        Member { socket, inode, runs, is_held, free_until, left_by, found, is_mixed, seen_waiting, stuck }
+        Member {
+            socket,
+            inode,
+            runs,
+            is_held: false,
+            free_until: None,
+            left_by: None,
+            found: None,
+            is_mixed: false,
+            seen_waiting: 0,
+            stuck: 0,
+        }
     }
 
     /// No run has it any more, and clients wait in it until then.

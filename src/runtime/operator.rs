@@ -84,12 +84,8 @@ impl Runtime<'_> {
     pub(super) fn serve(&mut self, request: Request, client: Client) {
         let reply = match request {
             Request::Ping => Reply::Yes(format!("{} {}", process::id(), self.app())),
-            Request::Ready => match self.supervisor.readiness() {
-                Ok(()) => Reply::Yes("ready".to_owned()),
-                Err(why) => Reply::No(format!("not ready: {why}")),
-            },
-            Request::Health if self.supervisor.gave_up() => Reply::No("guard has given up".to_owned()),
-            Request::Health => Reply::Yes("alive".to_owned()),
+            Request::Ready => self.readiness().into(),
+            Request::Health => self.health().into(),
             Request::Status => return self.tell_status(&client, status::table),
             Request::Settings => Reply::Text(report::settings::table(self.config, self.supervisor.asked())),
             Request::StatusJson => return self.tell_status(&client, status::json),

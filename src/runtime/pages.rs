@@ -26,6 +26,16 @@ impl Runtime<'_> {
         Ok(())
     }
 
+    /// Whether the app can take work.
+    pub(super) fn readiness(&self) -> Result<&'static str, String> {
+        self.supervisor.readiness().map(|()| "ready").map_err(|why| format!("not ready: {why}"))
+    }
+
+    /// Whether guard has not given up.
+    pub(super) fn health(&self) -> Result<&'static str, String> {
+        if self.supervisor.gave_up() { Err("guard has given up".to_owned()) } else { Ok("alive") }
+    }
+
     /// Shows a page.
     pub(super) fn show(&mut self, page: Page, client: HttpClient) {
         let say = |result: Result<&str, String>| {
@@ -34,11 +44,8 @@ impl Runtime<'_> {
             Answer { yes, content_type: TEXT, body }
         };
         let answer = match page {
-            Page::Livez if self.supervisor.gave_up() => say(Err("guard has given up".to_owned())),
-            Page::Livez => say(Ok("alive")),
-            Page::Readyz => {
-                say(self.supervisor.readiness().map(|()| "ready").map_err(|why| format!("not ready: {why}")))
-            }
+            Page::Livez => say(self.health()),
+            Page::Readyz => say(self.readiness()),
             Page::Status => {
                 let body = status::json_without_app(&self.status());
                 Answer { yes: true, content_type: "application/json", body }

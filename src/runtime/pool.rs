@@ -30,7 +30,7 @@ pub(super) struct Pool {
     pub(super) led_to: Vec<u32>,
     /// Clients are refused.
     pub(super) refusing: bool,
-    /// Its sockets may be several: it is one of TCP that guard has made.
+    /// Each run has a socket to itself: the address is one of TCP, and guard has bound it.
     pub(super) spreads: bool,
 }
 
@@ -45,11 +45,6 @@ impl Pool {
     /// The first of the others that is wanted.
     fn position_of_other(&self, is_wanted: impl Fn(&Member) -> bool) -> Option<usize> {
         (self.listening..self.members.len()).find(|index| is_wanted(&self.members[*index]))
-    }
-
-    /// Whether each run has a socket to itself.
-    pub(super) fn spreads(&self) -> bool {
-        self.spreads
     }
 
     pub(super) fn len(&self) -> usize {

@@ -166,9 +166,8 @@ impl Supervisor {
 
     /// Lets go of them in guard's end, unless a run still serves until its drain is over.
     pub(super) fn release_sockets_unless_served(&mut self) {
-        let mut runs = self.runs();
-        if self.mode != Mode::Serving && !runs.any(|run| run.serves() || run.is_draining()) {
-            drop(runs);
+        let ends = self.mode != Mode::Serving;
+        if ends && !self.runs().any(|run| run.serves() || run.is_draining()) {
             self.release_sockets();
         }
     }

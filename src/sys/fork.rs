@@ -25,7 +25,7 @@ pub fn spawn_copy(work: impl FnOnce()) -> Result<Pid, Errno> {
     Errno::result(pid)
 }
 
-/// Waits until a copy has ended, and reaps it.
+/// Waits until a copy has ended, or a child that has not become another program, and reaps it.
 pub fn wait_for_copy(pid: Pid) {
     // SAFETY: waitpid(2) may be given no place for the status.
     while Errno::result(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }) == Err(Errno::EINTR) {}

@@ -2,6 +2,7 @@
 
 use super::{Errno, spread};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{self as nix_socket, Shutdown, UnixAddr};
 use nix::sys::stat::{Mode, fchmod, umask};
 use std::mem::ManuallyDrop;
@@ -201,12 +202,7 @@ pub fn listen(socket: BorrowedFd) -> Result<(), Errno> {
 /// Gives the socket back, unless it took one of the last numbers that guard may have: those are for guard itself.
 pub fn spare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
     const RESERVE: libc::rlim_t = 128;
-    // SAFETY: getrlimit(2) fills in the structure.
-    let limit = unsafe {
-        let mut limit: libc::rlimit = std::mem::zeroed();
-        Errno::result(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-        limit.rlim_cur
-    };
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if socket.as_raw_fd() as libc::rlim_t >= limit.saturating_sub(RESERVE.min(limit / 2)) {
         return Err(Errno::EMFILE);
     }
@@ -243,6 +239,7 @@ pub fn is_listening(socket: BorrowedFd) -> bool {
     option(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1)
 }
 
+/// Sets an option that is a number (`setsockopt(2)`).
 pub(super) fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: setsockopt(2) reads so many bytes.

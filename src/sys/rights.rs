@@ -7,8 +7,9 @@
 
 use super::fork::spawn_copy;
 use super::signal_set::{SignalSet, change_mask};
-use super::{Errno, Pid};
+use super::{Errno, Pid, listen};
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{self as nix_socket, Shutdown, SockType, SockaddrLike, UnixAddr, sockopt};
 use std::mem::{ManuallyDrop, forget, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -120,16 +121,7 @@ unsafe fn credentials(header: &libc::msghdr) -> Option<Credentials> {
 
 /// Has senders of descriptors fail with EPERM. Fails itself before Linux 6.16.
 pub(super) fn refuse(socket: BorrowedFd) -> Result<(), Errno> {
-    set_option(socket, SO_PASSRIGHTS, 0)
-}
-
-/// Sets an option of a socket that takes a number (`socket(7)`).
-pub(super) fn set_option(socket: BorrowedFd, option: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
-    let length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: setsockopt(2) reads so many bytes.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length) };
-    Errno::result(result).map(drop)
+    listen::set(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
 }
 
 /// A copy of guard that receives one message with its descriptors.
@@ -316,13 +308,8 @@ fn close_range(first: u32, last: u32) {
 /// Makes room in a copy of guard for as many descriptors as may come, as far as it can. What comes with a message and finds no room is
 /// closed before the copy can report.
 fn raise_descriptor_limit() {
-    // SAFETY: getrlimit(2) fills in what setrlimit(2) reads.
-    unsafe {
-        let mut limit: libc::rlimit = zeroed();
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

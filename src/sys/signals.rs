@@ -107,8 +107,16 @@ impl Signals {
         poll.add_edge(descriptor.as_fd(), BLOCKED_CAME)?;
         change_mask(libc::SIG_SETMASK, blocked);
         let (pipe, own) = (File::from(reader), process::id());
-        let (received, more, child_news, ended) = (VecDeque::new(), false, false, None);
-        Ok(Signals { handled, pipe, descriptor, own, received, more, child_news, ended })
+        Ok(Signals {
+            handled,
+            pipe,
+            descriptor,
+            own,
+            received: VecDeque::new(),
+            more: false,
+            child_news: false,
+            ended: None,
+        })
     }
 
     /// Receives signals after a wait that returned `tokens`: those that came before the wait ended, up to a bound.

@@ -1,9 +1,9 @@
 //! Unix sockets (`unix(7)`): datagrams with the credentials of their senders, and a stream to a child. All are closed on
 //! exec, and nothing here waits but [`wait_readable`], whatever others have sent (see [`rights`]).
 
-use super::Errno;
 use super::poll::whole_milliseconds;
 use super::rights::{self, Inbox, Kind, Message, Receiver};
+use super::{Errno, listen};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket as nix_socket;
@@ -137,7 +137,7 @@ impl DatagramSocket {
     /// The datagrams that are in the queue, those behind one with descriptors too (SO_PEEK_OFF, `socket(7)`). A copy of guard
     /// may receive one meanwhile. Empty where the kernel knows no such option.
     pub fn peek_all(&self, longest: usize, most: usize) -> Vec<Datagram> {
-        let seek = |offset| rights::set_option(self.0.as_fd(), libc::SO_PEEK_OFF, offset).is_ok();
+        let seek = |offset| listen::set(self.0.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset).is_ok();
         let peek = |longest| rights::receive(self.0.as_fd(), Kind::Datagrams, longest, libc::MSG_PEEK);
         let mut found = Vec::new();
         if !seek(0) {
@@ -234,7 +234,7 @@ impl Stream {
         let _ = rights::refuse(own.as_fd());
         // The kernel would throw an urgent byte away unseen, and close its descriptors in guard's name. A kernel that knows no
         // such bytes (Linux before 5.15) need not know the option.
-        let _ = rights::set_option(own.as_fd(), libc::SO_OOBINLINE, 1);
+        let _ = listen::set(own.as_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
         Ok((Stream(Inbox::new(own)), other))
     }
 

@@ -5,6 +5,7 @@
 //! went wrong is simply written to memory.
 
 use super::early::{CHANGED, Inherited, inherited};
+use super::fork::wait_for_copy;
 use super::limits::{self, ChildLimit};
 use super::seccomp::Channel;
 use super::signal_set::{SignalSet, change_mask};
@@ -168,8 +169,7 @@ impl Program {
             None => Ok(pid),
             Some(failure) => {
                 // Its body is taken away here, before anyone can mistake it for a run.
-                // SAFETY: waitpid(2) may be given no place for the status.
-                while Errno::result(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }) == Err(Errno::EINTR) {}
+                wait_for_copy(pid);
                 Err(failure)
             }
         }

@@ -87,7 +87,7 @@ fn to_drop_a_socket_does_not_wait() {
 
 /// As before Linux 6.16.
 fn allow(stream: BorrowedFd) {
-    let _ = set_option(stream, SO_PASSRIGHTS, 1);
+    let _ = listen::set(stream, libc::SOL_SOCKET, SO_PASSRIGHTS, 1);
 }
 
 #[test]
