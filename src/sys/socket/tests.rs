@@ -66,7 +66,9 @@ fn sending_never_waits() {
     let full = (0..100_000).find_map(|_| sender.send(b"x", &address).err()).expect("a limit");
     assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
     drop(receiver);
-    assert_eq!(sender.send(b"x", &address).expect_err("nobody").kind(), io::ErrorKind::ConnectionRefused);
+    // A copy that another test has just made may still have the receiver, which is shut down.
+    let nobody = sender.send(b"x", &address).expect_err("nobody").kind();
+    assert!([io::ErrorKind::ConnectionRefused, io::ErrorKind::BrokenPipe].contains(&nobody), "{nobody}");
 }
 
 #[test]
