@@ -25,6 +25,14 @@ pub fn timestamp() -> String {
     )
 }
 
+/// The CPU time that guard has used, in which it does not matter who else has run (CLOCK_THREAD_CPUTIME_ID, `clock_gettime(2)`).
+pub(super) fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime(2) fills one structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// A wait that ends this much too late means that guard, and the app with it, was kept from running, as in a pause of the container.
 pub const OVERSLEPT: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,7 @@
 //! A handler for each signal would cost a millisecond at the start, and signal-hook and nix refuse some numbers. INT is read
 //! from the descriptor, since that says whether a key at the terminal has sent it.
 
-use super::clock::Deadline;
+use super::clock::cpu_time;
 use super::disposition::discard_queued;
 use super::poll::{Poll, Token, Tokens};
 use super::signal_set::{SignalSet, change_mask, pending};
@@ -34,8 +34,8 @@ const POLL_OUT: i32 = 2;
 /// What SIGCHLD tells of a process that has ended (`sigaction(2)`).
 const HAS_ENDED: [i32; 3] = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
 
-/// Signals that guard reads at most at a time, and how long it reads. The kernel walks through the whole queue for each of them, and
-/// by default a user may queue some 100,000 (RLIMIT_SIGPENDING, `getrlimit(2)`).
+/// Signals that guard reads at most at a time, and the CPU time that it takes for that. The kernel walks through the whole queue for
+/// each of them, and by default a user may queue some 100,000 (RLIMIT_SIGPENDING, `getrlimit(2)`).
 const MOST: usize = 128;
 const LONGEST: Duration = Duration::from_millis(20);
 
@@ -217,7 +217,7 @@ impl Signals {
     fn read_blocked(&mut self, mut wanted: impl FnMut(Signal) -> bool) -> Rest {
         const AT_ONCE: usize = 8;
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
-        let mut until = None;
+        let mut begun = None;
         for _ in 0..MOST / AT_ONCE {
             // SAFETY: read(2) writes at most the size of the array, in whole records.
             let count =
@@ -246,7 +246,8 @@ impl Signals {
             if records < AT_ONCE {
                 return Rest::Nothing;
             }
-            if until.get_or_insert_with(|| Deadline::after(LONGEST)).left().is_zero() {
+            let now = cpu_time();
+            if now.saturating_sub(*begun.get_or_insert(now)) >= LONGEST {
                 return Rest::Flood;
             }
         }
