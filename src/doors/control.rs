@@ -123,6 +123,10 @@ impl Door for Control {
     fn received(&mut self, reported: bool) {
         self.0.received(reported);
     }
+
+    fn close(self) -> Option<Pid> {
+        self.0.close()
+    }
 }
 
 #[cfg(test)]
@@ -151,14 +155,20 @@ mod tests {
         next(client).and_then(|datagram| Reply::parse(&datagram.bytes))
     }
 
+    fn asks_for_status(client: &DatagramSocket, guard: &Address, control: &mut Control) -> Client {
+        client.send(b"guard 1 status", guard).expect("a receiver");
+        let mut received = control.receive();
+        assert!(!received.closed);
+        let Some(Message::Request(Request::Status, asker)) = received.messages.pop() else { panic!("{received:?}") };
+        assert!(received.messages.is_empty());
+        asker
+    }
+
     #[test]
     fn a_request_is_handed_on_and_its_answer_sent() {
         let mut control = Control::open_for(namespace(1)).expect("a socket");
         let (client, guard) = client(&control);
-        client.send(b"guard 1 status", &guard).expect("a receiver");
-        let received = control.receive();
-        assert!(!received.closed);
-        let [Message::Request(Request::Status, asker)] = &received.messages[..] else { panic!("{received:?}") };
+        let asker = &asks_for_status(&client, &guard, &mut control);
         assert_eq!(asker.pid, process::id());
         control.answer(asker, &Reply::Text("fine\n".to_owned()));
         assert_eq!(reply(&client), Some(Reply::Text("fine\n".to_owned())));
@@ -170,9 +180,7 @@ mod tests {
     fn an_answer_of_hundreds_of_kilobytes_is_sent_and_one_that_is_too_long_is_told() {
         let mut control = Control::open_for(namespace(6)).expect("a socket");
         let (client, guard) = client(&control);
-        client.send(b"guard 1 status", &guard).expect("a receiver");
-        let received = control.receive();
-        let [Message::Request(Request::Status, asker)] = &received.messages[..] else { panic!("{received:?}") };
+        let asker = &asks_for_status(&client, &guard, &mut control);
         let long = Reply::Text("x".repeat(300_000));
         assert!(control.answer(asker, &long));
         let Ok(Head::Datagram(datagram)) = client.peek(wire::LONGEST_ANSWER) else { panic!("no answer") };

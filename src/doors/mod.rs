@@ -40,6 +40,14 @@ pub trait Door {
         Err(Errno::ENOTSUP)
     }
 
+    /// Closes the door. What was in its queue may close in a copy of guard, a child that has to be reaped.
+    fn close(self) -> Option<Pid>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// The copy has ended; `reported` if it has said that it has received the message.
     fn received(&mut self, _reported: bool) {}
 }

@@ -5,9 +5,9 @@
 
 use super::{Door, Message, Received};
 use crate::supervisor::{Event, RunId};
-use crate::sys::Errno;
 use crate::sys::rights::Receiver;
 use crate::sys::socket::{Piece, Stream};
+use crate::sys::{Errno, Pid};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -105,6 +105,10 @@ impl Door for NodeIpc {
         if reported || !is_there() {
             self.handled.clear();
         }
+    }
+
+    fn close(self) -> Option<Pid> {
+        self.stream.close()
     }
 }
 

@@ -129,6 +129,11 @@ impl Door for Notify {
     fn received(&mut self, reported: bool) {
         self.queue.received(reported);
     }
+
+    fn close(self) -> Option<Pid> {
+        drop(self.file);
+        self.queue.close()
+    }
 }
 
 /// The fields of one datagram; of a key that it has twice, the last.

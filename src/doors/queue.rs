@@ -5,9 +5,9 @@
 //! until the copy reports, and then calls [`Queue::received`].
 
 use super::is_lasting;
-use crate::sys::Errno;
 use crate::sys::rights::Receiver;
 use crate::sys::socket::{Datagram, DatagramSocket, Head};
+use crate::sys::{Errno, Pid};
 use std::os::fd::{AsFd, BorrowedFd};
 
 pub(super) struct Queue {
@@ -35,6 +35,10 @@ pub(super) enum Next {
 impl Queue {
     pub(super) fn new(socket: DatagramSocket, longest: usize) -> Queue {
         Queue { socket, longest, handled: 0, head: None, copy: false }
+    }
+
+    pub(super) fn close(self) -> Option<Pid> {
+        self.socket.close()
     }
 
     pub(super) fn next(&mut self) -> Next {

@@ -126,8 +126,7 @@ impl Runtime<'_> {
     /// Closes a door. A copy of guard that has the socket too must not keep it in the poll.
     pub(super) fn close(&mut self, door: impl Door) {
         self.poll.remove(door.descriptor());
-        drop(door);
-        self.note_closers();
+        door.close().into_iter().for_each(|copy| self.note_copy(copy));
     }
 
     /// Forgets a run, and closes its doors.
@@ -177,17 +176,15 @@ impl Runtime<'_> {
         self.unpoll(id);
         match id {
             DoorId::Notify(id) => {
-                if let Some(run) = self.children.get_mut(id) {
-                    run.notify = None;
-                }
+                let door = self.children.get_mut(id).and_then(|run| run.notify.take());
+                door.into_iter().for_each(|door| self.close(door));
             }
             DoorId::Channel(id) => {
-                if let Some(run) = self.children.get_mut(id) {
-                    run.channel = None;
-                }
+                let door = self.children.get_mut(id).and_then(|run| run.channel.take());
+                door.into_iter().for_each(|door| self.close(door));
             }
             DoorId::Control => {
-                self.operator.control = None;
+                self.operator.control.take().into_iter().for_each(|door| self.close(door));
                 self.operator.open_control_at = Some(self.clock.now().after(RETRY));
             }
             DoorId::Http => self.http = None,

@@ -10,7 +10,6 @@ use crate::sys::Pid;
 use crate::sys::clock::Deadline;
 use crate::sys::errno::reason;
 use crate::sys::process::{self, Status, Usage, Wait};
-use crate::sys::rights;
 use log::Level;
 use std::cell::Cell;
 
@@ -131,11 +130,6 @@ impl Runtime<'_> {
         self.reaping.childless = false;
     }
 
-    /// What was dropped may close in copies of guard.
-    pub(super) fn note_closers(&mut self) {
-        rights::take_closers().into_iter().for_each(|copy| self.note_copy(copy));
-    }
-
     /// Reads what came before a main process ended.
     fn read_last_words(&mut self) {
         // A copy of guard may have received a message meanwhile, which then counts as read.
@@ -170,7 +164,6 @@ impl Runtime<'_> {
     /// Asks the kernel what has happened to children, up to a bound. A main process that has ended gets no signal from
     /// here on, since its pid may soon be another's.
     fn wait_for_children(&mut self) {
-        self.note_closers();
         self.reaping.orphans.clear();
         self.reaping.childless = false;
         self.reaping.only_started = false;

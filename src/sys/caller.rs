@@ -6,7 +6,7 @@
 
 use super::file::{errno_of, read, read_text};
 use super::fork::spawn_copy;
-use super::{Errno, Pid, listen, listeners, process, socket};
+use super::{Errno, Pid, listeners, process, socket, socket_option};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::ffi::CString;
@@ -167,16 +167,16 @@ pub struct Options([Option<libc::c_int>; OPTIONS.len()]);
 
 impl Options {
     fn read(socket: BorrowedFd) -> Options {
-        Options(OPTIONS.map(|(level, name)| listen::option(socket, level, name)))
+        Options(OPTIONS.map(|(level, name)| socket_option::get(socket, level, name)))
     }
 
     /// Gives another socket the same.
     pub fn give_to(&self, socket: BorrowedFd) {
         for ((level, name), wanted) in OPTIONS.into_iter().zip(self.0) {
-            let Some(value) = wanted.filter(|_| wanted != listen::option(socket, level, name)) else { continue };
+            let Some(value) = wanted.filter(|_| wanted != socket_option::get(socket, level, name)) else { continue };
             // The kernel doubles the value that is set (`socket(7)`).
             let is_buffer = level == libc::SOL_SOCKET && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
-            let _ = listen::set(socket, level, name, if is_buffer { value / 2 } else { value });
+            let _ = socket_option::set(socket, level, name, if is_buffer { value / 2 } else { value });
         }
     }
 }

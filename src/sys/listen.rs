@@ -1,5 +1,6 @@
 //! Listening sockets that outlive a run (`listen(2)`, `sd_listen_fds(3)`).
 
+use super::socket_option::{get, set};
 use super::{Errno, spread};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
@@ -179,7 +180,7 @@ pub fn tcp_address(socket: BorrowedFd) -> Option<SocketAddr> {
 
 /// Whether a socket of IPv6 takes IPv6 alone.
 pub fn takes_only_v6(socket: BorrowedFd) -> bool {
-    option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1)
+    get(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1)
 }
 
 /// The address of a socket, as GUARD_LISTEN writes it; `None` for one that has none.
@@ -236,22 +237,5 @@ pub fn is_shut_down(socket: BorrowedFd) -> bool {
 
 /// Whether this is a socket that listens, or has listened until it was shut down.
 pub fn is_listening(socket: BorrowedFd) -> bool {
-    option(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1)
-}
-
-/// Sets an option that is a number (`setsockopt(2)`).
-pub(super) fn set(socket: BorrowedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
-    let length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: setsockopt(2) reads so many bytes.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
-    Errno::result(result).map(drop)
-}
-
-/// An option that is a number (`getsockopt(2)`).
-pub(super) fn option(socket: BorrowedFd, level: libc::c_int, name: libc::c_int) -> Option<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: getsockopt(2) writes no more than `length` bytes.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
-    (result == 0).then_some(value)
+    get(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1)
 }

@@ -31,6 +31,7 @@ pub mod seccomp;
 pub mod signal_set;
 pub mod signals;
 pub mod socket;
+mod socket_option;
 pub mod spawn;
 pub mod spread;
 pub mod stderr;

@@ -7,13 +7,12 @@
 
 use super::fork::spawn_copy;
 use super::signal_set::{SignalSet, change_mask};
-use super::{Errno, Pid, listen};
+use super::{Errno, Pid, socket_option};
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{self as nix_socket, Shutdown, SockType, SockaddrLike, UnixAddr, sockopt};
 use std::mem::{ManuallyDrop, forget, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Mutex;
 
 /// Space for the credentials of a sender, in bytes, and for nothing else.
 // SAFETY: CMSG_SPACE(3) only computes.
@@ -121,7 +120,7 @@ unsafe fn credentials(header: &libc::msghdr) -> Option<Credentials> {
 
 /// Has senders of descriptors fail with EPERM. Fails itself before Linux 6.16.
 pub(super) fn refuse(socket: BorrowedFd) -> Result<(), Errno> {
-    listen::set(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
+    socket_option::set(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
 }
 
 /// A copy of guard that receives one message with its descriptors.
@@ -193,20 +192,31 @@ impl AsRawFd for Inbox {
     }
 }
 
+impl Inbox {
+    /// As to drop it, and returns the copy of guard in which it closes, where it does.
+    pub(super) fn close(self) -> Option<Pid> {
+        let mut inbox = ManuallyDrop::new(self);
+        // SAFETY: nobody uses it again, and it is not dropped.
+        close_unread(unsafe { ManuallyDrop::take(&mut inbox.0) })
+    }
+}
+
 impl Drop for Inbox {
     fn drop(&mut self) {
         // SAFETY: it is dropped, so nobody uses it again.
-        let socket = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Nothing can come after the queue was read.
-        let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Read);
-        if !holds_descriptors(socket.as_fd()) {
-            return;
-        }
-        if let Err((socket, _)) = close_in_copy(socket) {
-            // Without another process the socket stays open until guard exits, and its exit does not linger.
-            forget(socket);
-        }
+        close_unread(unsafe { ManuallyDrop::take(&mut self.0) });
     }
+}
+
+/// Closes a socket, in a copy of guard where its queue has descriptors.
+fn close_unread(socket: OwnedFd) -> Option<Pid> {
+    // Nothing can come after the queue was read.
+    let _ = nix_socket::shutdown(socket.as_raw_fd(), Shutdown::Read);
+    if !holds_descriptors(socket.as_fd()) {
+        return None;
+    }
+    // Without another process the socket stays open until guard exits, and its exit does not linger.
+    close_in_copy(socket).map_err(|(socket, _)| forget(socket)).ok()
 }
 
 /// Whether a message of a queue has descriptors. What comes before that message is lost.
@@ -226,17 +236,8 @@ fn holds_descriptors(socket: BorrowedFd) -> bool {
     true
 }
 
-/// Copies of guard that close sockets, and that nobody has taken note of.
-static CLOSERS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// The copies of guard that have been made since this was last called, so that sockets which were dropped close in them. They are
-/// children that have to be reaped.
-pub fn take_closers() -> Vec<Pid> {
-    CLOSERS.lock().map_or_else(|_| Vec::new(), |mut closers| std::mem::take(&mut *closers))
-}
-
 /// Closes a socket so that a copy of guard closes it last. Gives it back where no copy can be made.
-fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
+fn close_in_copy(socket: OwnedFd) -> Result<Pid, (OwnedFd, Errno)> {
     let (closed, ours) = match nix::unistd::pipe2(OFlag::O_CLOEXEC) {
         Ok(pipe) => pipe,
         Err(error) => return Err((socket, error)),
@@ -251,8 +252,7 @@ fn close_in_copy(socket: OwnedFd) -> Result<(), (OwnedFd, Errno)> {
         Ok(copy) => {
             drop(socket);
             drop(ours);
-            _ = CLOSERS.lock().map(|mut closers| closers.push(copy));
-            Ok(())
+            Ok(copy)
         }
         Err(error) => Err((socket, error)),
     }

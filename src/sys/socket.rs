@@ -3,7 +3,7 @@
 
 use super::poll::whole_milliseconds;
 use super::rights::{self, Inbox, Kind, Message, Receiver};
-use super::{Errno, listen};
+use super::{Errno, Pid, socket_option};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket as nix_socket;
@@ -107,6 +107,11 @@ impl DatagramSocket {
         self
     }
 
+    /// As to drop it, and returns the copy of guard in which it closes, where it does: a child that has to be reaped.
+    pub fn close(self) -> Option<Pid> {
+        self.0.close()
+    }
+
     /// Takes longer datagrams to send: of this many bytes, or as many as the kernel allows (SO_SNDBUF, `socket(7)`).
     pub fn make_room(self, bytes: usize) -> DatagramSocket {
         let _ = nix_socket::setsockopt(&self.0, sockopt::SndBuf, &bytes);
@@ -137,7 +142,7 @@ impl DatagramSocket {
     /// The datagrams that are in the queue, those behind one with descriptors too (SO_PEEK_OFF, `socket(7)`). A copy of guard
     /// may receive one meanwhile. Empty where the kernel knows no such option.
     pub fn peek_all(&self, longest: usize, most: usize) -> Vec<Datagram> {
-        let seek = |offset| listen::set(self.0.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset).is_ok();
+        let seek = |offset| socket_option::set(self.0.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset).is_ok();
         let peek = |longest| rights::receive(self.0.as_fd(), Kind::Datagrams, longest, libc::MSG_PEEK);
         let mut found = Vec::new();
         if !seek(0) {
@@ -228,13 +233,18 @@ pub enum Piece {
 }
 
 impl Stream {
+    /// As [`DatagramSocket::close`].
+    pub fn close(self) -> Option<Pid> {
+        self.0.close()
+    }
+
     /// guard's end, and the other one.
     pub fn open() -> io::Result<(Stream, OwnedFd)> {
         let (own, other) = channel()?;
         let _ = rights::refuse(own.as_fd());
         // The kernel would throw an urgent byte away unseen, and close its descriptors in guard's name. A kernel that knows no
         // such bytes (Linux before 5.15) need not know the option.
-        let _ = listen::set(own.as_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
+        let _ = socket_option::set(own.as_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
         Ok((Stream(Inbox::new(own)), other))
     }
 

@@ -14,7 +14,7 @@ const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
 
 /// Lets a socket share its address with others that do, or not (SO_REUSEPORT). The kernel asks that they have one owner.
 pub fn share_address(socket: BorrowedFd, shares: bool) {
-    let _ = super::listen::set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, shares.into());
+    let _ = super::socket_option::set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, shares.into());
 }
 
 /// Leads new connections of a socket's group to the sockets with these numbers, which are in order and at least one.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sys::fork::wait_for_copy;
 use crate::sys::socket::{DatagramSocket, Head, Piece, Stream, wait_readable};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, sendmsg};
 use std::io::{IoSlice, Read, Write};
@@ -85,9 +86,22 @@ fn to_drop_a_socket_does_not_wait() {
     assert!(sender.send(b"x").is_err(), "nobody receives it");
 }
 
+/// Who closes a socket is told of the child that it has from then on.
+#[test]
+fn to_close_a_socket_names_the_copy_in_which_it_closes() {
+    let (receiver, _sender) = datagrams();
+    assert_eq!(receiver.close(), None, "nothing is in the queue");
+    let (receiver, sender) = datagrams();
+    let (carrier, _peer) = lingering();
+    send(&sender, b"FDSTORE=1", &[carrier.as_raw_fd()]);
+    let copy = receiver.close().expect("a copy");
+    wait_for_copy(copy);
+    assert!(sender.send(b"x").is_err(), "nobody receives it");
+}
+
 /// As before Linux 6.16.
 fn allow(stream: BorrowedFd) {
-    let _ = listen::set(stream, libc::SOL_SOCKET, SO_PASSRIGHTS, 1);
+    let _ = socket_option::set(stream, libc::SOL_SOCKET, SO_PASSRIGHTS, 1);
 }
 
 #[test]
