@@ -31,7 +31,7 @@ fn before(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
 
 impl Run {
     /// Until when it is asked for a diagnosis while it serves.
-    pub(super) fn is_asked_until(&self) -> Option<Timestamp> {
+    pub(super) fn asked_until(&self) -> Option<Timestamp> {
         self.replace_at.filter(|_| self.is_too_large && self.diagnosis == Diagnosis::Asked)
     }
 

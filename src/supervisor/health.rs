@@ -84,7 +84,7 @@ impl Supervisor {
     pub(super) fn check_ended(&mut self, now: Timestamp, id: RunId, passed: bool) {
         let (Some(settings), when) = (self.settings.health, self.settings.ready.when) else { return };
         let Some(run) = self.run_mut(id) else { return };
-        let asked_until = run.is_asked_until();
+        let asked_until = run.asked_until();
         let Some(checks) = run.checks.as_mut().filter(|checks| checks.is_running()) else { return };
         if let Some(until) = asked_until {
             checks.phase = CheckPhase::Due(until.after(settings.interval));

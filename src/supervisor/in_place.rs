@@ -19,7 +19,6 @@ use super::state::{Instance, Mode, Slot};
 use super::stop::{Drain, UNKILLABLE};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
-use std::time::Duration;
 
 const STOPPING: Outcome = Err("guard is stopping");
 
@@ -58,13 +57,8 @@ impl Supervisor {
                 return self.conclude(InPlace::Restart, STOPPING);
             }
         }
-        let stop = &self.settings.stop;
-        let timeout = stop.restart_timeout;
-        // Where sockets are held, connections wait there for the next run.
-        let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
-        // The connections of one are not known from those of the instances that go on.
-        let idle = if only.is_some() && self.instances.len() > 1 { Duration::ZERO } else { drain.idle };
-        let drain = Drain { idle, ..drain };
+        let timeout = self.settings.stop.restart_timeout;
+        let drain = self.drain_of(now, only.is_some() && self.instances.len() > 1);
         let mut notices = Vec::new();
         let is_meant = |number| only.is_none_or(|only| only == number);
         // What a reload is replacing cannot be restarted, and a restart of the others alone would be half of one.
@@ -81,7 +75,7 @@ impl Supervisor {
             }
             return;
         }
-        let leads = self.settings.holds && self.any_ready(|instance| !is_meant(instance.number));
+        let leads = self.holds && self.any_ready(|instance| !is_meant(instance.number));
         let mut stuck = false;
         for instance in self.instances.iter_mut().filter(|i| !i.leaving && is_meant(i.number)) {
             match &mut instance.slot {
@@ -202,7 +196,7 @@ impl Supervisor {
     /// A run is ready. If it is the new one of a reload, the old one beside it is stopped: without a drain delay, since
     /// the new one serves. Where sockets are held new connections are led to the new one first.
     pub(super) fn new_run_ready(&mut self, now: Timestamp, id: RunId) {
-        let (drain, holds) = (Drain::at_once(now, &self.settings.stop), self.settings.holds);
+        let (drain, holds) = (Drain::at_once(now, &self.settings.stop), self.holds);
         let asker = self.reload.map_or(Asker::Operator, |reload| reload.asker);
         let Some(instance) = self.instance_mut(id.instance) else { return };
         if instance.current().is_none_or(|run| run.id != id) {

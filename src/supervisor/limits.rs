@@ -66,7 +66,7 @@ impl Supervisor {
 
     /// Replaces the current run of an instance, unless that is about to happen.
     fn replace(&mut self, now: Timestamp, id: RunId, asker: Asker) {
-        let can_reload = self.settings.holds && self.settings.ready.when != Readiness::Exec;
+        let can_reload = self.holds && self.settings.ready.when != Readiness::Exec;
         let serving = self.mode == Mode::Serving && self.reload.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.current().filter(|run| serving && run.id == id && run.serves()) else { return };

@@ -106,7 +106,9 @@ pub struct Supervisor {
     has_spawned: bool,
     /// What the first instance that finished with a failure contributes to guard's exit code.
     failed: Option<u8>,
-    /// The sockets that outlive a run were let go.
+    /// Sockets outlive runs.
+    holds: bool,
+    /// Those were let go.
     released: bool,
     /// The drain file is there.
     drain_file: bool,
@@ -135,6 +137,7 @@ impl Supervisor {
             gave_up: false,
             has_spawned: false,
             failed: None,
+            holds: settings.holds,
             released: false,
             drain_file: false,
             unmarked: if settings.init { Unmarked::Unasked } else { Unmarked::Over },
@@ -177,7 +180,7 @@ impl Supervisor {
             Event::CpusCounted(cpus) => self.cpus_counted(now, cpus),
             Event::SaidReady(id) => self.said_ready(now, id),
             Event::Listens(id) => self.listens(now, id),
-            Event::Holds => self.settings.holds = true,
+            Event::Holds => self.holds = true,
             Event::SaidStopping(id) => self.said_stopping(now, id),
             Event::WatchdogPing(id) => self.watchdog_pinged(now, id),
             Event::WatchdogTriggered(id) => self.run_failed(now, id, Failure::Watchdog),

@@ -34,7 +34,7 @@ impl Supervisor {
 
     pub(super) fn watchdog_pinged(&mut self, now: Timestamp, id: RunId) {
         if let Some(run) = self.run_mut(id).filter(|run| run.is_ready()) {
-            run.state = run.ready_state(run.is_asked_until().map_or(now, |until| now.max(until)));
+            run.state = run.ready_state(run.asked_until().map_or(now, |until| now.max(until)));
         }
     }
 

@@ -10,11 +10,9 @@
 
 use super::cause::Cause;
 use super::state::{Instance, Mode, Run, Slot};
-use super::stop::Drain;
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
 use crate::config::{Instances, MOST_INSTANCES, Scale};
-use std::time::Duration;
 
 const OUT_OF_RANGE: &str = "there can be 1 to 1024 instances";
 
@@ -104,11 +102,8 @@ impl Supervisor {
 
     /// Drains these instances for good.
     fn dismiss(&mut self, now: Timestamp, numbers: &[u32]) {
-        let stop = &self.settings.stop;
-        let drain = if self.settings.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
-        // The connections of these runs are not known from those of the instances that stay.
-        let drain = Drain { idle: Duration::ZERO, ..drain };
-        let leads = self.settings.holds && self.any_ready(|instance| !numbers.contains(&instance.number));
+        let drain = self.drain_of(now, true);
+        let leads = self.holds && self.any_ready(|instance| !numbers.contains(&instance.number));
         let was_restarting = self.instances.iter().any(|instance| instance.restarting);
         for instance in self.instances.iter_mut().filter(|instance| numbers.contains(&instance.number)) {
             (instance.leaving, instance.awaited, instance.restarting) = (true, false, false);

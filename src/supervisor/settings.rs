@@ -1,4 +1,4 @@
-//! The settings of the core, which never change, but for whether sockets are held: the first run tells.
+//! The settings of the core, which never change.
 
 use crate::config::{Config, HealthSettings, ReadySettings, RestartSettings, Scope, SignalMap, StopSettings};
 use std::time::Duration;

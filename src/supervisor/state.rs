@@ -1,8 +1,8 @@
 //! The state of the supervisor: guard's own mode, its instances, and their runs.
 //!
 //! A run goes forward through its states, from Spawning to Clearing, and may skip some of them. One step goes back: the old
-//! run of a reload from which new connections are led away is Ready again where the new one fails. A deadline lives in the state that it belongs to, so leaving the
-//! state drops it. A deadline that ends in SIGKILL never moves later.
+//! run of a reload from which new connections are led away is Ready again where the new one fails. A deadline lives in the
+//! state that it belongs to, so leaving the state drops it. A deadline that ends in SIGKILL never moves later.
 
 use super::cause::Cause;
 use super::diagnose::Diagnosis;

@@ -113,6 +113,14 @@ impl Run {
 }
 
 impl Supervisor {
+    /// The drain of runs that end while guard goes on. Where sockets are held nobody is refused, since connections wait there for the
+    /// next run. Where other instances go on (`some`) the connections of these runs are not known from theirs.
+    pub(super) fn drain_of(&self, now: Timestamp, some: bool) -> Drain {
+        let stop = &self.settings.stop;
+        let drain = if self.holds { Drain::at_once(now, stop) } else { Drain::in_place(now, stop) };
+        if some { Drain { idle: Duration::ZERO, ..drain } } else { drain }
+    }
+
     /// The app says that it has begun to end. It is given the time of a restart in place, and no second signal.
     pub(super) fn said_stopping(&mut self, now: Timestamp, id: RunId) {
         let timeout = self.settings.stop.restart_timeout;

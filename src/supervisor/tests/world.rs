@@ -869,7 +869,7 @@ impl World {
             let is_asked = self.supervisor.runs().any(|known| {
                 known.id == *run && matches!(known.cause, Some(Cause::Reload(_) | Cause::Restart(_) | Cause::Scale))
             });
-            let holds = self.supervisor.settings.holds && !self.supervisor.is_ending();
+            let holds = self.supervisor.holds && !self.supervisor.is_ending();
             assert!(
                 !(holds && is_led_to && is_asked),
                 "17: new connections are led to the others before the stop signal"
