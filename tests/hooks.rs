@@ -149,6 +149,18 @@ fn what_a_killed_hook_has_put_into_groups_of_its_own_goes_with_it() {
 }
 
 #[test]
+fn a_stop_has_its_hook_though_the_run_has_failed_and_ends_already() {
+    for setup in everywhere() {
+        let setup = telling(setup).env("GUARD_STOP_TIMEOUT", "4s").env("GUARD_READY", "notify");
+        let mut guard = setup.env("GUARD_READY_TIMEOUT", "100ms").fixture("deaf serve").start();
+        assert_eq!(guard.event("failing").get("cause"), Some("not-ready"));
+        guard.signal(libc::SIGTERM);
+        assert_eq!(Told::hear(&mut guard).get("GUARD_STOP_SIGNAL_RECEIVED"), Some("SIGTERM"));
+        assert_eq!(guard.code(), 137);
+    }
+}
+
+#[test]
 fn a_hook_that_cannot_be_executed_or_dies_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let plain = program(directory.path(), "plain", "#!/bin/sh\n", 0o644);

@@ -66,6 +66,14 @@ impl ShutdownCause {
             ShutdownCause::Request | ShutdownCause::AppLeft => None,
         }
     }
+
+    /// Whether somebody asks for guard's end, rather than the app's end being guard's.
+    fn is_request(self) -> bool {
+        match self {
+            ShutdownCause::Signal(_) | ShutdownCause::Pressed(_) | ShutdownCause::Request => true,
+            ShutdownCause::AppLeft | ShutdownCause::Finished { .. } => false,
+        }
+    }
 }
 
 impl Supervisor {
@@ -98,17 +106,17 @@ impl Supervisor {
         self.abandon_in_place();
         self.finish_waiting_instances(signal);
         let reached = self.drain_all(now, cause, kill_at);
-        if code.is_none() || self.living().next().is_some() {
+        if cause.is_request() || self.living().next().is_some() {
             self.report(Notice::Draining { cause, delay });
         }
         self.find_ports();
-        let any_reached = !reached.is_empty();
         for (id, announced) in reached {
             self.actions.extend((self.settings.node_ipc && !announced).then_some(Action::SayDrain(id)));
             self.actions.extend(signal.map(|signal| Action::StopUnreached(id, signal)));
         }
         self.update_drain_file();
-        if any_reached {
+        // A run that ends already, such as one that has failed, does not wait for it; what it deregisters is the container.
+        if cause.is_request() && self.runs().next().is_some() {
             self.start_hook(now, timeout);
         } else {
             self.start_hook_for_drain(now, timeout);

@@ -240,6 +240,30 @@ fn the_hook_of_a_stop_knows_guards_deadline_and_not_that_of_a_run_that_has_faile
 }
 
 #[test]
+fn a_stop_has_its_hook_whatever_the_run_is_about_and_none_where_no_run_is_left() {
+    let settings = || Settings { pre_stop: true, ..notify() };
+    let hook = |world: &mut World| starts_hook(&world.step(Step::Signal(STOP)));
+    let mut failed = World::serving(settings());
+    failed.wait_for(&Action::Stop(run(1), STOP));
+    assert!(hook(&mut failed));
+
+    let mut stops_by_itself = World::serving(settings());
+    stops_by_itself.step(says(Words::Stopping));
+    assert!(hook(&mut stops_by_itself));
+
+    let mut leaves_a_daemon = World::serving(settings());
+    let actions = leaves_a_daemon.step(Step::Exit(run(1), Ending::Exited(1), Leftovers::Mortal));
+    assert_eq!(actions, [Action::Sweep(run(1), Signal::TERM)], "the next run waits for it");
+    assert!(hook(&mut leaves_a_daemon));
+
+    let mut crashes = World::serving(settings());
+    crashes.step(exit(1, 1));
+    crashes.step(Step::Spawn(Ok(())));
+    crashes.step(exit(2, 1));
+    assert!(!hook(&mut crashes), "a backoff");
+}
+
+#[test]
 fn a_stop_hastens_the_signal_that_follows_a_message_on_nodes_channel() {
     let mut settings = Settings { node_ipc: true, ..notify() };
     (settings.stop.restart_timeout, settings.stop.timeout) = (UNIT * 20, Some(UNIT * 4));
