@@ -1,16 +1,16 @@
 //! GUARD_MAX_LIFETIME and GUARD_MAX_MEMORY: a run that reaches one of them is replaced.
 //!
 //! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`; elsewhere, and where the
-//! reload is not possible, a restart in place does. Neither counts against the restart limit. A run that reaches its memory limit
+//! reload is not possible, a restart in place does. Either way it is one instance at a time. Neither counts against the restart limit. A run that reaches its memory limit
 //! before it is stable has failed: the restart policy decides what follows, so that a limit which trips at once again and again
 //! ends in giving up.
 
 use super::Supervisor;
-use super::cause::Asker;
+use super::cause::{Asker, Cause};
 use super::exit_code::Failure;
 use super::in_place::Reload;
 use super::run_id::RunId;
-use super::state::{Mode, RunState};
+use super::state::{Instance, Mode, RunState};
 use super::timestamp::Timestamp;
 use crate::config::Readiness;
 use std::time::Duration;
@@ -75,8 +75,17 @@ impl Supervisor {
         let in_place = run.was_kept && asker == Asker::Memory || instance.retiring.is_some();
         if can_reload && !in_place {
             self.reload_next(now, Reload::of(id.instance, asker));
-        } else {
+        } else if !self.is_another_replaced(id.instance) {
             self.restart(now, asker, Some(id.instance));
         }
+    }
+
+    /// Another instance is on its way from one run to the next for a limit, or is starting: one at a time, so that the others serve.
+    fn is_another_replaced(&self, instance: u32) -> bool {
+        let others = self.instances.iter().filter(|other| other.number != instance && !other.leaving);
+        others.filter_map(Instance::current).filter(|run| !run.is_stuck()).any(|run| {
+            let by_limit = matches!(run.cause, Some(Cause::Restart(asker)) if asker.is_limit());
+            by_limit || matches!(run.state, RunState::Spawning | RunState::Starting { .. })
+        })
     }
 }

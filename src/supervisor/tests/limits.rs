@@ -232,6 +232,19 @@ fn a_reload_for_memory_ends_the_command_that_has_had_its_time() {
 }
 
 #[test]
+fn one_instance_after_the_other_is_replaced_in_place() {
+    let mut world = World::serving(Settings { instances: 2, ..plain() });
+    world.step(Step::Advance);
+    let [zero, one] = [0, 1].map(|instance| RunId { instance, number: 1 });
+    assert!(world.step(Step::Grows(zero)).contains(&Action::Stop(zero, STOP)));
+    assert_eq!(world.step(Step::Grows(one)), [], "the other one serves");
+    world.step(exit(1, 0));
+    assert_eq!(world.step(Step::Grows(one)), [], "still the only one");
+    world.step(Step::Spawn(Ok(())));
+    assert!(world.step(Step::Grows(one)).contains(&Action::Stop(one, STOP)));
+}
+
+#[test]
 fn a_lifetime_that_is_over_during_a_reload_is_looked_at_a_second_later() {
     let mut settings = Settings { instances: 2, ..by_reload() };
     settings.ready.timeout = LIFETIME * 3;
