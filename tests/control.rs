@@ -98,6 +98,18 @@ fn a_restart_whose_new_run_fails_is_answered_with_no() {
     }
 }
 
+/// Its end is guard's own, and as PID 1 that of everybody: the client has a moment to read its answer.
+#[test]
+fn a_restart_that_ends_guard_is_answered_too() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_READY", "notify").env("GUARD_RESTART", "never");
+        let mut guard = setup.fixture("before-run 2 notify READY=1 before-run 2 serve exit 7").start();
+        guard.event("ready");
+        guard.ask(&["restart"]).no("not restarted: the new run failed before it was ready");
+        assert_eq!(guard.code(), 7);
+    }
+}
+
 #[test]
 fn a_restart_in_a_backoff_does_not_wait_for_its_end() {
     for setup in everywhere() {

@@ -281,7 +281,7 @@ fn a_reload_replaces_one_instance_after_the_other() {
         let setup = setup.env("GUARD_READY", "notify");
         let mut guard = start(setup, 2, "notify READY=1 serve");
         all_ready(&mut guard, 2);
-        guard.ask(&["reload"]).yes("reloaded: run 2 is ready");
+        guard.ask(&["reload"]).yes("reloaded: the new runs are ready");
         for instance in ["0", "1"] {
             // The new run is ready, and only then is the old one told.
             let reload = guard.event("reload");

@@ -30,7 +30,7 @@ pub(super) struct Operator {
     /// When guard tries again to open it.
     pub(super) open_control_at: Option<Timestamp>,
     waiting: Vec<Waiting>,
-    /// Clients that got their answer at guard's end, each readable when it has ended.
+    /// Clients that got their answer in this turn, or at guard's end, each readable when it has ended.
     answered: Vec<OwnedFd>,
     /// There is one more whose end guard cannot see.
     unseen: bool,
@@ -56,6 +56,12 @@ impl Operator {
     /// Those who wait for an outcome.
     pub(super) fn clients(&self) -> impl Iterator<Item = Pid> {
         self.waiting.iter().map(|waiting| waiting.client.pid)
+    }
+
+    /// guard goes on, so those that have their answer have the time to read it.
+    pub(super) fn forget_answered(&mut self) {
+        self.answered.clear();
+        self.unseen = false;
     }
 }
 
@@ -169,6 +175,7 @@ impl Runtime<'_> {
             InPlace::Reload => (Request::Reload, "reloaded"),
         };
         let reply = match outcome {
+            Ok(_) if self.journal.instances > 1 => Reply::Yes(format!("{done}: the new runs are ready")),
             Ok(run) => Reply::Yes(format!("{done}: run {} is ready", run.number)),
             Err(why) => Reply::No(format!("not {done}: {why}")),
         };
@@ -202,10 +209,8 @@ impl Runtime<'_> {
     fn answer(&mut self, waiting: Waiting, reply: &Reply) {
         self.reply(&waiting.client, reply);
         // What it has asked for may have led to guard's end.
-        if self.supervisor.is_ending() {
-            self.operator.unseen |= waiting.process.is_none();
-            self.operator.answered.extend(waiting.process);
-        }
+        self.operator.unseen |= waiting.process.is_none();
+        self.operator.answered.extend(waiting.process);
     }
 
     /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,
