@@ -299,12 +299,18 @@ impl Plan<'_> {
     /// Tries the candidates as `execvp(3)` does.
     fn execute(&mut self) -> SpawnFailure {
         let mut failure = Errno::ENOENT;
+        let searched = self.program.candidates.len() > 1;
         for candidate in &self.program.candidates {
             // SAFETY: execve(2) reads a string and two arrays of strings, each ended by a null pointer.
             unsafe { libc::execve(candidate.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
-            let errno = Errno::last();
+            let mut errno = Errno::last();
             if errno == Errno::ENOEXEC {
                 return self.execute_shell(candidate);
+            }
+            // A directory of PATH that this user may not search is none that has the file: shells say so too.
+            // SAFETY: access(2) reads a string.
+            if errno == Errno::EACCES && searched && unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == -1 {
+                errno = Errno::ENOENT;
             }
             if errno != Errno::EACCES && !ELSEWHERE.contains(&errno) {
                 return SpawnFailure::Execute(errno);
