@@ -1,7 +1,8 @@
 //! guard's end of Node's IPC channel: a stream with one JSON value a line, in both directions.
 //!
 //! guard reads it always, since a full channel would keep a finished app from exiting. guard writes whole lines only, since a
-//! piece of one would crash the app. guard closes the descriptors that the app sends (`process.send(message, handle)`).
+//! piece of one would crash the app. guard closes the descriptors that the app sends (`process.send(message, handle)`), and says that
+//! they have come: until then Node keeps all later messages back.
 
 use super::{Door, Message, Received};
 use crate::supervisor::{Event, RunId};
@@ -16,6 +17,10 @@ const READS: usize = 16;
 
 /// How much guard keeps of a line, in bytes. The only line that matters is far shorter.
 const LONGEST_LINE: usize = 64;
+
+/// How a message begins that comes with a handle, and the answer to it (lib/internal/child_process.js of Node).
+const HANDLE: &[u8] = b"{\"cmd\":\"NODE_HANDLE\",";
+const HANDLE_HAS_COME: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
 
 /// What guard says to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +49,13 @@ impl NodeIpc {
 
     /// Sends a message; `false` if the channel is full or closed, so the app will not get it.
     pub fn send(&mut self, message: AppMessage) -> bool {
-        let line: &[u8] = match message {
+        self.send_line(match message {
             AppMessage::Drain => b"\"drain\"\n",
             AppMessage::Shutdown => b"\"shutdown\"\n",
-        };
+        })
+    }
+
+    fn send_line(&mut self, line: &[u8]) -> bool {
         match self.stream.send(line) {
             Ok(count) if count < line.len() => {
                 // The app would take what follows for the rest of this line. The next read finds the end.
@@ -65,11 +73,11 @@ impl Door for NodeIpc {
     }
 
     fn receive(&mut self) -> Received {
-        let (mut received, mut ready) = (Received::default(), false);
+        let (mut received, mut heard) = (Received::default(), Heard::default());
         for _ in 0..READS {
             match self.stream.peek() {
                 Ok(Piece::Bytes(bytes)) => {
-                    ready |= self.line.read(&bytes);
+                    self.line.read(&bytes, &mut heard);
                     if self.stream.discard(bytes.len()).is_err() {
                         received.closed = true;
                         break;
@@ -79,7 +87,7 @@ impl Door for NodeIpc {
                 Ok(Piece::WithDescriptors(bytes)) => {
                     received.descriptors = true;
                     if self.handled.is_empty() {
-                        ready |= self.line.read(&bytes);
+                        self.line.read(&bytes, &mut heard);
                         self.handled = bytes;
                     }
                 }
@@ -89,7 +97,10 @@ impl Door for NodeIpc {
             }
             break;
         }
-        received.messages.extend(ready.then_some(Message::Event(Event::SaidReady(self.run))));
+        for _ in 0..heard.handles {
+            self.send_line(HANDLE_HAS_COME);
+        }
+        received.messages.extend(heard.ready.then_some(Message::Event(Event::SaidReady(self.run))));
         received
     }
 
@@ -112,24 +123,31 @@ impl Door for NodeIpc {
     }
 }
 
+/// What lines have said.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    ready: bool,
+    /// Messages that came with a handle, each of which Node wants to be told of.
+    handles: usize,
+}
+
 /// The beginning of the line that is being read.
 #[derive(Default)]
 struct Line(Vec<u8>);
 
 impl Line {
-    /// Reads on; `true` if a line was exactly the string `"ready"`.
-    fn read(&mut self, bytes: &[u8]) -> bool {
-        let mut ready = false;
+    /// Reads on. The app is ready if a line was exactly the string `"ready"`.
+    fn read(&mut self, bytes: &[u8], heard: &mut Heard) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = LONGEST_LINE - self.0.len();
             self.0.extend(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
                 // A line that fills the buffer may have been longer.
-                ready |= self.0.len() < LONGEST_LINE && self.0.trim_ascii() == b"\"ready\"";
+                heard.ready |= self.0.len() < LONGEST_LINE && self.0.trim_ascii() == b"\"ready\"";
+                heard.handles += usize::from(self.0.starts_with(HANDLE));
                 self.0.clear();
             }
         }
-        ready
     }
 }
 
@@ -188,13 +206,29 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_costs_nothing() {
-        let mut line = Line::default();
-        for _ in 0..2_560 {
-            assert!(!line.read(&[b'x'; 4096]));
+    fn each_message_with_a_handle_has_an_answer() {
+        let (mut door, mut app) = channel();
+        let with_handle = "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Server\",\"msg\":{\"cmd\":\"NODE_HANDLE\"}}\n";
+        for piece in [with_handle, "\"NODE_HANDLE\"\n", with_handle] {
+            app.write_all(piece.as_bytes()).expect("room");
         }
+        door.receive();
+        drop(door);
+        let mut said = String::new();
+        app.read_to_string(&mut said).expect("text");
+        assert_eq!(said, "{\"cmd\":\"NODE_HANDLE_ACK\"}\n".repeat(2));
+    }
+
+    #[test]
+    fn a_line_without_an_end_costs_nothing() {
+        let (mut line, mut heard) = (Line::default(), Heard::default());
+        for _ in 0..2_560 {
+            line.read(&[b'x'; 4096], &mut heard);
+        }
+        assert_eq!(heard, Heard::default());
         assert!(line.0.capacity() <= 2 * LONGEST_LINE, "{}", line.0.capacity());
-        assert!(line.read(b"\n\"ready\"\n"), "the next one counts again");
+        line.read(b"\n\"ready\"\n", &mut heard);
+        assert!(heard.ready, "the next one counts again");
     }
 
     #[test]
@@ -243,9 +277,11 @@ mod tests {
         #[test]
         fn pieces_change_nothing(text in "[\"a-z \n]*|(\"ready\"[ \n]){0,9}", at in any::<prop::sample::Index>()) {
             let (head, tail) = text.as_bytes().split_at(at.index(text.len() + 1));
-            let mut line = Line::default();
-            let in_pieces = line.read(head) | line.read(tail);
-            prop_assert_eq!(in_pieces, Line::default().read(text.as_bytes()));
+            let (mut line, mut in_pieces, mut at_once) = (Line::default(), Heard::default(), Heard::default());
+            line.read(head, &mut in_pieces);
+            line.read(tail, &mut in_pieces);
+            Line::default().read(text.as_bytes(), &mut at_once);
+            prop_assert_eq!(in_pieces, at_once);
         }
     }
 }
