@@ -111,6 +111,17 @@ fn a_user_without_an_entry_has_the_group_of_its_number() {
     }
 }
 
+/// As an engine's `--user 54321` has it.
+#[test]
+fn a_process_that_is_the_user_already_keeps_its_group_where_none_is_named() {
+    let Some(setpriv) = in_path("setpriv") else { return skipped("there is no setpriv") };
+    for setup in as_root() {
+        let ids = ["--reuid=54321", "--regid=0", "--clear-groups", env!("CARGO_BIN_EXE_guard")];
+        let setup = setup.env("GUARD_USER", "54321").program(&setpriv).options(ids);
+        setup.app(["sh", "-c", "echo ids $(id -u) $(id -G); exec sleep 1000"]).start().line("ids 54321 0");
+    }
+}
+
 #[test]
 fn who_is_not_there_is_an_error() {
     for (user, problem) in [

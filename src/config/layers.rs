@@ -83,8 +83,8 @@ impl Layers {
                     let rest = arguments.rest();
                     let words = [&word].into_iter().chain(&rest).map(|word| word.to_string_lossy());
                     let line = words.collect::<Vec<_>>().join(" ");
-                    let known = SUBCOMMANDS.iter().map(|subcommand| subcommand.name).chain(["--help", "--version"]);
-                    let meant = slip(&word.to_string_lossy(), known);
+                    let mut known = SUBCOMMANDS.iter().map(|subcommand| subcommand.name).chain(["--help", "--version"]);
+                    let meant = slip(&word.to_string_lossy(), &mut known);
                     let meant = meant.map_or_else(String::new, |meant| format!("; did you mean guard {meant}?"));
                     layers.errors.push(format!("the command stands after --: guard [OPTIONS] -- {line}{meant}"));
                     return (invocation, layers);
@@ -120,7 +120,7 @@ impl Layers {
     fn flag(&mut self, name: &str, inline: Option<OsString>, arguments: &mut Arguments) {
         let Some(variable) = VARIABLES.iter().find(|variable| variable.flag() == name) else {
             let flags: Vec<String> = VARIABLES.iter().map(Variable::flag).collect();
-            let hint = hint(name, flags.iter().map(String::as_str).chain(["--help", "--version"]));
+            let hint = hint(name, &mut flags.iter().map(String::as_str).chain(["--help", "--version"]));
             return self.errors.push(format!("{name}: no such option{hint}"));
         };
         match arguments.value(inline) {
@@ -174,7 +174,7 @@ impl Layers {
         let is_slip = move |name: &str| !is_handed && SLIPS.contains(&name);
         let is_meant = move |name: &str| is_known(OsStr::new(name)) && !is_slip(name) || of_kubernetes(name);
         names.filter(move |name| !is_meant(name)).map(|name| {
-            let hint = hint(&name, VARIABLES.iter().map(|variable| variable.name));
+            let hint = hint(&name, &mut VARIABLES.iter().map(|variable| variable.name));
             let text = format!("{name} is no variable of guard's{hint}");
             Warning { kind: WarningKind::UnknownVariable, variable: name.into_owned(), text }
         })

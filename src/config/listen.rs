@@ -36,15 +36,41 @@ impl TcpAddress {
             TcpAddress::Ip(address) => address.port(),
         }
     }
+
+    /// Whether one of them includes the other, so that the kernel would refuse the second (`EADDRINUSE`).
+    fn overlaps(self, other: TcpAddress) -> bool {
+        self.port() == other.port()
+            && match (self, other) {
+                (TcpAddress::Port(_), _) | (_, TcpAddress::Port(_)) => true,
+                (TcpAddress::Ip(a), TcpAddress::Ip(b)) => {
+                    a.is_ipv4() == b.is_ipv4() && (a == b || a.ip().is_unspecified() || b.ip().is_unspecified())
+                }
+            }
+    }
 }
 
-/// Reads a list of sockets, no address twice.
+impl ListenAddress {
+    fn overlaps(&self, other: &ListenAddress) -> bool {
+        match (self, other) {
+            (ListenAddress::Tcp(a), ListenAddress::Tcp(b)) => a.overlaps(*b),
+            (ListenAddress::Tcp(_) | ListenAddress::Unix(_), _) => self == other,
+        }
+    }
+}
+
+/// The longest path of a unix socket, in bytes (`unix(7)`).
+const LONGEST_PATH: usize = 107;
+
+/// Reads a list of sockets, of which no two overlap.
 pub(super) fn parse(text: &str) -> Result<Vec<Listen>, String> {
     let mut all: Vec<Listen> = Vec::new();
     each(text, &mut |entry| {
         let listen = parse_one(entry)?;
         if all.iter().any(|other| other.address == listen.address) {
             return Err(format!("{} comes twice", listen.address));
+        }
+        if let Some(other) = all.iter().find(|other| other.address.overlaps(&listen.address)) {
+            return Err(format!("{} and {} overlap", other.address, listen.address));
         }
         all.push(listen);
         Ok(())
@@ -65,6 +91,9 @@ fn parse_one(entry: &str) -> Result<Listen, String> {
     let address = if let Some(path) = rest.strip_prefix("unix:") {
         if !path.starts_with('/') {
             return Err(format!("{path:?} is not an absolute path"));
+        }
+        if path.len() > LONGEST_PATH {
+            return Err(format!("{path:?} is longer than {LONGEST_PATH} bytes"));
         }
         ListenAddress::Unix(PathBuf::from(path))
     } else {
@@ -120,7 +149,14 @@ mod tests {
 
     #[test]
     fn addresses_and_names_are_read_and_shown() {
-        for text in ["8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/app.sock", "web=8080,unix:/a=b,x=unix:/a=c,1"] {
+        for text in [
+            "8080",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "127.0.0.1:80,127.0.0.2:80,[::]:80",
+            "unix:/run/app.sock",
+            "web=8080,unix:/a=b,x=unix:/a=c,1",
+        ] {
             assert_eq!(parse(text).map(|all| show(&all)).as_deref(), Ok(text));
         }
         assert_eq!(parse(" a=80 , 81 ").map(|all| show(&all)).as_deref(), Ok("a=80,81"));
@@ -143,6 +179,9 @@ mod tests {
             ("a b=80", "name"),
             ("80,80", "twice"),
             ("a=80,b=80", "twice"),
+            ("80,127.0.0.1:80", "80 and 127.0.0.1:80 overlap"),
+            ("[::1]:80,[::]:80", "overlap"),
+            (&format!("unix:/{}", "p".repeat(107)), "107 bytes"),
             ("80,,81", "not a port"),
         ] {
             let error = parse(text).expect_err(text);

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 pub struct User {
     pub uid: u32,
     pub gid: u32,
+    /// Somebody has chosen that group; otherwise it is what goes with the user.
+    pub is_group_named: bool,
     /// Supplementary groups.
     pub groups: Vec<u32>,
     /// The home directory; `None` where /etc/passwd does not know the user.
@@ -74,7 +76,7 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User, String> {
         groups.extend(entries(group).filter(has_member).filter_map(|entry| id(entry.get(2)?).ok()));
     }
     let home = entry.and_then(|entry| entry.get(5).copied()).filter(|home| !home.is_empty()).map(PathBuf::from);
-    Ok(User { uid, gid, groups, home, text: text.to_owned() })
+    Ok(User { uid, gid, is_group_named: named_group.is_some(), groups, home, text: text.to_owned() })
 }
 
 fn find_group(text: &str, group: &str) -> Result<u32, String> {
@@ -111,7 +113,8 @@ mod tests {
     const GROUP: &str = "root:x:0:\nusers:x:100:\nssl:x:101:www,app\nadm:x:4:app\nbad:x:zz:app\n";
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>, text: &str) -> Result<User, String> {
-        Ok(User { uid, gid, groups: groups.to_vec(), home: home.map(PathBuf::from), text: text.to_owned() })
+        let (groups, home) = (groups.to_vec(), home.map(PathBuf::from));
+        Ok(User { uid, gid, is_group_named: text.contains(':'), groups, home, text: text.to_owned() })
     }
 
     #[test]

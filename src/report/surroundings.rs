@@ -2,9 +2,10 @@
 //! later.
 
 use crate::config::user::User;
-use crate::config::{Config, Instances, Warning, WarningKind};
+use crate::config::{Config, Instances, ListenAddress, Warning, WarningKind};
 use crate::sys::cgroup;
 use crate::sys::directory::is_writable;
+use crate::sys::process;
 use crate::sys::spawn::Program;
 use std::ffi::OsString;
 use std::fs::File;
@@ -73,7 +74,19 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     if config.instances == Instances::Auto && cgroup::cpus().is_none() {
         add(WarningKind::Note, "GUARD_INSTANCES=auto: there is no CPU quota here: one instance".to_owned());
     }
+    for listen in &config.listen {
+        if let ListenAddress::Unix(path) = &listen.address
+            && let Some(directory) = path.parent().filter(|parent| !parent.is_dir())
+        {
+            let directory = directory.display();
+            add(WarningKind::Doubt, format!("GUARD_LISTEN: there is no directory {directory}; mount or make one"));
+        }
+    }
     if let Some(user) = &config.user {
+        let own = process::effective_uid();
+        if own != 0 && own != user.uid {
+            add(WarningKind::Doubt, format!("GUARD_USER={user}: uid {own} may not become it; start guard as root"));
+        }
         // At its start guard becomes the user, and then knows for sure.
         let directory = config.drain_file.as_deref().and_then(Path::parent);
         if let Some(directory) = directory.filter(|directory| !may(user, WRITE | SEARCH, directory)) {

@@ -44,7 +44,10 @@ fn of_kernel(resource: Resource) -> limits::Resource {
 /// guard becomes the user that GUARD_USER names. What needs root is open by now.
 pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
     let Some(user) = &config.user else { return Ok(()) };
-    become_user(user.uid, user.gid, &user.groups).map_err(|error| {
+    // An engine's `--user 12345` leaves the group of root.
+    let keeps_group = !user.is_group_named && process::effective_uid() == user.uid;
+    let gid = if keeps_group { process::effective_gid() } else { user.gid };
+    become_user(user.uid, gid, &user.groups).map_err(|error| {
         let why = if error == Errno::EPERM {
             let own = process::effective_uid();
             format!("uid {own} may not change its user or groups (CAP_SETUID, CAP_SETGID)")
@@ -53,7 +56,7 @@ pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
         };
         anyhow!("GUARD_USER={user}: {why}")
     })?;
-    log::info!(user:%, uid = user.uid, gid = user.gid; "user");
+    log::info!(user:%, uid = user.uid, gid; "user");
     let directory = config.drain_file.as_deref().and_then(Path::parent);
     if let Some(directory) = directory
         && let Err(error) = access(directory, AccessFlags::W_OK | AccessFlags::X_OK)

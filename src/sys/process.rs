@@ -141,6 +141,10 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+pub fn effective_gid() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
 /// The user that another process acts as; `None` where that cannot be read.
 pub fn effective_uid_of(pid: Pid) -> Option<u32> {
     // The line is among the first ten (`proc_pid_status(5)`). The owner of the directory may be another one, see there.

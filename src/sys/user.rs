@@ -13,7 +13,7 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     give_standard_streams(uid);
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // A process that is that user already needs no permission for it.
-    let is_unchanged = geteuid() == uid && !uid.is_root();
+    let is_unchanged = geteuid() == uid;
     match setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)) {
         Err(Errno::EPERM) if is_unchanged && getegid() == gid => {}
         result => result?,
