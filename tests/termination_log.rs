@@ -183,6 +183,7 @@ fn a_file_that_cannot_be_written_is_no_obstacle() {
     for path in ["/no/such/directory/termination-log", "/dev/full", "/proc/self/status", "/"] {
         let mut guard = child().env("GUARD_TERMINATION_LOG", path).fixture("before-run 2 exit 1 exit 0").start();
         assert_eq!(guard.code(), 0, "{path}");
+        assert_eq!(guard.events().first().map(|event| event.name()), Some("start"), "{path}");
     }
 }
 

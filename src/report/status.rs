@@ -189,6 +189,7 @@ pub fn json_without_app(status: &GuardStatus) -> String {
 
 fn object(status: &GuardStatus, app: &str) -> String {
     let optional = |value: Option<String>| value.unwrap_or("null".to_owned());
+    let known = |text: &str| if text.is_empty() { "null".to_owned() } else { json_string(text) };
     let instances = status.instances.iter().map(|instance| {
         format!(
             r#"{{"instance":{},"run":{},"pid":{},"state":{},"ending":{},"uptime":{},"next_in":{},"restarts":{},"last_exit":{},"last_run":{},"memory":{},"cpu":{},"reloading":{},"status":{},"old":{}}}"#,
@@ -201,11 +202,11 @@ fn object(status: &GuardStatus, app: &str) -> String {
             optional(instance.next_in.map(show_seconds)),
             instance.restarts,
             optional(instance.last_exit.as_deref().map(json_string)),
-            json_string(&instance.last_run),
-            instance.memory,
-            show_seconds(instance.cpu),
+            known(&instance.last_run),
+            optional(instance.pid.map(|_| instance.memory.to_string())),
+            optional(instance.pid.map(|_| show_seconds(instance.cpu))),
             instance.reloading,
-            json_string(&instance.says),
+            known(&instance.says),
             optional(instance.old.map(|old| format!(
                 r#"{{"run":{},"state":{},"ending":{}}}"#,
                 old.number,
@@ -328,6 +329,7 @@ instance  run  pid  state                       up      restarts  last exit  mem
             r#""run":3,"pid":17,"state":"ready","ending":null,"uptime":3905,"next_in":null"#,
             r#""last_exit":"SIGSEGV","last_run":"run 2 died of SIGSEGV after 2s","memory":56923104,"cpu":1.25,"reloading":false,"status":"up \u001b[31m\"red\"""#,
             r#""run":null,"pid":null,"state":"backoff","ending":null,"uptime":null,"next_in":0.35"#,
+            r#""last_exit":null,"last_run":null,"memory":null,"cpu":null,"reloading":false,"status":null,"old":null"#,
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

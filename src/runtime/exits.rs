@@ -37,7 +37,7 @@ impl Journal<'_> {
     /// The main process of a run was reaped.
     pub(super) fn exit(&mut self, exit: &Exit) {
         let Exit { pid, status, usage, ending, why, .. } = *exit;
-        let expected = ending == Ending::Exited(0) || ending.is_in(&self.config.restart.success_codes);
+        let expected = ending.is_success(&self.config.restart.success_codes);
         let planned = self.cause.is_some() || exit.is_replaced && !exit.is_killed;
         let level = if expected || planned { Level::Info } else { Level::Warn };
         let (instance, run) = (self.instance(exit.run), exit.run.number);

@@ -13,6 +13,7 @@ use crate::sys::signal_set::SignalSet;
 use crate::sys::{Errno, Pid};
 use log::kv::{self, Source, Value, VisitSource};
 use log::{Level, Record};
+use std::path::Path;
 
 /// The lines of the log, and the termination log. Its owner calls [`Journal::start`] first, then a method for each fact and each
 /// notice, and [`Journal::end`] last.
@@ -77,16 +78,10 @@ impl Source for OfRun<'_> {
 }
 
 impl<'a> Journal<'a> {
-    /// Opens the termination log.
     pub(super) fn new(config: &'a Config, instances: u32) -> Journal<'a> {
-        let last_word = LastWord::open(config.termination_log.as_deref()).unwrap_or_else(|error| {
-            let path = config.termination_log.as_ref().map(|path| path.to_string_lossy());
-            log::warn!(path = path.as_deref(), error:% = error; "termination-log");
-            LastWord::none()
-        });
         Journal {
             config,
-            last_word,
+            last_word: LastWord::none(),
             unwritten: false,
             cause: None,
             instances,
@@ -119,6 +114,14 @@ impl<'a> Journal<'a> {
     pub(super) fn keep_instances(&mut self, count: u32, numbers: &[u32]) {
         self.instances = count;
         self.of_instances.retain(|(number, _)| numbers.binary_search(number).is_ok());
+    }
+
+    pub(super) fn open_termination_log(&mut self) {
+        let path = self.config.termination_log.as_deref();
+        self.last_word = LastWord::open(path).unwrap_or_else(|error| {
+            log::warn!(path = path.map(Path::to_string_lossy).as_deref(), error:%; "termination-log");
+            LastWord::none()
+        });
     }
 
     pub(super) fn of_instance(&mut self, run: RunId) -> &mut InstanceRecord {

@@ -138,7 +138,10 @@ impl Journal<'_> {
                 of_run!(self, Level::Error, run, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
-                of_run!(self, Level::Info, run, last:% = ending, why; "not-restarted");
+                // Its first line said so, perhaps days ago.
+                let default = self.config.why_never().filter(|_| why.starts_with("GUARD_RESTART"));
+                let why = default.map_or(why.to_owned(), |default| format!("{why} by default, {default}"));
+                of_run!(self, Level::Info, run, last:% = ending, why:%; "not-restarted");
             }
         }
     }

@@ -8,8 +8,8 @@ use crate::shell::is_shell;
 use crate::sys::{process, procfs};
 
 impl Journal<'_> {
-    /// The first line, and the warnings that belong to it.
-    pub(super) fn start(&self) {
+    /// The first line, and the warnings that belong to it. Opens the termination log.
+    pub(super) fn start(&mut self) {
         let config = self.config;
         log::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -24,6 +24,7 @@ impl Journal<'_> {
             );
             "start"
         );
+        self.open_termination_log();
         for Warning { kind, variable, text } in config.warnings.iter().chain(&report::surroundings::doubts(config)) {
             match kind {
                 WarningKind::UnknownVariable => log::warn!(variable:%, msg:% = text; "unknown-variable"),

@@ -91,6 +91,16 @@ impl Ending {
         }
     }
 
+    /// Whether it counts as a success, where `codes` do too. No list makes one of what guard or the kernel's OOM killer has ended.
+    pub fn is_success(self, codes: &CodeSet) -> bool {
+        match self {
+            Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) | Ending::Killed => false,
+            Ending::Exited(0) | Ending::Replaced(_, 0) => true,
+            Ending::Replaced(..) => false,
+            Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_) => self.is_in(codes),
+        }
+    }
+
     /// Ctrl-C, Ctrl-\ or the end of the terminal ended it, or it exits with 128 + n for them, as shells and runtimes do.
     pub(super) fn by_terminal(self) -> bool {
         [Signal::INT, Signal::QUIT, Signal::HUP].map(of_signal).contains(&self.code())
@@ -99,13 +109,7 @@ impl Ending {
 
 /// What a run that ended like this contributes to guard's own exit code: 0 for a success.
 pub(super) fn contribution(ending: Ending, settings: &RestartSettings) -> u8 {
-    let success = match ending {
-        Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) | Ending::Killed => false,
-        Ending::Exited(0) | Ending::Replaced(_, 0) => true,
-        Ending::Replaced(..) => false,
-        Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_) => ending.is_in(&settings.success_codes),
-    };
-    if success { 0 } else { ending.code() }
+    if ending.is_success(&settings.success_codes) { 0 } else { ending.code() }
 }
 
 /// 128 + n.
