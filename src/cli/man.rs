@@ -104,7 +104,8 @@ An image whose app is restarted and drained:
 FROM node:20\-slim
 COPY \-\-from=guard /guard /usr/local/bin/guard
 COPY . /app
-ENTRYPOINT ["guard", "\-\-", "node", "/app/server.js"]
+ENTRYPOINT ["guard", "\-\-"]
+CMD ["node", "/app/server.js"]
 .EE
 .PP
 What would be in force there:
@@ -143,6 +144,8 @@ fn text(date: &str) -> String {
     for name in HANDED_DOWN {
         let _ = write!(page, ".TP\n.B {name}\n{}\n", roff(meaning(name)));
     }
+    page.push_str(".PP\nThe app has GUARD_STOP_TIMEOUT besides, as it is in force, and what a setting adds: NOTIFY_SOCKET, WATCHDOG_USEC,\n");
+    page.push_str("NODE_CHANNEL_FD, NODE_APP_INSTANCE, LISTEN_FDS.\n");
     let _ = write!(page, ".SH FILES{FILES}.SH EXAMPLES{EXAMPLES}");
     page.push_str(".SH SEE ALSO\n.BR sd_notify (3),\n.BR signal (7),\n.BR pid_namespaces (7)\n");
     page
