@@ -134,12 +134,15 @@ fn a_command_that_cannot_be_executed_is_126_and_said_once() {
 fn a_directory_of_path_that_may_not_be_searched_has_no_command() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o000)).unwrap();
-    let mut setup = child().env("PATH", format!("{}:/usr/bin", directory.path().display()));
-    if nix::unistd::geteuid().is_root() {
-        setup = setup.inherits("setuid 65534");
+    let directory = directory.path().display();
+    for path in [format!("{directory}:/usr/bin"), directory.to_string()] {
+        let mut setup = child().env("PATH", path);
+        if nix::unistd::geteuid().is_root() {
+            setup = setup.inherits("setuid 65534");
+        }
+        let mut guard = setup.app(["no-such-command"]).start();
+        assert_eq!(guard.code(), 127, "{}", guard.transcript());
     }
-    let mut guard = setup.app(["no-such-command"]).start();
-    assert_eq!(guard.code(), 127, "{}", guard.transcript());
 }
 
 #[test]

@@ -66,11 +66,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Listen>, String> {
     let mut all: Vec<Listen> = Vec::new();
     each(text, &mut |entry| {
         let listen = parse_one(entry)?;
-        if all.iter().any(|other| other.address == listen.address) {
-            return Err(format!("{} comes twice", listen.address));
-        }
         if let Some(other) = all.iter().find(|other| other.address.overlaps(&listen.address)) {
-            return Err(format!("{} and {} overlap", other.address, listen.address));
+            let is_same = other.address == listen.address;
+            let twice = || format!("{} comes twice", listen.address);
+            return Err(if is_same { twice() } else { format!("{} and {} overlap", other.address, listen.address) });
         }
         all.push(listen);
         Ok(())

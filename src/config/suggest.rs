@@ -1,29 +1,31 @@
 //! Suggestions for mistyped names.
 
-/// The hint at the known name that is nearest: by a slip of the finger, by a word that both have, or at least half of it.
+/// The hint at the known name that is nearest: by a slip of the finger, by words that both have, or at least half of it.
 pub(super) fn hint(name: &str, known: &mut dyn Iterator<Item = &str>) -> String {
-    const FAR: u8 = 3;
-    let own = own_part(name);
+    let length = words(name).map(str::len).sum::<usize>();
+    // The less the nearer.
     let rank = |candidate: &str| {
         let edits = distance(name, candidate);
-        let shares = || own.len() > 2 && (candidate.contains(own) || own.contains(own_part(candidate)));
-        let rank = match edits {
-            _ if edits * 3 <= own.len() => 0,
-            _ if shares() => 1,
-            _ if edits * 2 <= own.len() => 2,
-            _ => FAR,
-        };
-        (rank, edits)
+        let shared = words(name).filter(|word| words(candidate).any(|other| is_alike(word, other))).count();
+        let is_slip = edits <= 2 && edits * 3 <= length;
+        let is_far = !is_slip && shared == 0 && edits * 2 > length;
+        (is_far, !is_slip, usize::MAX - shared, edits)
     };
     match known.min_by_key(|candidate| rank(candidate)) {
-        Some(nearest) if rank(nearest).0 < FAR => format!("; the nearest is {nearest}"),
+        Some(nearest) if !rank(nearest).0 => format!("; the nearest is {nearest}"),
         Some(_) | None => "; guard --help has them all".to_owned(),
     }
 }
 
-/// What tells a variable or an option from the others.
-fn own_part(name: &str) -> &str {
-    name.trim_start_matches("GUARD_").trim_start_matches("--")
+/// The words of a variable or an option that tell it from the others.
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    name.trim_start_matches("GUARD_").split(['_', '-']).filter(|word| !word.is_empty())
+}
+
+/// Whether one begins as the other does, which has three letters at least.
+fn is_alike(a: &str, b: &str) -> bool {
+    let length = a.len().min(b.len());
+    length >= 3 && a.as_bytes()[..length].eq_ignore_ascii_case(&b.as_bytes()[..length])
 }
 
 /// The known name that `name` becomes by two edits at most.
@@ -58,7 +60,10 @@ mod tests {
         assert_eq!(slip("GUARD_RESTARTS_", &mut known.into_iter()), Some("GUARD_RESTART"));
         assert_eq!(hint("GUARD_RESTRAT"), "; the nearest is GUARD_RESTART");
         assert_eq!(hint("GUARD_restart"), "; the nearest is GUARD_RESTART");
-        assert_eq!(hint("GUARD_TIMEOUT"), "; the nearest is GUARD_STOP_TIMEOUT");
+        assert_eq!(hint("GUARD_timeout"), "; the nearest is GUARD_STOP_TIMEOUT");
+        assert_eq!(hint("GUARD_TIMEOUT_STOP"), "; the nearest is GUARD_STOP_TIMEOUT");
+        assert_eq!(hint("GUARD_RESTARTS_MAX"), "; the nearest is GUARD_RESTART");
+        assert_eq!(hint("GUARD_CATALOG"), "; guard --help has them all");
         assert_eq!(hint("GUARD_RESTART_POLICY"), "; the nearest is GUARD_RESTART");
         assert_eq!(hint("GUARD_FOO"), "; guard --help has them all");
         assert_eq!(distance("kitten", "sitting"), 3);

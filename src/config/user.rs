@@ -23,6 +23,14 @@ pub struct User {
     text: String,
 }
 
+impl User {
+    /// The group of a process with this uid and gid when it has become the user. One that is the user already keeps its own where
+    /// none is named: an engine's `--user 12345` leaves root's.
+    pub fn gid_of_process(&self, (uid, gid): (u32, u32)) -> u32 {
+        if uid == self.uid && !self.is_group_named { gid } else { self.gid }
+    }
+}
+
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -1,8 +1,8 @@
 //! guard's end of Node's IPC channel: a stream with one JSON value a line, in both directions.
 //!
 //! guard reads it always, since a full channel would keep a finished app from exiting. guard writes whole lines only, since a
-//! piece of one would crash the app. guard closes the descriptors that the app sends (`process.send(message, handle)`), and says that
-//! they have come: until then Node keeps all later messages back.
+//! piece of one would crash the app. guard closes the descriptors that the app sends (`process.send(message, handle)`), and says
+//! that they have come: until then Node keeps all later messages back.
 
 use super::{Door, Message, Received};
 use crate::supervisor::{Event, RunId};
@@ -127,7 +127,7 @@ impl Door for NodeIpc {
 #[derive(Debug, Default, PartialEq)]
 struct Heard {
     ready: bool,
-    /// Messages that came with a handle, each of which Node wants to be told of.
+    /// Messages that come with a handle, each of which Node wants to be told of.
     handles: usize,
 }
 

@@ -147,8 +147,8 @@ pub fn table(status: &GuardStatus) -> String {
             instance.uptime.map_or("-".to_owned(), |up| show(whole(up))),
             instance.restarts.to_string(),
             instance.last_exit.clone().unwrap_or("-".to_owned()),
-            if pid.is_some() { mebibytes(instance.memory) } else { "-".to_owned() },
-            if pid.is_some() { format!("{}s", show_seconds(instance.cpu)) } else { "-".to_owned() },
+            instance.run.map_or("-".to_owned(), |_| mebibytes(instance.memory)),
+            instance.run.map_or("-".to_owned(), |_| format!("{}s", show_seconds(instance.cpu))),
             printable(&instance.says),
         ]
     });
@@ -203,8 +203,8 @@ fn object(status: &GuardStatus, app: &str) -> String {
             instance.restarts,
             optional(instance.last_exit.as_deref().map(json_string)),
             known(&instance.last_run),
-            optional(instance.pid.map(|_| instance.memory.to_string())),
-            optional(instance.pid.map(|_| show_seconds(instance.cpu))),
+            optional(instance.run.map(|_| instance.memory.to_string())),
+            optional(instance.run.map(|_| show_seconds(instance.cpu))),
             instance.reloading,
             known(&instance.says),
             optional(instance.old.map(|old| format!(

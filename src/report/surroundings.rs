@@ -76,33 +76,35 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     }
     for listen in &config.listen {
         if let ListenAddress::Unix(path) = &listen.address
-            && let Some(directory) = path.parent().filter(|parent| !parent.is_dir())
+            && let Some(directory) = path.parent().filter(|parent| is_missing(parent))
         {
             let directory = directory.display();
             add(WarningKind::Doubt, format!("GUARD_LISTEN: there is no directory {directory}; mount or make one"));
         }
     }
     if let Some(user) = &config.user {
-        let own = process::effective_uid();
-        if own != 0 && own != user.uid {
-            add(WarningKind::Doubt, format!("GUARD_USER={user}: uid {own} may not become it; start guard as root"));
+        let own = process::effective_ids();
+        let gid = user.gid_of_process(own);
+        if own.0 != 0 && own != (user.uid, gid) {
+            add(WarningKind::Doubt, format!("GUARD_USER={user}: uid {} may not become it; start guard as root", own.0));
         }
+        let may = |access, path: &Path| may(user, gid, access, path);
         // At its start guard becomes the user, and then knows for sure.
         let directory = config.drain_file.as_deref().and_then(Path::parent);
-        if let Some(directory) = directory.filter(|directory| !may(user, WRITE | SEARCH, directory)) {
+        if let Some(directory) = directory.filter(|directory| !may(WRITE | SEARCH, directory)) {
             let directory = directory.display();
             let text = format!("GUARD_DRAIN_FILE: {user} cannot write {directory}; name a directory that {user} owns");
             add(WarningKind::Doubt, text);
         }
         for path in config.env_files.iter().filter_map(|name| config.file_of(name)) {
-            if !may(user, READ, &path) {
+            if !may(READ, &path) {
                 let path = path.display();
                 add(WarningKind::Doubt, format!("GUARD_ENV_FILES: {user} cannot read {path}; let {user} read it"));
             }
         }
         for (path, _) in &config.on_change {
-            let is_seen = path.parent().is_none_or(|parent| may(user, SEARCH, parent));
-            if !may(user, READ, path) || !is_seen {
+            let is_seen = path.parent().is_none_or(|parent| may(SEARCH, parent));
+            if !may(READ, path) || !is_seen {
                 let path = path.display();
                 let sees = if is_seen { "its size and time alone" } else { "no change" };
                 let text =
@@ -119,12 +121,16 @@ const READ: u32 = 0o4;
 const WRITE: u32 = 0o2;
 const SEARCH: u32 = 0o1;
 
-/// Whether a user has access to a file, as far as its mode tells (`path_resolution(7)`).
-fn may(user: &User, access: u32, path: &Path) -> bool {
+fn is_missing(path: &Path) -> bool {
+    path.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether a user with this group has access to a file, as far as its mode tells (`path_resolution(7)`).
+fn may(user: &User, gid: u32, access: u32, path: &Path) -> bool {
     let Ok(metadata) = path.metadata() else { return true };
     let place = if user.uid == metadata.uid() {
         6
-    } else if user.gid == metadata.gid() || user.groups.contains(&metadata.gid()) {
+    } else if gid == metadata.gid() || user.groups.contains(&metadata.gid()) {
         3
     } else {
         0

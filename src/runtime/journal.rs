@@ -116,6 +116,7 @@ impl<'a> Journal<'a> {
         self.of_instances.retain(|(number, _)| numbers.binary_search(number).is_ok());
     }
 
+    /// Without it guard runs all the same.
     pub(super) fn open_termination_log(&mut self) {
         let path = self.config.termination_log.as_deref();
         self.last_word = LastWord::open(path).unwrap_or_else(|error| {

@@ -30,10 +30,8 @@ pub(super) struct Operator {
     /// When guard tries again to open it.
     pub(super) open_control_at: Option<Timestamp>,
     waiting: Vec<Waiting>,
-    /// Clients that got their answer in this turn, or at guard's end, each readable when it has ended.
-    answered: Vec<OwnedFd>,
-    /// There is one more whose end guard cannot see.
-    unseen: bool,
+    /// Clients that have just got their answer, each readable when it has ended; `None` where the kernel cannot watch it.
+    answered: Vec<(Timestamp, Option<OwnedFd>)>,
     /// Datagrams that were not heard, since their senders may not say that.
     pub(super) refused: u64,
     /// A stranger's was among them, and the log says so.
@@ -58,10 +56,12 @@ impl Operator {
         self.waiting.iter().map(|waiting| waiting.client.pid)
     }
 
-    /// guard goes on, so those that have their answer have the time to read it.
-    pub(super) fn forget_answered(&mut self) {
-        self.answered.clear();
-        self.unseen = false;
+    /// Those that have had their time to read the answer, or have ended, need no farewell.
+    fn forget_answered(&mut self, now: Timestamp) {
+        self.answered.retain(|(at, process)| {
+            let reads = process.as_ref().is_none_or(|process| !socket::is_readable(process.as_fd()));
+            now.since(*at) < FAREWELL && reads
+        });
     }
 }
 
@@ -208,9 +208,10 @@ impl Runtime<'_> {
 
     fn answer(&mut self, waiting: Waiting, reply: &Reply) {
         self.reply(&waiting.client, reply);
-        // What it has asked for may have led to guard's end.
-        self.operator.unseen |= waiting.process.is_none();
-        self.operator.answered.extend(waiting.process);
+        // What it has asked for may lead to guard's end in a moment.
+        let now = self.clock.now();
+        self.operator.forget_answered(now);
+        self.operator.answered.push((now, waiting.process));
     }
 
     /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,
@@ -220,18 +221,19 @@ impl Runtime<'_> {
         for waiting in std::mem::take(&mut self.operator.waiting) {
             self.answer(waiting, &outcome);
         }
-        let mut processes = std::mem::take(&mut self.operator.answered);
-        if processes.is_empty() && !self.operator.unseen {
+        self.operator.forget_answered(self.clock.now());
+        if self.operator.answered.is_empty() {
             return;
         }
         self.kill_known();
         let until = self.clock.now().after(FAREWELL);
         loop {
-            let left = until.since(self.clock.now());
-            processes.retain(|process| !socket::is_readable(process.as_fd()));
-            let is_over = processes.is_empty() && !self.operator.unseen;
-            let first = processes.first().map(AsFd::as_fd);
-            if is_over || left.is_zero() || socket::wait_readable(first.as_slice(), left).is_err() {
+            let now = self.clock.now();
+            self.operator.forget_answered(now);
+            let mut seen = self.operator.answered.iter().filter_map(|(_, process)| process.as_ref());
+            let (first, left) = (seen.next().map(AsFd::as_fd), until.since(now));
+            let is_over = self.operator.answered.is_empty() || left.is_zero();
+            if is_over || socket::wait_readable(first.as_slice(), left).is_err() {
                 return;
             }
         }

@@ -44,9 +44,7 @@ fn of_kernel(resource: Resource) -> limits::Resource {
 /// guard becomes the user that GUARD_USER names. What needs root is open by now.
 pub(super) fn drop(config: &Config) -> anyhow::Result<()> {
     let Some(user) = &config.user else { return Ok(()) };
-    // An engine's `--user 12345` leaves the group of root.
-    let keeps_group = !user.is_group_named && process::effective_uid() == user.uid;
-    let gid = if keeps_group { process::effective_gid() } else { user.gid };
+    let gid = user.gid_of_process(process::effective_ids());
     become_user(user.uid, gid, &user.groups).map_err(|error| {
         let why = if error == Errno::EPERM {
             let own = process::effective_uid();

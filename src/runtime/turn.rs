@@ -53,9 +53,6 @@ impl Runtime<'_> {
             residency::forget_code();
         }
         self.reaping.walks_until.set(None);
-        if !self.supervisor.is_ending() {
-            self.operator.forget_answered();
-        }
         let tokens = self.poll.wait(rest);
         let woken = before.map(|_| self.clock.now());
         self.signals.receive(&tokens);

@@ -1,9 +1,9 @@
 //! GUARD_MAX_LIFETIME and GUARD_MAX_MEMORY: a run that reaches one of them is replaced.
 //!
 //! A reload of its instance replaces such a run where sockets are held and GUARD_READY is not `exec`; elsewhere, and where the
-//! reload is not possible, a restart in place does. Either way it is one instance at a time. Neither counts against the restart limit. A run that reaches its memory limit
-//! before it is stable has failed: the restart policy decides what follows, so that a limit which trips at once again and again
-//! ends in giving up.
+//! reload is not possible, a restart in place does. Either way it is one instance at a time. Neither counts against the restart
+//! limit. A run that reaches its memory limit before it is stable has failed: the restart policy decides what follows, so that a
+//! limit which trips at once again and again ends in giving up.
 
 use super::Supervisor;
 use super::cause::{Asker, Cause};
@@ -15,7 +15,7 @@ use super::timestamp::Timestamp;
 use crate::config::Readiness;
 use std::time::Duration;
 
-/// A run whose time is over during the reload of another instance waits this long.
+/// A run whose time is over looks so often whether it may be replaced: another instance may be in a reload, or the only one to serve.
 const LATER: Duration = Duration::from_secs(1);
 
 impl Supervisor {
@@ -75,17 +75,22 @@ impl Supervisor {
         let in_place = run.was_kept && asker == Asker::Memory || instance.retiring.is_some();
         if can_reload && !in_place {
             self.reload_next(now, Reload::of(id.instance, asker));
-        } else if !self.is_another_replaced(id.instance) {
+        } else if self.may_be_down(id.instance, asker) {
             self.restart(now, asker, Some(id.instance));
         }
     }
 
-    /// Another instance is on its way from one run to the next for a limit, or is starting: one at a time, so that the others serve.
-    fn is_another_replaced(&self, instance: u32) -> bool {
-        let others = self.instances.iter().filter(|other| other.number != instance && !other.leaving);
-        others.filter_map(Instance::current).filter(|run| !run.is_stuck()).any(|run| {
-            let by_limit = matches!(run.cause, Some(Cause::Restart(asker)) if asker.is_limit());
-            by_limit || matches!(run.state, RunState::Spawning | RunState::Starting { .. })
-        })
+    /// Whether a run may be down for its limit: a lifetime waits until another instance is ready, and memory, which does not wait long,
+    /// while another instance stops for a limit.
+    fn may_be_down(&self, instance: u32, asker: Asker) -> bool {
+        let mut others = self.instances.iter().filter(|other| other.number != instance && other.works());
+        let stops = |other: &Instance| {
+            let is_limit = |cause| matches!(cause, Cause::Restart(asker) if asker.is_limit());
+            other.current().is_some_and(|run| run.cause.is_some_and(is_limit) && !run.is_stuck())
+        };
+        match asker {
+            Asker::Lifetime => others.next().is_none() || self.any_ready(|other| other.number != instance),
+            Asker::Memory | Asker::File | Asker::Operator => !others.any(stops),
+        }
     }
 }

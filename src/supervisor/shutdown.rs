@@ -67,7 +67,7 @@ impl ShutdownCause {
         }
     }
 
-    /// Whether somebody asks for guard's end, rather than the app's end being guard's.
+    /// Whether it is a stop request, as opposed to an app that has ended by itself.
     fn is_request(self) -> bool {
         match self {
             ShutdownCause::Signal(_) | ShutdownCause::Pressed(_) | ShutdownCause::Request => true,
@@ -115,7 +115,7 @@ impl Supervisor {
             self.actions.extend(signal.map(|signal| Action::StopUnreached(id, signal)));
         }
         self.update_drain_file();
-        // A run that ends already, such as one that has failed, does not wait for it; what it deregisters is the container.
+        // What the hook deregisters is the container, so a stop request starts it though no run waits for it.
         if cause.is_request() && self.runs().next().is_some() {
             self.start_hook(now, timeout);
         } else {

@@ -54,7 +54,7 @@ impl Supervisor {
         let stable_after = self.settings.restart.stable_after;
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.runs_mut().find(|run| run.id == id && run.main_lives()) else { return };
-        if mode == Mode::Serving && run.is_too_large && run.cause.is_none() && !at_terminal {
+        if mode == Mode::Serving && run.asked_until().is_some() && run.cause.is_none() && !at_terminal {
             // It was asked what takes so much memory, and has ended of that.
             run.end_for(Cause::Restart(Asker::Memory));
         }

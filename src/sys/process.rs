@@ -141,8 +141,9 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-pub fn effective_gid() -> u32 {
-    nix::unistd::getegid().as_raw()
+/// The same with the group (`getegid(2)`).
+pub fn effective_ids() -> (u32, u32) {
+    (effective_uid(), nix::unistd::getegid().as_raw())
 }
 
 /// The user that another process acts as; `None` where that cannot be read.

@@ -241,7 +241,7 @@ impl Stream {
     /// guard's end, and the other one.
     pub fn open() -> io::Result<(Stream, OwnedFd)> {
         let (own, other) = channel()?;
-        let _ = rights::refuse(own.as_fd());
+        // Descriptors are not refused: where they were Node would not say so, and keep back all that the app sends after one.
         // The kernel would throw an urgent byte away unseen, and close its descriptors in guard's name. A kernel that knows no
         // such bytes (Linux before 5.15) need not know the option.
         let _ = socket_option::set(own.as_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);

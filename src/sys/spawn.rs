@@ -26,6 +26,8 @@ const SHELL: &CStr = c"/bin/sh";
 pub struct Program {
     arguments: Vec<CString>,
     candidates: Vec<CString>,
+    /// Each candidate is in a directory of PATH.
+    is_searched: bool,
 }
 
 /// What a child starts with besides its program.
@@ -105,20 +107,21 @@ impl Program {
     pub fn new(words: &[OsString], path: Option<&OsStr>) -> Program {
         let text = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();
         let name = words.first().map_or(OsStr::new(""), OsString::as_os_str);
-        let candidates = if name.is_empty() || name.as_bytes().contains(&b'/') {
+        let is_searched = !name.is_empty() && !name.as_bytes().contains(&b'/');
+        let candidates = if !is_searched {
             vec![text(name)]
         } else {
             let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|&byte| byte == b':');
             // An empty element is the working directory.
             directories.map(|directory| text(Path::new(OsStr::from_bytes(directory)).join(name).as_os_str())).collect()
         };
-        Program { arguments: words.iter().map(|word| text(word)).collect(), candidates }
+        Program { arguments: words.iter().map(|word| text(word)).collect(), candidates, is_searched }
     }
 
     /// guard itself, whatever its file is called now (`/proc/PID/exe`, `proc(5)`).
     pub fn of_guard(arguments: &[&str]) -> Program {
         let words = ["guard"].iter().chain(arguments).map(|word| CString::new(*word).unwrap_or_default());
-        Program { arguments: words.collect(), candidates: vec![c"/proc/self/exe".to_owned()] }
+        Program { arguments: words.collect(), candidates: vec![c"/proc/self/exe".to_owned()], is_searched: false }
     }
 
     /// Its name, as it was given.
@@ -299,7 +302,6 @@ impl Plan<'_> {
     /// Tries the candidates as `execvp(3)` does.
     fn execute(&mut self) -> SpawnFailure {
         let mut failure = Errno::ENOENT;
-        let searched = self.program.candidates.len() > 1;
         for candidate in &self.program.candidates {
             // SAFETY: execve(2) reads a string and two arrays of strings, each ended by a null pointer.
             unsafe { libc::execve(candidate.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
@@ -307,9 +309,10 @@ impl Plan<'_> {
             if errno == Errno::ENOEXEC {
                 return self.execute_shell(candidate);
             }
-            // A directory of PATH that this user may not search is none that has the file: shells say so too.
+            // As shells have it, the file is not in a directory of PATH that this user may not search.
             // SAFETY: access(2) reads a string.
-            if errno == Errno::EACCES && searched && unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == -1 {
+            let is_there = || unsafe { libc::access(candidate.as_ptr(), libc::F_OK) } == 0;
+            if errno == Errno::EACCES && self.program.is_searched && !is_there() {
                 errno = Errno::ENOENT;
             }
             if errno != Errno::EACCES && !ELSEWHERE.contains(&errno) {

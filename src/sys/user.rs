@@ -6,8 +6,9 @@ use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, setgroups, setresg
 use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: no
-/// capability is left (`capabilities(7)`). The error is that of the first call that failed.
+/// Changes the real, effective and saved ids of this process, and its groups (`credentials(7)`). There is no way back: of root's
+/// capabilities none is left (`capabilities(7)`). A process that is that user and in that group already keeps its other groups where
+/// it may not change them. The error is that of the first call that failed.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     give_standard_streams(uid);

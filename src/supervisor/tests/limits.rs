@@ -239,9 +239,29 @@ fn one_instance_after_the_other_is_replaced_in_place() {
     assert!(world.step(Step::Grows(zero)).contains(&Action::Stop(zero, STOP)));
     assert_eq!(world.step(Step::Grows(one)), [], "the other one serves");
     world.step(exit(1, 0));
-    assert_eq!(world.step(Step::Grows(one)), [], "still the only one");
     world.step(Step::Spawn(Ok(())));
     assert!(world.step(Step::Grows(one)).contains(&Action::Stop(one, STOP)));
+}
+
+#[test]
+fn a_lifetime_waits_for_another_instance_that_is_ready_and_memory_does_not() {
+    let [zero, one] = [0, 1].map(|instance| RunId { instance, number: 1 });
+    let mut settings = Settings { instances: 2, lifetime: Some(LIFETIME), ..notify() };
+    (settings.ready.timeout, settings.restart.stable_after) = (LIFETIME * 3, UNIT);
+    let mut world = World::serving(settings);
+    world.step(Step::Says(zero, Words::Ready));
+    (0..400).for_each(|_| drop(world.step(Step::Advance)));
+    assert!(world.now.0 > LIFETIME + LIFETIME / 10, "time goes on: {:?}", world.now);
+    let is_ready = |world: &World| world.supervisor.readiness().is_ok();
+    assert!(is_ready(&world), "it serves alone");
+    assert!(world.step(Step::Grows(zero)).contains(&Action::Stop(zero, STOP)));
+
+    let mut world = World::serving(Settings { instances: 2, lifetime: Some(LIFETIME), ..notify() });
+    world.step(Step::Says(zero, Words::Ready));
+    world.step(Step::Says(one, Words::Ready));
+    let actions = (0..400).flat_map(|_| world.step(Step::Advance)).collect::<Vec<_>>();
+    let stops = actions.iter().filter(|action| matches!(action, Action::Stop(..))).count();
+    assert_eq!(stops, 1, "{actions:?}");
 }
 
 #[test]
