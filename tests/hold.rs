@@ -801,6 +801,45 @@ fn an_app_of_another_user_is_ready_when_it_listens() {
     }
 }
 
+/// guard may not see whose socket the old run's is.
+#[test]
+fn a_new_run_of_another_user_is_not_ready_by_the_old_ones_socket() {
+    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
+        return skipped("only root can take a capability away, with setpriv");
+    };
+    for setup in everywhere() {
+        let port = free_port();
+        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
+        let setup = setup.program(&setpriv).options(words).env("GUARD_READY", "listen");
+        let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("FIXTURE", common::fixture());
+        let app = format!(
+            "[ $GUARD_RUN = 1 ] && exec $FIXTURE setuid 65534 listen {port} serve; exec $FIXTURE setuid 65534 serve"
+        );
+        let mut guard = setup.app(["sh", "-c", &app]).start();
+        guard.event("ready");
+        guard.ask(&["reload"]).no("not reloaded: the new run failed before it was ready; the old run stays");
+    }
+}
+
+/// As where a master binds and its workers listen, later. guard's socket, which the new run gets, listens all the time.
+#[test]
+fn a_run_is_ready_when_it_listens_itself_and_not_when_it_binds_what_is_held() {
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+one = socket.socket()
+one.bind(('127.0.0.1', {port}))
+if run == 1: one.listen(100)
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup).env("GUARD_READY_TIMEOUT", "2s"), &script).start();
+        guard.event("ready");
+        guard.ask(&["restart"]).no("not restarted: the new run failed before it was ready");
+    }
+}
+
 #[test]
 fn without_a_proc_the_app_binds_as_ever_and_is_ready() {
     let Some(setup) = pid1() else { return };

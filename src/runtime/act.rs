@@ -143,6 +143,7 @@ impl Runtime<'_> {
             // A run that lives has set its own.
             early::restore_flags();
         }
+        self.note_listeners(run);
         self.held.run_starts(run, &self.poll);
         self.held.announce(&mut environment);
         let passed = self.held.passed(run);

@@ -217,6 +217,11 @@ impl Holding {
         self.doors.iter_mut().find(|door| door.run() == run)
     }
 
+    /// Whether it is a socket that guard has listen.
+    pub(super) fn listens(&self, inode: u64) -> bool {
+        self.caught.iter().any(|caught| caught.pool.listens(inode))
+    }
+
     /// Whether a run asks guard when it listens.
     pub(super) fn hears(&self, run: RunId) -> bool {
         self.door(run).is_some()

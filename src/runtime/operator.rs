@@ -56,8 +56,13 @@ impl Operator {
         self.waiting.iter().map(|waiting| waiting.client.pid)
     }
 
+    /// When the first of those that were answered has had its time to read the answer.
+    pub(super) fn farewell_over(&self) -> Option<Timestamp> {
+        self.answered.first().map(|(at, _)| at.after(FAREWELL))
+    }
+
     /// Those that have had their time to read the answer, or have ended, need no farewell.
-    fn forget_answered(&mut self, now: Timestamp) {
+    pub(super) fn forget_answered(&mut self, now: Timestamp) {
         self.answered.retain(|(at, process)| {
             let reads = process.as_ref().is_none_or(|process| !socket::is_readable(process.as_fd()));
             now.since(*at) < FAREWELL && reads
@@ -209,9 +214,7 @@ impl Runtime<'_> {
     fn answer(&mut self, waiting: Waiting, reply: &Reply) {
         self.reply(&waiting.client, reply);
         // What it has asked for may lead to guard's end in a moment.
-        let now = self.clock.now();
-        self.operator.forget_answered(now);
-        self.operator.answered.push((now, waiting.process));
+        self.operator.answered.push((self.clock.now(), waiting.process));
     }
 
     /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,

@@ -65,6 +65,11 @@ impl Pool {
         self.members.iter().any(|member| member.inode == inode)
     }
 
+    /// Whether guard has this socket listen, for the sake of its queue.
+    pub(super) fn listens(&self, inode: u64) -> bool {
+        self.members[..self.listening].iter().any(|member| member.inode == inode)
+    }
+
     /// A run has listened here.
     pub(super) fn is_held(&self) -> bool {
         self.members.iter().any(|member| member.is_held)

@@ -7,10 +7,11 @@ use crate::config::Readiness;
 use crate::doors::hold::{Hold, Step};
 use crate::supervisor::{Event, RunId};
 use crate::sys::Errno;
-use crate::sys::caller::{self, Kind, Socket};
+use crate::sys::caller::{Kind, Socket};
 use crate::sys::errno::reason;
 use crate::sys::file::errno_of;
-use crate::sys::seccomp::{Answer, Call, Channel, Question};
+use crate::sys::procfs;
+use crate::sys::seccomp::{self, Answer, Call, Channel, Question};
 use log::Level;
 use std::time::Duration;
 
@@ -30,11 +31,13 @@ const MOST_LOST: u32 = 3;
 /// Questions that are answered in a turn.
 const QUESTIONS: usize = 16;
 
+const NO_FILTER: &str = "GUARD_HOLD: the kernel has no such filter; the app binds as ever";
+
 /// Why a filter cannot be had.
 const REASONS: [(Errno, &str); 5] = [
     (Errno::EBUSY, "GUARD_HOLD: another filter asks already, such as an outer guard's; the app binds as ever"),
-    (Errno::ENOSYS, "GUARD_HOLD: the kernel has no such filter; the app binds as ever"),
-    (Errno::EINVAL, "GUARD_HOLD: the kernel has no such filter; the app binds as ever"),
+    (Errno::ENOSYS, NO_FILTER),
+    (Errno::EINVAL, NO_FILTER),
     (Errno::EPERM, "GUARD_HOLD: a seccomp profile forbids it; the app binds as ever"),
     (Errno::EACCES, "GUARD_HOLD: a seccomp profile forbids it; the app binds as ever"),
 ];
@@ -45,13 +48,17 @@ impl Runtime<'_> {
         if !self.holding.is_on() {
             return Ok(None);
         }
-        if !caller::is_visible() {
-            log::warn!(msg = "GUARD_HOLD: there is no /proc, in which guard looks at the app's sockets; the app binds as ever"; "not-held");
-            self.holding.release(&self.poll);
-            return Ok(None);
-        }
-        let opened = Channel::open(|descriptor| self.held.make_room(descriptor));
-        opened.map(Some).map_err(|error| errno_of(&error))
+        let msg = if !procfs::is_own() {
+            "GUARD_HOLD: there is no /proc of guard's own, in which it looks at the app's sockets; the app binds as ever"
+        } else if !seccomp::is_supported() {
+            NO_FILTER
+        } else {
+            let opened = Channel::open(|descriptor| self.held.make_room(descriptor));
+            return opened.map(Some).map_err(|error| errno_of(&error));
+        };
+        log::warn!(msg; "not-held");
+        self.holding.release(&self.poll);
+        Ok(None)
     }
 
     /// A run has started with the filter, or without.

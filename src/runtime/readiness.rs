@@ -7,8 +7,7 @@ use super::journal::of_run;
 use crate::config::Readiness;
 use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::clock::Deadline;
-use crate::sys::listeners::any_listens;
-use crate::sys::{Pid, procfs};
+use crate::sys::{Pid, listeners, procfs};
 use log::Level;
 use std::time::Duration;
 
@@ -27,16 +26,28 @@ const FIRST_PAUSE_WITH_FILTER: Duration = Duration::from_secs(1);
 pub(super) struct ListenerSearch {
     pub(super) due: Option<Timestamp>,
     pause: Duration,
+    /// What listened already when a run was about to start beside others of which guard cannot see what they have, by inode.
+    older: Vec<(RunId, Vec<u64>)>,
 }
 
 impl Runtime<'_> {
+    /// A run is about to start. Where guard may not see what runs have open it will not know the new one's sockets from the others'.
+    /// The kernel takes milliseconds for its tables.
+    pub(super) fn note_listeners(&mut self, run: RunId) {
+        let is_searched = self.config.ready.when == Readiness::Listen && !self.holding.is_on();
+        if is_searched && self.children.started().any(|pid| listeners::is_hidden(&pid)) {
+            self.listener_search.older.push((run, listeners::all(Deadline::after(LONGEST_SEARCH))));
+        }
+    }
+
     /// A run has started, and may have to listen to be ready.
     pub(super) fn expect_listener(&mut self, run: RunId) {
         if self.config.ready.when == Readiness::Listen {
             let pause = if self.holding.hears(run) { FIRST_PAUSE_WITH_FILTER } else { FIRST_PAUSE };
             let search = &mut self.listener_search;
             let due = self.clock.now().after(pause);
-            *search = ListenerSearch { due: Some(search.due.map_or(due, |other| other.min(due))), pause: FIRST_PAUSE };
+            search.due = Some(search.due.map_or(due, |other| other.min(due)));
+            search.pause = FIRST_PAUSE;
         }
     }
 
@@ -46,6 +57,7 @@ impl Runtime<'_> {
         let now = self.clock.now();
         let is_late = |id| self.children.get(id).is_some_and(|run| now.since(run.started) >= FIRST_PAUSE_WITH_FILTER);
         let mut starting: Vec<RunId> = self.supervisor.starting().collect();
+        self.listener_search.older.retain(|(run, _)| starting.contains(run));
         if starting.is_empty() {
             return;
         }
@@ -61,7 +73,11 @@ impl Runtime<'_> {
                     tree.push(process.pid);
                 }
             }
-            if any_listens(&tree, deadline) {
+            // Of guard's own the run itself tells when it listens, as it does where guard may not see what it has.
+            let is_guards = |inode| self.holding.listens(inode);
+            let older = self.listener_search.older.iter().find(|(of, _)| *of == run);
+            let is_older = |inode| older.is_some_and(|(_, inodes)| inodes.contains(&inode)) || self.holding.hears(run);
+            if listeners::any_listens(&tree, &is_guards, &is_older, deadline) {
                 if self.holding.hears(run) && self.config.listen.is_empty() {
                     of_run!(self.journal, Level::Warn, run, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
                 }
@@ -69,6 +85,6 @@ impl Runtime<'_> {
             }
         }
         let pause = (self.listener_search.pause * 2).min(LONGEST_PAUSE);
-        self.listener_search = ListenerSearch { due: Some(self.clock.now().after(pause)), pause };
+        (self.listener_search.due, self.listener_search.pause) = (Some(self.clock.now().after(pause)), pause);
     }
 }

@@ -22,11 +22,12 @@ enum Timer {
     Queues,
     Files,
     OomKills,
+    Answered,
 }
 
 impl Timer {
     /// In the order in which guard takes those that are due together.
-    const ALL: [Timer; 8] = [
+    const ALL: [Timer; 9] = [
         Timer::Foreground,
         Timer::Control,
         Timer::RestingDoors,
@@ -35,6 +36,7 @@ impl Timer {
         Timer::Queues,
         Timer::Files,
         Timer::OomKills,
+        Timer::Answered,
     ];
 }
 
@@ -122,6 +124,7 @@ impl Runtime<'_> {
             Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
             Timer::OomKills => self.oom_kills.notice_due,
+            Timer::Answered => self.operator.farewell_over(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Runtime<'_> {
             Timer::Queues => self.queue_timer_elapsed(),
             Timer::Files => self.check_files(),
             Timer::OomKills => self.handle_oom_notice(),
+            Timer::Answered => self.operator.forget_answered(self.clock.now()),
         }
     }
 

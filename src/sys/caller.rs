@@ -39,11 +39,6 @@ pub struct Socket {
     pub owner: u32,
 }
 
-/// Whether there is a /proc to look at processes in.
-pub fn is_visible() -> bool {
-    Path::new("/proc/self/fd").exists()
-}
-
 /// What a process has at a number: `None` where it is no socket, `EACCES` where guard has no access (`ptrace(2)`), the error of
 /// getxattr(2) where that is not allowed.
 pub fn socket_of(pid: Pid, number: RawFd) -> Result<Option<Socket>, Errno> {

@@ -1,7 +1,7 @@
 //! Whether processes listen, as /proc tells it (`proc_pid_net(5)`).
 
 use super::clock::Deadline;
-use super::process::effective_uid_of;
+use super::process::{effective_uid_of, id};
 use super::{Pid, procfs};
 use std::fs::{File, read_dir, read_link};
 use std::io::ErrorKind::PermissionDenied;
@@ -14,22 +14,34 @@ const LONGEST_TABLE: u64 = 8 * 1024 * 1024;
 /// A socket that listens: its inode, and where it is TCP its port and the user that made it.
 type Listener = (u64, Option<(u16, u32)>);
 
-/// Whether one of these processes has a TCP or unix stream socket open that listens, as far as can be seen by the deadline. Of a
-/// process whose descriptors guard may not see (`ptrace(2)`) every TCP socket counts that its user has made. Without a /proc
-/// nobody can tell, and all count as listening.
-pub fn any_listens(pids: &[Pid], deadline: Deadline) -> bool {
-    if !Path::new("/proc/self/net").exists() {
+/// Whether one of these processes has a TCP or unix stream socket open that listens, and not for guard alone, as far as can be
+/// seen by the deadline. Of a process whose descriptors guard may not see (`ptrace(2)`) every TCP socket counts that its user
+/// has made and that is not older than they are. Without a /proc nobody can tell, and all count as listening.
+pub fn any_listens(
+    pids: &[Pid],
+    is_guards: &dyn Fn(u64) -> bool,
+    is_older: &dyn Fn(u64) -> bool,
+    deadline: Deadline,
+) -> bool {
+    if !procfs::is_own() {
         return true;
     }
-    let sockets = listeners(pids, deadline);
-    let is_of = |user: u32| sockets.iter().any(|(_, tcp)| tcp.is_some_and(|(_, owner)| owner == user));
+    let mut sockets = listeners(pids, deadline);
+    sockets.retain(|(inode, _)| !is_guards(*inode));
+    let is_new = |(inode, tcp): &Listener, user| !is_older(*inode) && tcp.is_some_and(|(_, owner)| owner == user);
+    let is_of = |user: u32| sockets.iter().any(|socket| is_new(socket, user));
     !sockets.is_empty()
         && (pids.iter().any(|pid| descriptors(*pid, deadline).any(|inode| find(&sockets, inode).is_some()))
             || pids.iter().filter(|pid| is_hidden(pid)).filter_map(|pid| effective_uid_of(*pid)).any(is_of))
 }
 
+/// The sockets that listen in guard's network, by their inodes.
+pub fn all(deadline: Deadline) -> Vec<u64> {
+    listeners(&[id()], deadline).into_iter().map(|(inode, _)| inode).collect()
+}
+
 /// Whether guard may not see what a process has open. Root may list the numbers of all, and then follow none of them.
-fn is_hidden(pid: &Pid) -> bool {
+pub fn is_hidden(pid: &Pid) -> bool {
     read_link(format!("/proc/{pid}/cwd")).is_err_and(|error| error.kind() == PermissionDenied)
 }
 
@@ -200,8 +212,13 @@ mod tests {
         let deadline = || Deadline::after(Duration::from_secs(10));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let port = listener.local_addr().expect("it is bound").port();
-        assert!(ports_of(&[std::process::id() as Pid], deadline()).contains(&port));
-        assert!(any_listens(&[std::process::id() as Pid], deadline()));
-        assert!(!any_listens(&[], deadline()));
+        assert!(ports_of(&[id()], deadline()).contains(&port));
+        let is_found =
+            |pids: &[Pid], is_guards: &dyn Fn(u64) -> bool| any_listens(pids, is_guards, &|_| false, deadline());
+        assert!(is_found(&[id()], &|_| false));
+        assert!(!is_found(&[], &|_| false));
+        assert!(!is_found(&[id()], &|_| true), "guard's own");
+        let inode = super::super::listen::inode(std::os::fd::AsFd::as_fd(&listener)).expect("it is open");
+        assert!(all(deadline()).contains(&inode));
     }
 }

@@ -29,11 +29,16 @@ pub struct Descendants {
     pub complete: bool,
 }
 
+/// Whether there is a /proc of guard's own PID namespace. Another's counts pids differently: a signal by its word would reach the
+/// wrong process.
+pub fn is_own() -> bool {
+    read_link("/proc/self").is_ok_and(|own| own == Path::new(&process::id().to_string()))
+}
+
 /// The descendants of guard, as far as they can be seen by the deadline; `None` without a /proc of guard's own PID
 /// namespace.
 pub fn descendants(deadline: Deadline) -> Option<Descendants> {
-    // Another namespace's /proc counts pids differently: a signal by its word would reach the wrong process.
-    if read_link("/proc/self").ok()? != Path::new(&process::id().to_string()) {
+    if !is_own() {
         return None;
     }
     let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
@@ -56,8 +61,7 @@ pub fn descendants_of(child: Pid, deadline: Deadline) -> Option<Descendants> {
         return Some(seen);
     }
     let mut walk = Walk { deadline, seen: HashSet::new(), processes: Vec::new(), complete: true };
-    // As above: the pids are to be guard's.
-    if read_link("/proc/self").ok()? != Path::new(&process::id().to_string()) {
+    if !is_own() {
         return None;
     }
     walk.add_descendants(child, process(child)?.threads);

@@ -98,6 +98,22 @@ pub struct Channel {
 // SAFETY: CMSG_SPACE(3) only computes.
 const ONE: usize = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
 
+/// Whether the kernel has what guard answers a bind(2) with. Linux has the filter since 5.0, and lets guard send a descriptor since
+/// 5.9; before 5.5 it would not even go on with a call, and the app would wait for ever. Who has the filter in an older kernel has
+/// brought all of it there.
+pub fn is_supported() -> bool {
+    // SAFETY: it is plain data, for which all zeros is a value.
+    let mut names: libc::utsname = unsafe { zeroed() };
+    // SAFETY: uname(2) fills it in.
+    unsafe { libc::uname(&raw mut names) };
+    !lacks_answers(&names.release.map(|byte| byte as u8))
+}
+
+/// Whether this is a release of Linux 5.0 to 5.8, such as `5.4.0-150-generic`.
+fn lacks_answers(release: &[u8]) -> bool {
+    matches!(release, [b'5', b'.', b'0'..=b'8', rest @ ..] if !rest.first().is_some_and(u8::is_ascii_digit))
+}
+
 impl Channel {
     /// `move_up` changes the number of the child's end.
     pub fn open(move_up: impl FnOnce(OwnedFd) -> io::Result<OwnedFd>) -> io::Result<Channel> {

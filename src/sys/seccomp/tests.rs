@@ -18,6 +18,23 @@ fn verdict(words: &dyn Fn(u32) -> u32) -> u32 {
 }
 
 #[test]
+fn kernels_that_have_the_filter_and_not_the_answers_are_known_by_their_release() {
+    for (release, expected) in [
+        (&b"5.0.0"[..], true),
+        (b"5.4.0-150-generic\0", true),
+        (b"5.8-rc1", true),
+        (b"5.9.16", false),
+        (b"5.10.0-30-amd64", false),
+        (b"5.15.0", false),
+        (b"6.1.0", false),
+        (b"4.18.0-553.el8_10.x86_64", false),
+        (b"", false),
+    ] {
+        assert_eq!(lacks_answers(release), expected, "{}", String::from_utf8_lossy(release));
+    }
+}
+
+#[test]
 fn a_foreign_architecture_passes() {
     let of = |architecture: u32, call: libc::c_long| {
         verdict(&move |offset| match offset {
