@@ -140,18 +140,17 @@ fn auto_reads_the_quota_again_at_a_scale_and_at_each_restart() {
         let setup = cgroup.setup(setup).env("GUARD_INSTANCES", "auto");
         let mut guard = setup.fixture("tagged serve").start();
         guard.line("0.1 ready");
-        let restarted = |run: u32| guard.ask(&["restart"]).yes(&format!("restarted: run {run} is ready"));
         assert!(cgroup.quota(300_000));
         guard.ask(&["scale", "auto"]).yes("scaled: 3 instances");
         assert!(cgroup.quota(150_000));
-        restarted(2);
+        guard.ask(&["restart"]).yes("restarted: the new runs are ready");
         let is_one_of = |number: u32| {
             let json = guard.ask(&["status", "--json"]).out;
             (json.matches(r#"{"instance":"#).count() == usize::try_from(number).expect("a few")).then_some(())
         };
         common::eventually("two instances", || is_one_of(2));
         guard.ask(&["scale", "1"]).yes("scaled: 1 instance");
-        restarted(3);
+        guard.ask(&["restart"]).yes("restarted: run 3 is ready");
         assert!(is_one_of(1).is_some(), "a number was asked for");
     }
 }

@@ -317,7 +317,7 @@ fn the_stop_timeout_is_handed_over_in_bare_seconds() {
 fn an_unknown_variable_is_a_warning_with_the_nearest_known_name() {
     for (unknown, nearest) in [
         ("GUARD_STOP_TIMEOT", "GUARD_STOP_TIMEOUT"),
-        ("GUARD_RESTARTS_MAX", "GUARD_RESTART"),
+        ("GUARD_RESTARTS_MAX", "GUARD_MAX_RESTARTS"),
         ("GUARD_BACKOFF_INITAL", "GUARD_BACKOFF_INITIAL"),
     ] {
         for setup in everywhere() {
