@@ -8,7 +8,7 @@ mod common;
 mod port;
 
 use clock::between;
-use common::{Guard, Setup, child, everywhere, in_path, skipped};
+use common::{Guard, Setup, child, everywhere, in_path, skipped, without_ptrace};
 use port::Port;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -59,13 +59,9 @@ fn the_stop_signal_waits_for_the_last_connection() {
 /// As gosu in an entrypoint makes it, in a container that has no CAP_SYS_PTRACE.
 #[test]
 fn the_stop_signal_waits_for_the_connections_of_an_app_of_another_user() {
-    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
-        return skipped("only root can take a capability away, with setpriv");
-    };
-    for setup in everywhere() {
+    for setup in without_ptrace() {
         let port = free_port();
-        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
-        let setup = setup.program(&setpriv).options(words).env("GUARD_DRAIN_IDLE", "700ms");
+        let setup = setup.env("GUARD_DRAIN_IDLE", "700ms");
         let setup = setup.env("GUARD_STOP_TIMEOUT", "1m");
         let mut guard = setup.fixture(&format!("setuid 65534 listen {port} quit TERM 0 serve")).start();
         guard.line("ready");

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/processes.rs"]
 mod processes;
 
-use common::{DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped};
+use common::{DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped, without_ptrace};
 use processes::{limit_processes, of_another_user};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -768,14 +768,9 @@ fn an_app_that_does_not_listen_is_not_ready() {
 /// guard cannot hold its sockets, and hears all the same that it listens.
 #[test]
 fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
-    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
-        return skipped("only root can take a capability away, with setpriv");
-    };
-    for setup in everywhere() {
+    for setup in without_ptrace() {
         let port = free_port();
-        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
-        let setup = holding(setup).program(&setpriv).options(words);
-        let mut guard = setup.fixture(&format!("setuid 65534 listen {port} serve")).start();
+        let mut guard = holding(setup).fixture(&format!("setuid 65534 listen {port} serve")).start();
         let event = guard.event("not-held");
         assert!(event.get("msg").is_some_and(|msg| msg.contains("cannot look")), "{event:?}");
         guard.event("ready");
@@ -788,32 +783,24 @@ fn an_app_that_guard_may_not_look_at_binds_as_ever_and_is_ready() {
 /// As gosu in an entrypoint makes it, in a container that has no CAP_SYS_PTRACE.
 #[test]
 fn an_app_of_another_user_is_ready_when_it_listens() {
-    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
-        return skipped("only root can take a capability away, with setpriv");
-    };
-    for setup in everywhere() {
+    for setup in without_ptrace() {
         let port = free_port();
-        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
-        let setup = setup.program(&setpriv).options(words).env("GUARD_READY", "listen");
+        let setup = setup.env("GUARD_READY", "listen");
         let mut guard = setup.fixture(&format!("setuid 65534 listen {port} serve")).start();
         guard.line("listening");
         guard.event("ready");
     }
 }
 
-/// guard may not see whose socket the old run's is.
+/// guard may not see whose socket the old run's is. The user is no other test's, whose sockets would count too.
 #[test]
 fn a_new_run_of_another_user_is_not_ready_by_the_old_ones_socket() {
-    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
-        return skipped("only root can take a capability away, with setpriv");
-    };
-    for setup in everywhere() {
+    for setup in without_ptrace() {
         let port = free_port();
-        let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
-        let setup = setup.program(&setpriv).options(words).env("GUARD_READY", "listen");
-        let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("FIXTURE", common::fixture());
+        let setup = setup.env("GUARD_READY", "listen").env("GUARD_READY_TIMEOUT", "1s");
+        let setup = setup.env("FIXTURE", common::fixture());
         let app = format!(
-            "[ $GUARD_RUN = 1 ] && exec $FIXTURE setuid 65534 listen {port} serve; exec $FIXTURE setuid 65534 serve"
+            "[ $GUARD_RUN = 1 ] && exec $FIXTURE setuid 54398 listen {port} serve; exec $FIXTURE setuid 54398 serve"
         );
         let mut guard = setup.app(["sh", "-c", &app]).start();
         guard.event("ready");

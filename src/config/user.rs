@@ -13,8 +13,6 @@ use std::path::PathBuf;
 pub struct User {
     pub uid: u32,
     pub gid: u32,
-    /// Somebody has chosen that group; otherwise it is what goes with the user.
-    pub is_group_named: bool,
     /// Supplementary groups.
     pub groups: Vec<u32>,
     /// The home directory; `None` where /etc/passwd does not know the user.
@@ -27,7 +25,8 @@ impl User {
     /// The group of a process with this uid and gid when it has become the user. One that is the user already keeps its own where
     /// none is named: an engine's `--user 12345` leaves root's.
     pub fn gid_of_process(&self, (uid, gid): (u32, u32)) -> u32 {
-        if uid == self.uid && !self.is_group_named { gid } else { self.gid }
+        let names_group = self.text.contains(':');
+        if uid == self.uid && !names_group { gid } else { self.gid }
     }
 }
 
@@ -84,7 +83,7 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User, String> {
         groups.extend(entries(group).filter(has_member).filter_map(|entry| id(entry.get(2)?).ok()));
     }
     let home = entry.and_then(|entry| entry.get(5).copied()).filter(|home| !home.is_empty()).map(PathBuf::from);
-    Ok(User { uid, gid, is_group_named: named_group.is_some(), groups, home, text: text.to_owned() })
+    Ok(User { uid, gid, groups, home, text: text.to_owned() })
 }
 
 fn find_group(text: &str, group: &str) -> Result<u32, String> {
@@ -121,8 +120,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nusers:x:100:\nssl:x:101:www,app\nadm:x:4:app\nbad:x:zz:app\n";
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>, text: &str) -> Result<User, String> {
-        let (groups, home) = (groups.to_vec(), home.map(PathBuf::from));
-        Ok(User { uid, gid, is_group_named: text.contains(':'), groups, home, text: text.to_owned() })
+        Ok(User { uid, gid, groups: groups.to_vec(), home: home.map(PathBuf::from), text: text.to_owned() })
     }
 
     #[test]

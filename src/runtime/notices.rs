@@ -4,7 +4,7 @@ use super::journal::{Journal, of_run};
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::report;
-use crate::supervisor::{Failure, InPlace, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
+use crate::supervisor::{Failure, InPlace, NEVER, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
 use log::Level;
 use log::kv::Value;
 use std::time::Duration;
@@ -139,7 +139,7 @@ impl Journal<'_> {
             }
             Notice::NotRestarted { run, ending, why } => {
                 // Its first line said so, perhaps days ago.
-                let default = self.config.why_never().filter(|_| why.starts_with("GUARD_RESTART"));
+                let default = self.config.why_never().filter(|_| why == NEVER);
                 let why = default.map_or(why.to_owned(), |default| format!("{why} by default, {default}"));
                 of_run!(self, Level::Info, run, last:% = ending, why:%; "not-restarted");
             }

@@ -45,6 +45,7 @@ pub use action::{Action, InPlace, KillReason, Notice, Outcome, TimeLimit};
 pub use cause::Asker;
 pub use event::{Event, UnsentData};
 pub use exit_code::{CANNOT_EXECUTE, Ending, Failure, KILLED, NOT_FOUND, OWN_ERROR, SpawnError};
+pub use policy::NEVER;
 pub use run_id::RunId;
 pub use settings::Settings;
 pub use shutdown::ShutdownCause;

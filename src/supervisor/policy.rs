@@ -7,6 +7,9 @@ use super::timestamp::Timestamp;
 use crate::config::{RestartPolicy, RestartSettings};
 use std::time::Duration;
 
+/// Why no run follows under GUARD_RESTART=never.
+pub const NEVER: &str = "GUARD_RESTART is never";
+
 /// What follows the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -71,7 +74,7 @@ impl History {
             return Verdict::Abort { code, why: "GUARD_NO_RESTART_CODES names it" };
         }
         match settings.policy {
-            RestartPolicy::Never => return Verdict::Finish { code, why: "GUARD_RESTART is never" },
+            RestartPolicy::Never => return Verdict::Finish { code, why: NEVER },
             RestartPolicy::OnFailure if code == 0 => return Verdict::Finish { code, why: "success" },
             RestartPolicy::OnFailure | RestartPolicy::Always => {}
         }

@@ -108,12 +108,12 @@ impl Program {
         let text = |word: &OsStr| CString::new(word.as_bytes()).unwrap_or_default();
         let name = words.first().map_or(OsStr::new(""), OsString::as_os_str);
         let is_searched = !name.is_empty() && !name.as_bytes().contains(&b'/');
-        let candidates = if !is_searched {
-            vec![text(name)]
-        } else {
+        let candidates = if is_searched {
             let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|&byte| byte == b':');
             // An empty element is the working directory.
             directories.map(|directory| text(Path::new(OsStr::from_bytes(directory)).join(name).as_os_str())).collect()
+        } else {
+            vec![text(name)]
         };
         Program { arguments: words.iter().map(|word| text(word)).collect(), candidates, is_searched }
     }

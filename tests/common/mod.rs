@@ -58,6 +58,17 @@ pub(crate) fn everywhere() -> Vec<Setup> {
     pid1().into_iter().chain([child()]).collect()
 }
 
+/// Both, without CAP_SYS_PTRACE, as engines have it: guard may not look at processes of other users. None where the tests may not
+/// take it away.
+pub(crate) fn without_ptrace() -> Vec<Setup> {
+    let Some(setpriv) = in_path("setpriv").filter(|_| nix::unistd::geteuid().is_root()) else {
+        skipped("only root can take a capability away, with setpriv");
+        return Vec::new();
+    };
+    let words = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", env!("CARGO_BIN_EXE_guard")];
+    everywhere().into_iter().map(|setup| setup.program(&setpriv).options(words)).collect()
+}
+
 /// Says, once, that the test at hand cannot run here, past the capture of output; in CI that is a failure.
 pub(crate) fn skipped(why: &str) {
     thread_local!(static SAID: Cell<bool> = const { Cell::new(false) });
