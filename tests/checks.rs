@@ -1,11 +1,7 @@
 //! Health checks as processes: one at a time, ended in time with all that they started, and no part of the run.
 
-#[path = "common/checks.rs"]
-mod checks;
-mod common;
-
-use checks::{ask_often, checked, is, logged, notes, noting, only, strict, touch};
-use common::{children, eventually, everywhere, fixture};
+use crate::common::checks::{ask_often, checked, is, logged, notes, noting, only, strict, touch};
+use crate::common::{children, eventually, everywhere, fixture};
 use std::fs;
 use std::process::Stdio;
 

@@ -1,8 +1,6 @@
 //! Flags and variables, their errors, and the defaults that depend on the platform.
 
-mod common;
-
-use common::{Guard, Setup, child, everywhere};
+use crate::common::{Guard, Setup, child, everywhere};
 use std::collections::BTreeSet;
 
 /// The variables that a text names, each once.

@@ -1,11 +1,7 @@
 //! What an operator asks for: `guard stop`, `guard restart` and `guard reload`, which wait for their outcome.
 
-mod common;
-#[path = "common/operator.rs"]
-mod operator;
-
-use common::{Answer, Guard, begin, child, descendants, eventually, everywhere, send, skipped};
-use operator::{GUARD, alone, beside, name};
+use crate::common::operator::{GUARD, alone, beside, name};
+use crate::common::{Answer, Guard, begin, child, descendants, eventually, everywhere, send, skipped};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Child;

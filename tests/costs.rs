@@ -1,8 +1,6 @@
 //! What is not asked for costs nothing: no descriptor, and no system call of a feature that is off.
 
-mod common;
-
-use common::{Guard, Setup, child, everywhere, in_path, skipped, sleeps_at_rest};
+use crate::common::{Guard, Setup, child, everywhere, in_path, skipped, sleeps_at_rest};
 use std::fs;
 use std::path::Path;
 

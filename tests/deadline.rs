@@ -1,15 +1,11 @@
 //! The stop deadline is hard, and a crash is followed by a restart, whatever the app has become: a fork bomb, thousands of
 //! processes, a starved CPU, a process that is hard to look at.
 
-#[path = "common/clock.rs"]
-mod clock;
 mod common;
-#[path = "common/pids.rs"]
-mod pids;
 
-use clock::between;
+use common::clock::between;
+use common::pids::Pids;
 use common::{Event, Guard, child, eventually, everywhere, pid1, status_field};
-use pids::Pids;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,6 @@
 //! Whatever opens with a run is closed with it.
 
-mod common;
-
-use common::{Guard, eventually, everywhere};
+use crate::common::{Guard, eventually, everywhere};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, File};
 

@@ -1,11 +1,7 @@
 //! GUARD_DIAGNOSE: an app that hangs says what it has to say before guard ends it.
 
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-
-use clock::between;
-use common::{Guard, Setup, child, everywhere, fixture, in_path, skipped};
+use crate::common::clock::between;
+use crate::common::{Guard, Setup, child, everywhere, fixture, in_path, skipped};
 use std::fs;
 use std::time::Duration;
 

@@ -1,15 +1,8 @@
 //! The commands of README.md and the guides: each is run by a test, where it says that it works, or stands here with the
 //! reason why it cannot be.
 
-#[path = "common/blocks.rs"]
-mod blocks;
-mod common;
-#[allow(dead_code, reason = "guard listens itself")]
-#[path = "common/port.rs"]
-mod port;
-
-use blocks::{Block, blocks};
-use common::{Answer, begin, child, in_path, skipped};
+use crate::common::blocks::{self, Block, blocks};
+use crate::common::{self, Answer, begin, child, in_path, port, skipped};
 use std::fs;
 use std::io::Write;
 use std::path::Path;

@@ -1,15 +1,8 @@
 //! GUARD_DRAIN_IDLE: the stop signal waits until the app's clients have gone.
 
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-#[allow(dead_code, reason = "the apps listen themselves")]
-#[path = "common/port.rs"]
-mod port;
-
-use clock::between;
-use common::{Guard, Setup, child, everywhere, in_path, skipped, without_ptrace};
-use port::Port;
+use crate::common::clock::between;
+use crate::common::port::Port;
+use crate::common::{self, Guard, Setup, child, everywhere, in_path, skipped, without_ptrace};
 use std::net::TcpStream;
 use std::time::Duration;
 

@@ -3,12 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the environment and the threads of the tests")]
 
-#[path = "common/blocks.rs"]
-#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
-mod blocks;
-mod common;
-
-use common::{Answer, Guard, Setup, begin, child, in_path, program, skipped};
+use crate::common::{Answer, Guard, Setup, begin, blocks, child, in_path, program, skipped};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,8 +1,6 @@
 //! `cargo test` leaves the user's container engines alone.
 
-mod common;
-
-use common::{Answer, begin, program, target};
+use crate::common::{Answer, begin, program, target};
 use std::process::Command;
 
 /// Engines that would answer, and write down that they were asked.

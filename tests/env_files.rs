@@ -1,8 +1,6 @@
 //! GUARD_ENV_FILES: variables that are read from files before each run.
 
-mod common;
-
-use common::{Setup, child, everywhere, skipped};
+use crate::common::{Setup, child, everywhere, skipped};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;

@@ -1,8 +1,6 @@
 //! What guard exits with, row by row of docs/exit-codes.md.
 
-mod common;
-
-use common::{Setup, child, everywhere, fixture_at, pid1, program};
+use crate::common::{Setup, child, everywhere, fixture_at, pid1, program};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 

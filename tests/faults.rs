@@ -2,9 +2,7 @@
 
 #![allow(unsafe_code, reason = "nix has no call for another process's limits")]
 
-mod common;
-
-use common::{eventually, everywhere};
+use crate::common::{self, eventually, everywhere};
 use std::{fs, ptr};
 
 #[test]

@@ -1,11 +1,7 @@
 //! Which guard a client finds, and whose answers it believes.
 
-mod common;
-#[path = "common/operator.rs"]
-mod operator;
-
-use common::{Answer, Guard, Setup, begin, eventually, fixture, in_path, pid1, skipped};
-use operator::{GUARD, alone, beside, beside_as, name};
+use crate::common::operator::{GUARD, alone, beside, beside_as, name};
+use crate::common::{self, Answer, Guard, Setup, begin, eventually, fixture, in_path, pid1, skipped};
 use std::io::Read;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -1,8 +1,6 @@
 //! docs/fleet.md: its tables and its plot are what the simulation gives.
 
-mod common;
-
-use common::{Answer, begin, target};
+use crate::common::{Answer, begin, target};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,6 @@
 //! The dashboard and the alerts below examples/grafana: every query is run against a real Prometheus.
 
-mod common;
-
-use common::{Answer, begin, in_path, skipped};
+use crate::common::{Answer, begin, in_path, skipped};
 use std::path::Path;
 use std::process::Command;
 

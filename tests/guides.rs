@@ -1,8 +1,6 @@
 //! The guides under docs/: what they say of guard's variables is what guard takes.
 
-mod common;
-
-use common::child;
+use crate::common::child;
 use std::fs;
 use std::path::Path;
 

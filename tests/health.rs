@@ -2,18 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "the threads of the tests")]
 
-#[path = "common/checks.rs"]
-mod checks;
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-#[path = "common/port.rs"]
-mod port;
-
-use checks::{ask_often, checked, failing, logged, notes, noting, strict, touch};
-use clock::between;
-use common::{DEADLINE, child, descendants, eventually, everywhere, fixture, program};
-use port::Port;
+use crate::common::checks::{ask_often, checked, failing, logged, notes, noting, strict, touch};
+use crate::common::clock::between;
+use crate::common::port::Port;
+use crate::common::{DEADLINE, child, descendants, eventually, everywhere, fixture, program};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,11 +1,7 @@
 //! GUARD_HOLD: what an app that knows nothing of guard listens on outlives its runs.
 
-mod common;
-#[path = "common/processes.rs"]
-mod processes;
-
-use common::{DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped, without_ptrace};
-use processes::{limit_processes, of_another_user};
+use crate::common::processes::{limit_processes, of_another_user};
+use crate::common::{self, DEADLINE, Guard, Setup, eventually, everywhere, in_path, pid1, skipped, without_ptrace};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

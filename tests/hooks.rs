@@ -1,8 +1,6 @@
 //! What the pre-stop hook is told, and that a stop never depends on it. tests/stop.rs has its place in the order.
 
-mod common;
-
-use common::{Guard, Setup, child, descendants, eventually, everywhere, fixture, program, spawn};
+use crate::common::{Guard, Setup, child, descendants, eventually, everywhere, fixture, program, spawn};
 use std::process::Stdio;
 
 /// The fixture as a pre-stop hook.

@@ -1,8 +1,6 @@
 //! guard in the host's network, as with `docker run --network host`, whose connections are not its own.
 
-mod common;
-
-use common::{pid1, skipped};
+use crate::common::{pid1, skipped};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,11 +1,7 @@
 //! The HTTP door (GUARD_HTTP): what probes and Prometheus see.
 
-mod common;
-#[path = "common/port.rs"]
-mod port;
-
-use common::{Answer, Setup, begin, child, eventually, everywhere, in_path, skipped};
-use port::Port;
+use crate::common::port::Port;
+use crate::common::{self, Answer, Setup, begin, child, eventually, everywhere, in_path, skipped};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};

@@ -1,15 +1,8 @@
 //! With nothing to do guard does not wake up at all.
 
-mod common;
-#[path = "common/operator.rs"]
-mod operator;
-#[allow(dead_code, reason = "guard listens itself")]
-#[path = "common/port.rs"]
-mod port;
-
-use common::{Guard, Setup, eventually, pid1, sleeps_at_rest, status_field};
-use operator::{GUARD, beside};
-use port::Port;
+use crate::common::operator::{self, GUARD, beside};
+use crate::common::port::Port;
+use crate::common::{Guard, Setup, eventually, pid1, sleeps_at_rest, status_field};
 
 /// Nothing is due for an hour, and all the doors are open.
 const ALL_DOORS: [(&str, &str); 7] = [

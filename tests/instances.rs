@@ -1,11 +1,7 @@
 //! Several instances of the app: they start at once, live and end each for itself, and make up guard's answers together.
 
-mod common;
-#[path = "common/operator.rs"]
-mod operator;
-
-use common::{Guard, Setup, descendants, eventually, everywhere, send, status_field};
-use operator::{GUARD, alone};
+use crate::common::operator::{GUARD, alone};
+use crate::common::{self, Guard, Setup, descendants, eventually, everywhere, send, status_field};
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;

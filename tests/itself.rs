@@ -1,8 +1,6 @@
 //! `guard -- guard check`: behind an ENTRYPOINT the app is guard itself, which runs no app and stands in the outer one's place.
 
-mod common;
-
-use common::{Guard, Setup, child, everywhere, fixture};
+use crate::common::{self, Guard, Setup, child, everywhere, fixture};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;

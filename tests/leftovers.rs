@@ -1,11 +1,7 @@
 //! Processes that outlive their run's main process: whose they are, how they are asked to go, who is left in peace.
 
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-
-use clock::between;
-use common::{Event, Guard, child, children, eventually, everywhere, in_path, pid1, status_field};
+use crate::common::clock::between;
+use crate::common::{self, Event, Guard, child, children, eventually, everywhere, in_path, pid1, status_field};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

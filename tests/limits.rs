@@ -1,8 +1,6 @@
 //! GUARD_MAX_MEMORY, GUARD_MAX_LIFETIME, and what is told of why a run has ended.
 
-mod common;
-
-use common::{Guard, Setup, everywhere, in_path, skipped};
+use crate::common::{self, Guard, Setup, everywhere, in_path, skipped};
 use std::fs;
 
 /// An app in Python, which says what it does.

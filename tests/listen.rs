@@ -1,8 +1,6 @@
 //! Listening sockets that guard hands to each run (`sd_listen_fds(3)`).
 
-mod common;
-
-use common::{Guard, Setup, eventually, everywhere, skipped};
+use crate::common::{self, Guard, Setup, eventually, everywhere, skipped};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

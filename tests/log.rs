@@ -1,8 +1,6 @@
 //! The log on stderr: its two forms and its levels. No kind of stderr changes what guard does.
 
-mod common;
-
-use common::{Event, Guard, Setup, child, everywhere, fixture};
+use crate::common::{Event, Guard, Setup, child, everywhere, fixture};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe;
 use std::collections::BTreeMap;

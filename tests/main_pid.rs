@@ -1,8 +1,6 @@
 //! A main process that names another one in its place (MAINPID, `sd_notify(3)`): a daemon that goes to the background.
 
-mod common;
-
-use common::{Setup, eventually, everywhere, fixture, status_field};
+use crate::common::{self, Setup, eventually, everywhere, fixture, status_field};
 
 fn setups() -> impl Iterator<Item = Setup> {
     everywhere().into_iter().map(|setup| setup.env("GUARD_READY", "notify").env("GUARD_STOP_TIMEOUT", "5s"))

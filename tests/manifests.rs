@@ -1,9 +1,7 @@
 //! The manifests below examples/: what they say is what Kubernetes, ECS and Compose take, and what guard takes.
 //! tests/manifests.py reads them and checks their form; nothing is started but `guard check`.
 
-mod common;
-
-use common::{Answer, begin, child, skipped};
+use crate::common::{Answer, begin, child, skipped};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

@@ -1,11 +1,7 @@
 //! GUARD_MAX_MEMORY in memory cgroups with real limits, and with servers that share memory among their processes.
 
-#[path = "common/cgroup.rs"]
-mod cgroup;
-mod common;
-
-use cgroup::Cgroup;
-use common::{Event, Guard, Setup, begin, descendants, eventually, everywhere, in_path, skipped};
+use crate::common::cgroup::Cgroup;
+use crate::common::{self, Event, Guard, Setup, begin, descendants, eventually, everywhere, in_path, skipped};
 use std::fs;
 use std::path::Path;
 use std::process::Command;

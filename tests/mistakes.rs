@@ -1,12 +1,6 @@
 //! What people get wrong at first: guard names what was given, what is wrong with it, and the way out.
 
-mod common;
-
-use common::{Guard, child, pid1, program};
-
-#[allow(dead_code, reason = "nobody listens here")]
-#[path = "common/port.rs"]
-mod port;
+use crate::common::{self, Guard, child, pid1, port, program};
 
 fn ended(guard: &mut Guard, code: i32) -> String {
     assert_eq!(guard.code(), code, "{}", guard.transcript());

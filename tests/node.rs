@@ -2,15 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
-#[path = "common/blocks.rs"]
-#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
-mod blocks;
-mod common;
-#[path = "common/inline.rs"]
-#[allow(dead_code, reason = "tests/prose.rs needs the rest")]
-mod inline;
-
-use common::{DEADLINE, Guard, Setup, descendants, eventually, everywhere, in_path, pid1, skipped};
+use crate::common::{DEADLINE, Guard, Setup, descendants, eventually, everywhere, in_path, inline, pid1, skipped};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -3,15 +3,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-
-use client::Client;
-use clock::between;
-use common::{Event, Guard, Setup, child, eventually, everywhere, fixture, in_path, pid1, program, skipped};
+use crate::common::client::Client;
+use crate::common::clock::between;
+use crate::common::{
+    self, Event, Guard, Setup, child, eventually, everywhere, fixture, in_path, pid1, program, skipped,
+};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

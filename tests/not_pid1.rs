@@ -1,8 +1,6 @@
 //! Guard below another process: as a child subreaper, with its death taking the app along, and below another guard.
 
-mod common;
-
-use common::{child, children, eventually, everywhere, pid1, send, status_field};
+use crate::common::{self, child, children, eventually, everywhere, pid1, send, status_field};
 
 /// An orphan goes to the nearest subreaper (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`), or to PID 1.
 #[test]

@@ -1,8 +1,6 @@
 //! What an app says on its notify socket (`sd_notify(3)`), and what guard does about it.
 
-mod common;
-
-use common::{Guard, Setup, descendants, eventually, everywhere, pid1, status_field};
+use crate::common::{self, Guard, Setup, descendants, eventually, everywhere, pid1, status_field};
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

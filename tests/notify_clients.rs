@@ -2,9 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock and the threads of the tests")]
 
-mod common;
-
-use common::{DEADLINE, Guard, Setup, everywhere, in_path, skipped};
+use crate::common::{self, DEADLINE, Guard, Setup, everywhere, in_path, skipped};
 use libsystemd::daemon::{NotifyState, notify, watchdog_enabled};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -94,7 +92,7 @@ fn as_an_app() {
 fn libsystemd_of_rust() {
     for setup in setups() {
         let own = std::env::current_exe().expect("a program has a path");
-        let words = ["--ignored", "--exact", "as_an_app"].map(Into::into);
+        let words = ["--ignored", "--exact", "notify_clients::as_an_app"].map(Into::into);
         let app = [own.into_os_string()].into_iter().chain(words);
         let mut guard = setup.env("GUARD_WATCHDOG", "2s").app(app).start();
         ready(&mut guard, "speaks Rust");

@@ -1,8 +1,6 @@
 //! GUARD_NOTIFY: where there is a notify socket, and where it is.
 
-mod common;
-
-use common::{Guard, Setup, eventually, everywhere, fixture, in_path, pid1, send, skipped};
+use crate::common::{self, Guard, Setup, eventually, everywhere, fixture, in_path, pid1, send, skipped};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;

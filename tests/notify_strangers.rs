@@ -1,11 +1,7 @@
 //! Who may speak on a run's notify socket, and what does no harm there: strangers, garbage, descriptors, floods.
 
-mod common;
-#[path = "common/notify.rs"]
-mod notify;
-
-use common::{Guard, Setup, child, eventually, everywhere, fixture, pid1, send, skipped};
-use notify::{barrier, speak};
+use crate::common::notify::{barrier, speak};
+use crate::common::{self, Guard, Setup, child, eventually, everywhere, fixture, pid1, send, skipped};
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;

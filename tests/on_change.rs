@@ -1,8 +1,6 @@
 //! GUARD_ON_CHANGE: what follows when a file or a directory changes.
 
-mod common;
-
-use common::{DEADLINE, Guard, Setup, everywhere, pid1, skipped};
+use crate::common::{self, DEADLINE, Guard, Setup, everywhere, pid1, skipped};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -3,12 +3,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
-#[path = "common/cgroup.rs"]
-mod cgroup;
-mod common;
-
-use cgroup::Cgroup;
-use common::{Guard, Setup, eventually, everywhere, fixture, pid1};
+use crate::common::cgroup::Cgroup;
+use crate::common::{Guard, Setup, eventually, everywhere, fixture, pid1};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -270,7 +266,7 @@ fn a_kill_that_was_counted_at_an_orphans_end_explains_no_death_that_comes_much_l
     for before in [":", orphan] {
         let Some(setup) = pid1() else { return };
         let counter = Counter::new();
-        let script = format!("{before}; {count}; {orphan}; sleep 1.1; kill -KILL $$");
+        let script = format!("{before}; {count}; {orphan}; sleep 2; kill -KILL $$");
         let mut guard = counter.setup(setup).app(["sh", "-c", &script]).start();
         let exit = guard.event("exit");
         assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", guard.transcript());

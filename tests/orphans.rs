@@ -1,8 +1,6 @@
 //! Processes whose parents are gone, and that guard reaps.
 
-mod common;
-
-use common::{Guard, children, eventually, everywhere, send, sleeps_at_rest, status_field};
+use crate::common::{Guard, children, eventually, everywhere, send, sleeps_at_rest, status_field};
 use std::fs;
 
 #[test]

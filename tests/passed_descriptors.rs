@@ -1,18 +1,10 @@
 //! Descriptors that others pass along (SCM_RIGHTS, `unix(7)`): to close one may take for ever, and guard never waits for that.
 
-mod common;
-#[path = "common/notify.rs"]
-mod notify;
-#[path = "common/operator.rs"]
-mod operator;
-#[path = "common/processes.rs"]
-mod processes;
-
-use common::{Guard, child, children, eventually, everywhere, send, skipped};
+use crate::common::notify::{barrier, speak};
+use crate::common::operator::{GUARD, alone, beside, name};
+use crate::common::processes::{limit_processes, of_another_user};
+use crate::common::{self, Guard, child, children, eventually, everywhere, send, skipped};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
-use notify::{barrier, speak};
-use operator::{GUARD, alone, beside, name};
-use processes::{limit_processes, of_another_user};
 use std::fs::{self, File};
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,8 +1,6 @@
 //! GUARD_USER and GUARD_LIMIT_*: what the app may do, and as whom.
 
-mod common;
-
-use common::{Answer, Setup, begin, child, in_path, pid1, skipped, status_field};
+use crate::common::{self, Answer, Setup, begin, child, in_path, pid1, skipped, status_field};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{User, geteuid};
 use std::process::Command;

@@ -2,15 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clock of the tests")]
 
-mod common;
-#[path = "common/port.rs"]
-mod port;
-
-use common::{
+use crate::common::port::Port;
+use crate::common::{
     DEADLINE, Guard, Setup, child, children, eventually, everywhere, in_path, pid1, program, send, skipped,
     status_field,
 };
-use port::Port;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;

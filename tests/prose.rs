@@ -1,17 +1,7 @@
 //! The commands in the text and the tables of README.md and the guides: each is run by a test, or stands here with the reason
 //! why none can. tests/docs.rs has those in blocks.
 
-#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
-#[path = "common/blocks.rs"]
-mod blocks;
-mod common;
-#[path = "common/inline.rs"]
-mod inline;
-#[allow(dead_code, reason = "guard listens itself")]
-#[path = "common/port.rs"]
-mod port;
-
-use common::{child, program};
+use crate::common::{child, inline, port, program};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -74,7 +64,7 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["cargo fmt"], By(CI, "cargo fmt --check")),
     (&["cargo clippy --all-targets -- -D warnings"], By(CI, "--all-targets -- -D warnings")),
     (&["bash tests/containers/run NAME"], By(CI, "bash tests/containers/run")),
-    (&["bash tests/kernel/run FILE:NAME"], By(CI, "bash tests/kernel/run")),
+    (&["bash tests/kernel/run FILE::NAME"], By(CI, "bash tests/kernel/run")),
     (&["cargo test", "cargo test -- --ignored", "bash .ci/run"], Not("the tests themselves")),
     (&["cargo bench"], By(CI, "cargo bench --locked")),
     (&["man guard", "man 1init guard"], By(RELEASE, "--where 1init guard")),

@@ -1,11 +1,7 @@
 //! When a run that ended is followed by another, how soon, and how often.
 
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-
-use clock::{between, duration};
-use common::{Event, Guard, Setup, child, everywhere, fixture_at};
+use crate::common::clock::{between, duration};
+use crate::common::{Event, Guard, Setup, child, everywhere, fixture_at};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;

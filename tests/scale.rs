@@ -1,11 +1,7 @@
 //! `guard scale` and its signals: how many instances from now on.
 
-#[path = "common/cgroup.rs"]
-mod cgroup;
-mod common;
-
-use cgroup::Cgroup;
-use common::{Answer, Guard, Setup, begin, child, everywhere};
+use crate::common::cgroup::Cgroup;
+use crate::common::{self, Answer, Guard, Setup, begin, child, everywhere};
 use std::collections::BTreeSet;
 
 fn start(setup: Setup, instances: u32, words: &str) -> Guard {

@@ -1,9 +1,8 @@
 //! Which signals reach the app, and as what.
 
-mod common;
-
-use common::{
-    Answer, Event, Guard, Setup, begin, child, children, eventually, everywhere, pid1, send, skipped, status_field,
+use crate::common::{
+    self, Answer, Event, Guard, Setup, begin, child, children, eventually, everywhere, pid1, send, skipped,
+    status_field,
 };
 use std::fs::File;
 use std::io::Write;

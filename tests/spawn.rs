@@ -1,8 +1,6 @@
 //! What the app starts with: signals, process group, descriptors, directory, program and environment.
 
-mod common;
-
-use common::{Guard, Setup, child, everywhere, fixture, fixture_at, program};
+use crate::common::{self, Guard, Setup, child, everywhere, fixture, fixture_at, program};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;

@@ -1,11 +1,7 @@
 //! What guard says of itself and of the app: `guard ready`, `health` and `status`.
 
-mod common;
-#[path = "common/operator.rs"]
-mod operator;
-
-use common::{Guard, Setup, eventually, everywhere, fixture, in_path, skipped, spawn};
-use operator::{GUARD, alone, beside};
+use crate::common::operator::{GUARD, alone, beside};
+use crate::common::{self, Guard, Setup, eventually, everywhere, fixture, in_path, skipped, spawn};
 use std::io::Write;
 use std::process::{Command, Stdio};
 

@@ -1,11 +1,7 @@
 //! From a stop request to guard's exit: in which order, with which signal, and how long at most.
 
-#[path = "common/clock.rs"]
-mod clock;
-mod common;
-
-use clock::between;
-use common::{Event, Guard, child, eventually, everywhere, fixture, pid1, skipped, status_field};
+use crate::common::clock::between;
+use crate::common::{self, Event, Guard, child, eventually, everywhere, fixture, pid1, skipped, status_field};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;

@@ -3,9 +3,9 @@
 //! When a session's leader ends, the kernel hangs its terminal up and drops what nobody has read yet, so these tests wait
 //! for the app's lines before the end.
 
-mod common;
-
-use common::{Guard, child, children, eventually, everywhere, fixture, in_path, send, skipped, status_field};
+use crate::common::{
+    self, Guard, child, children, eventually, everywhere, fixture, in_path, send, skipped, status_field,
+};
 
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";

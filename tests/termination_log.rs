@@ -1,8 +1,6 @@
 //! The termination log: a short file that says why a container ended.
 
-mod common;
-
-use common::{child, everywhere, fixture, pid1};
+use crate::common::{child, everywhere, fixture, pid1};
 use std::fs;
 use std::path::PathBuf;
 

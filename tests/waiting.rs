@@ -2,9 +2,7 @@
 
 #![allow(unsafe_code, reason = "nix has no call for leases")]
 
-mod common;
-
-use common::{Guard, Setup, catchable, everywhere, in_path, skipped, sleeps_at_rest};
+use crate::common::{self, Guard, Setup, catchable, everywhere, in_path, skipped, sleeps_at_rest};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;

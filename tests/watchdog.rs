@@ -1,8 +1,6 @@
 //! GUARD_WATCHDOG: an app that hangs is found out, and replaced.
 
-mod common;
-
-use common::{Setup, everywhere, send};
+use crate::common::{self, Setup, everywhere, send};
 use std::time::{Duration, Instant};
 
 fn setups() -> impl Iterator<Item = Setup> {

@@ -1,11 +1,7 @@
 //! Why a run ended: the exit line, `guard status`, GUARD_LAST_EXIT and the termination log tell the same, for each reason.
 
-#[path = "common/cgroup.rs"]
-mod cgroup;
-mod common;
-
-use cgroup::Cgroup;
-use common::{Guard, Setup, everywhere, fixture, skipped};
+use crate::common::cgroup::Cgroup;
+use crate::common::{self, Guard, Setup, everywhere, fixture, skipped};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

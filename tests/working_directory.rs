@@ -1,9 +1,7 @@
 //! guard works in `/`, so that no volume is busy because of guard; the app, hooks and health checks, and relative paths,
 //! notice nothing of that.
 
-mod common;
-
-use common::{Guard, Setup, child, eventually, everywhere, fixture_at, pid1, program, skipped};
+use crate::common::{Guard, Setup, child, eventually, everywhere, fixture_at, pid1, program, skipped};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,11 @@
 //! examples/zero-downtime and the commands of its guide: servers that nobody has made for guard are killed and reloaded
 //! while clients connect, and no client is refused.
 
-#[path = "common/blocks.rs"]
-#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
-mod blocks;
 mod common;
 
-use common::{Answer, DEADLINE, Guard, Setup, begin, eventually, everywhere, example, in_path, pid1, send, skipped};
+use common::{
+    Answer, DEADLINE, Guard, Setup, begin, blocks, eventually, everywhere, example, in_path, pid1, send, skipped,
+};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,7 +1,5 @@
 //! Cgroups of the tests' own, of version 1 or 2 (`cgroups(7)`).
 
-#![allow(dead_code, reason = "no topic needs all of it")]
-
 use crate::common::{Setup, eventually, skipped};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! Guards with health checks, checks that leave notes, and a look at what is below guard.
 
-#![allow(dead_code, reason = "no topic needs all of it")]
-
 use crate::common::{Event, Guard, Setup, descendants, eventually, program, status_field};
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,5 @@
 //! Reads the times and durations in guard's log.
 
-#![allow(dead_code, reason = "no topic needs all of it")]
-
 use crate::common::Event;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The commands in the text of the documents, outside of blocks, for the tests that run them.
 
-use crate::blocks::{documents, root};
+use crate::common::blocks::{documents, root};
 use std::fs;
 
 /// Programs whose commands are collected from the text. What the guide for those who come from pm2, einhorn or others has of

@@ -14,6 +14,18 @@
 #![allow(dead_code, reason = "no topic needs all of it")]
 #![allow(clippy::disallowed_methods, reason = "the clock and the environment of the tests")]
 
+pub(crate) mod blocks;
+pub(crate) mod cgroup;
+pub(crate) mod checks;
+pub(crate) mod client;
+pub(crate) mod clock;
+pub(crate) mod inline;
+pub(crate) mod notify;
+pub(crate) mod operator;
+pub(crate) mod pids;
+pub(crate) mod port;
+pub(crate) mod processes;
+
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;

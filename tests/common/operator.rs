@@ -1,7 +1,5 @@
 //! Guards in a mount namespace of their own, and who asks them there.
 
-#![allow(dead_code, reason = "no topic needs all of it")]
-
 use crate::common::{Answer, Guard, Setup, begin, child, eventually, fixture, in_path, skipped};
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,13 +1,13 @@
 //! The commands and the Dockerfiles of README.md and the guides, as they stand there; tests/docs.rs knows which test runs
 //! which. The engine is the tests' own, so the names `guard`, `app` and `example/app` are free.
 
-use crate::blocks::{block, blocks, command};
+use crate::common::blocks::{block, blocks, command};
+use crate::common::inline::inline;
 use crate::common::{Answer, begin, eventually, fixture, status_field};
 use crate::compose::Project;
 use crate::container::{Container, Run, docker, podman};
 use crate::engine::Engine;
 use crate::image::{base, image, image_of, project, tagged};
-use crate::inline::inline;
 use crate::kube::{Pod, manifest};
 use crate::steps::crash;
 use std::fs;

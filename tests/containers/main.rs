@@ -20,14 +20,6 @@ macro_rules! tests {
 }
 
 mod bare;
-#[allow(dead_code, reason = "tests/docs.rs needs the rest")]
-#[path = "../common/blocks.rs"]
-mod blocks;
-#[allow(dead_code, reason = "no topic needs all of it")]
-#[path = "../common/client.rs"]
-mod client;
-#[path = "../common/clock.rs"]
-mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod compose;
@@ -40,9 +32,6 @@ mod hardened;
 mod healthcheck;
 mod hold;
 mod image;
-#[allow(dead_code, reason = "tests/prose.rs needs the rest")]
-#[path = "../common/inline.rs"]
-mod inline;
 mod kube;
 mod languages;
 mod limits;

@@ -1,6 +1,6 @@
 //! How containers end and begin again: `stop`, `kill`, `restart`, `pause`, and the signal that an image names.
 
-use crate::clock::between;
+use crate::common::clock::between;
 use crate::common::send;
 use crate::container::{Run, docker, podman};
 use nix::libc::SIGTERM;

@@ -1,7 +1,7 @@
 //! Programs that go to the background by themselves.
 
 use super::{app, begun, checked, drains, finishes_requests};
-use crate::client::Client;
+use crate::common::client::Client;
 use crate::container::{Container, Run};
 use crate::engine::Engine;
 use crate::image::image;

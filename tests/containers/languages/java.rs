@@ -1,6 +1,6 @@
 use super::{Request, app, begun, checked, drains, finishes_requests, serves_again};
+use crate::common::inline::inline;
 use crate::container::{Container, Run};
-use crate::inline::inline;
 use crate::steps::address;
 
 tests![

@@ -9,7 +9,7 @@ mod puma;
 mod python;
 mod shell;
 
-use crate::client::Client;
+use crate::common::client::Client;
 use crate::common::{children, eventually, send};
 use crate::container::{Container, Run};
 use crate::engine::Engine;

@@ -1,9 +1,9 @@
 use super::{cuts_transfers_off, finishes_transfers, server, serves_again};
 use crate::common::eventually;
+use crate::common::inline::inline;
 use crate::container::{Container, Run};
 use crate::engine::Engine;
 use crate::image::image;
-use crate::inline::inline;
 use crate::steps::crash;
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,5 @@
 use super::{address, crash, ended_by_itself, server, stop};
-use crate::client::Client;
+use crate::common::client::Client;
 use crate::container::Container;
 
 tests![a_crash_loses_nothing_that_is_in_the_file, term_saves_and_cuts_clients_off];
