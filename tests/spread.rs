@@ -468,6 +468,47 @@ serve(server)
     }
 }
 
+/// New connections were led away from the old run of a reload, which has not been told to stop yet. The new one ends, and the next one
+/// serves whoever waits.
+#[test]
+fn clients_of_a_new_run_that_is_restarted_at_once_are_served_by_the_next() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for is_handed in [false, true] {
+        let port = free_port();
+        let (setup, socket) = if is_handed {
+            let setup = several(child(), 1).env("GUARD_LISTEN", format!("127.0.0.1:{port}"));
+            (setup.env("GUARD_READY", "exec"), "socket.socket(fileno=3)".to_owned())
+        } else {
+            (several(child(), 1).env("GUARD_HOLD", "on").env("GUARD_READY", "listen"), format!("bound({port})"))
+        };
+        let rest = "
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+says('serves')
+while run != '3': signal.pause()
+serve(server)
+";
+        let setup = setup.env("GUARD_SIGNAL_MAP", "USR1=reload,USR2=restart");
+        let mut guard = setup.app(server("", &socket, rest)).start();
+        all_serve(&mut guard, 1);
+        guard.signal(libc::SIGUSR1);
+        guard.event("reload");
+        let mut waiting: Vec<TcpStream> =
+            (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("not refused")).collect();
+        waiting.iter_mut().for_each(|stream| stream.write_all(b"hello").expect("it is open"));
+        guard.signal(libc::SIGUSR2);
+        for stream in &mut waiting {
+            let mut answer = String::new();
+            stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout");
+            stream.read_to_string(&mut answer).expect("not reset");
+            assert_eq!(answer, "0.3", "{}", guard.transcript());
+        }
+        guard.signal(libc::SIGTERM);
+        guard.code();
+    }
+}
+
 #[test]
 fn a_run_that_shuts_its_listener_down_harms_nobody_else() {
     if !Path::new(PYTHON).exists() {

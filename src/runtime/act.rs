@@ -3,7 +3,6 @@
 use super::children::RunProcess;
 use super::doors::DoorId;
 use super::environment::Environment;
-use super::failed_starts::is_shortage;
 use super::journal::of_run;
 use super::pages::restart_reason;
 use super::{Runtime, hooks};
@@ -13,6 +12,7 @@ use crate::doors::notify::Notify;
 use crate::report::surroundings::problem;
 use crate::signal::Signal;
 use crate::supervisor::{Action, Ending, Event, Failure, KillReason, Notice, RunId};
+use crate::sys::errno::is_shortage;
 use crate::sys::file::errno_of;
 use crate::sys::spawn::{SpawnFailure, Start};
 use crate::sys::{Errno, Pid, early, limits, process, signals};

@@ -4,14 +4,9 @@ use super::environment::UnreadVariable;
 use super::journal::{Journal, of_run};
 use crate::supervisor::{CANNOT_EXECUTE, NOT_FOUND, OWN_ERROR, RunId, SpawnError};
 use crate::sys::Errno;
-use crate::sys::errno::reason;
+use crate::sys::errno::{is_shortage, reason};
 use crate::sys::spawn::SpawnFailure;
 use log::Level;
-
-/// Whether guard has too few descriptors or too little memory for now.
-pub(super) fn is_shortage(errno: Errno) -> bool {
-    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN)
-}
 
 /// Whether it may be over when guard tries again.
 fn is_transient(errno: Errno) -> bool {

@@ -175,7 +175,7 @@ mod tests {
         pool.add(socket, run, &poll).expect("it is polled");
         pool.open_for(run, &poll).expect("it listens");
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
-        pool.run_ended(run, at(0), Some(Duration::from_secs(10)), &|_| true, &poll);
+        pool.run_ended(run, at(0), Some(Duration::from_secs(10)), &poll);
         pool.postpone(Duration::from_secs(7));
         assert_eq!(pool.deadline(), Some(at(17)));
         assert!(!pool.timer_elapsed(at(16), &poll), "nobody is refused yet");
@@ -196,7 +196,7 @@ mod tests {
         pool.lead(&|run| if run.instance == 0 { Fitness::Ready } else { Fitness::Ending });
         let _client = TcpStream::connect(address).expect("not refused");
         for run in [run(0, 1), run(1, 1)] {
-            pool.run_ended(run, Timestamp::default(), Some(Duration::from_secs(10)), &|_| true, &poll);
+            pool.run_ended(run, Timestamp::default(), Some(Duration::from_secs(10)), &poll);
         }
         for run in [run(1, 2), run(0, 2)] {
             assert!(pool.take(run));
@@ -220,7 +220,7 @@ mod tests {
             pool.serve(run);
         }
         let (now, timeout) = (Timestamp::default(), Duration::from_secs(1));
-        (0..4).for_each(|instance| pool.run_ended(run(instance, 1), now, Some(timeout), &|_| true, &poll));
+        (0..4).for_each(|instance| pool.run_ended(run(instance, 1), now, Some(timeout), &poll));
         assert!(!pool.timer_elapsed(now.after(timeout), &poll), "nobody is refused");
         assert_eq!(pool.len(), 4);
         for ready in 0..4 {
@@ -242,21 +242,27 @@ mod tests {
         let client = TcpStream::connect(address).expect("not refused");
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
         let timeout = Some(Duration::from_secs(10));
-        pool.run_ended(run(1), at(0), timeout, &|_| true, &poll);
+        pool.run_ended(run(1), at(0), timeout, &poll);
         for number in 2..5 {
             assert!(pool.take(run(number)));
             pool.serve(run(number));
             assert_eq!(pool.deadline(), None, "it may accept");
-            pool.run_ended(run(number), at(u64::from(number)), timeout, &|_| true, &poll);
+            pool.run_ended(run(number), at(u64::from(number)), timeout, &poll);
             assert_eq!(pool.deadline(), Some(at(10)), "it has not");
         }
         assert!(pool.take(run(5)));
         pool.serve(run(5));
         // As the run does.
         let accepted = nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client");
-        pool.run_ended(run(5), at(5), timeout, &|_| true, &poll);
+        pool.run_ended(run(5), at(5), timeout, &poll);
         assert_eq!(pool.deadline(), Some(at(15)));
-        drop((client, accepted));
+        // It serves for longer than clients wait, and ends with as many as it has found.
+        let clients = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
+        assert!(pool.take(run(6)));
+        pool.serve(run(6));
+        pool.run_ended(run(6), at(16), timeout, &poll);
+        assert_eq!(pool.deadline(), Some(at(26)));
+        drop((client, clients, accepted));
     }
 
     /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.

@@ -150,10 +150,10 @@ impl Held {
     }
 
     /// A run has ended: it may have made a queue shorter, or shut its socket down.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
         let (above, timeout) = (self.above(0), self.timeout);
         for socket in &mut self.passed {
-            socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), serves, poll);
+            socket.pool.run_ended(run, now, socket.address.is_some().then_some(timeout), poll);
             if socket.listens && !socket.pool.spreads && !socket.pool.refusing {
                 // The log has it when the next run starts, for which guard tries again.
                 let _ = socket.revive(run, above, poll);
@@ -172,7 +172,7 @@ impl Held {
         let mut copies = Vec::new();
         for socket in &mut self.passed {
             if socket.pool.timer_elapsed(now, poll) {
-                log::warn!(address = socket.shown(), msg = "no run for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
+                log::warn!(address = socket.shown(), msg = "nobody has listened for GUARD_HOLD_TIMEOUT: clients are refused"; "not-held");
                 let unix = socket.pool.first().filter(|_| !socket.pool.spreads);
                 copies.extend(unix.and_then(|socket| rights::cut_queue(socket).ok()));
             }
@@ -276,10 +276,9 @@ impl Passed {
 impl Runtime<'_> {
     /// A main process has ended.
     pub(super) fn queue_after_run(&mut self, run: RunId) {
-        let (now, supervisor) = (self.clock.now(), &self.supervisor);
-        let serves = |run| supervisor.fitness(run) < Fitness::Ending;
-        self.holding.run_ended(run, now, &serves, &self.poll);
-        self.held.run_ended(run, now, &serves, &self.poll);
+        let now = self.clock.now();
+        self.holding.run_ended(run, now, &self.poll);
+        self.held.run_ended(run, now, &self.poll);
     }
 
     /// The time of a queue that no run serves is over.
@@ -298,11 +297,13 @@ impl Runtime<'_> {
         self.held.pools().chain(self.holding.pools()).for_each(|pool| pool.postpone(delay));
     }
 
-    /// Leads new connections to the runs that can take them.
+    /// Leads new connections to the runs that can take them, and gives up queues that no run will take.
     pub(super) fn lead_connections(&mut self) {
         let supervisor = &self.supervisor;
         for pool in self.held.pools().chain(self.holding.pools()) {
-            pool.lead(&|run| supervisor.fitness(run));
+            let fitness = |run| supervisor.fitness(run);
+            pool.give_up(&fitness);
+            pool.lead(&fitness);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::caller::Socket;
 use crate::sys::clock::Deadline;
-use crate::sys::errno::reason;
+use crate::sys::errno::{is_shortage, reason};
 use crate::sys::poll::Poll;
 use crate::sys::seccomp::Answer;
 use crate::sys::{Errno, listeners};
@@ -78,8 +78,8 @@ pub(super) struct Holding {
     refusal_logged: bool,
     /// guard may not look at an app's sockets.
     blind: bool,
-    /// The log says that guard cannot.
-    blindness_logged: bool,
+    /// The log says that guard had no socket for an app.
+    failure_logged: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
     /// When guard looks whether a run has closed what clients wait at. `None` until the next client comes.
@@ -99,7 +99,7 @@ impl Holding {
             lost: 0,
             refusal_logged: false,
             blind: false,
-            blindness_logged: false,
+            failure_logged: false,
             polled: false,
             check_at: None,
         }
@@ -145,9 +145,9 @@ impl Holding {
     }
 
     /// The main process of a run has ended.
-    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, serves: &impl Fn(RunId) -> bool, poll: &Poll) {
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, poll: &Poll) {
         let timeout = Some(self.timeout);
-        self.caught.iter_mut().for_each(|caught| caught.pool.run_ended(run, now, timeout, serves, poll));
+        self.caught.iter_mut().for_each(|caught| caught.pool.run_ended(run, now, timeout, poll));
         self.forget_empty();
     }
 
@@ -177,13 +177,17 @@ impl Holding {
 
     /// guard cannot look at who asks.
     pub(super) fn note_unreadable(&mut self, error: Errno, poll: &Poll) {
-        self.blind |=
-            !matches!(error, Errno::ETIMEDOUT | Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
-        if !self.is_released && !std::mem::replace(&mut self.blindness_logged, true) {
-            let msg = "GUARD_HOLD: guard cannot look at the app's sockets (another user, a sandbox, or too few descriptors); it binds as ever";
+        self.blind |= error != Errno::ETIMEDOUT && !is_shortage(error);
+        self.note_unheld(error);
+        self.let_go_of_free(poll);
+    }
+
+    /// guard has no socket for an app, which binds as ever.
+    fn note_unheld(&mut self, error: Errno) {
+        if !self.is_released && !std::mem::replace(&mut self.failure_logged, true) {
+            let msg = "GUARD_HOLD: guard cannot look at the app's sockets, or make its own; it binds as ever";
             log::warn!(error = reason(error), msg; "not-held");
         }
-        self.let_go_of_free(poll);
     }
 
     fn forget_empty(&mut self) {

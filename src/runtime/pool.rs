@@ -15,7 +15,7 @@
 
 use super::doors::DoorId;
 use super::member::Member;
-use crate::supervisor::{RunId, Timestamp};
+use crate::supervisor::{Fitness, RunId, Timestamp};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -143,31 +143,27 @@ impl Pool {
             }
         }
         self.refusing &= self.listening == 0;
-        self.give_up_on(run.instance, &|other| other == run);
+        self.give_up(&|other| if other == run { Fitness::Ready } else { Fitness::Ending });
     }
 
     /// Where a run of an instance listens that is to serve, clients that wait in another socket for its next run wait in vain.
-    fn give_up_on(&mut self, instance: u32, serves: &impl Fn(RunId) -> bool) {
-        let serves = |run: &RunId| run.instance == instance && serves(*run);
-        let serves = |member: &Member| member.is_held && member.runs.iter().any(serves);
-        if self.group().iter().any(serves) {
-            let left =
-                self.members.iter_mut().filter(|member| member.runs.is_empty() && member.left_by == Some(instance));
-            left.filter(|member| member.free_until.is_some())
-                .for_each(|member| member.free_until = Some(Timestamp::default()));
+    pub(super) fn give_up(&mut self, fitness: &dyn Fn(RunId) -> Fitness) {
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let is_free = member.runs.is_empty() && member.free_until.is_some();
+            let serves = |run: &RunId| {
+                member.left_by == Some(run.instance) && matches!(fitness(*run), Fitness::Ready | Fitness::Starting)
+            };
+            let is_served = |other: &Member| other.free_until.is_none() && other.runs.iter().any(serves);
+            if is_free && self.group().iter().any(is_served) {
+                self.members[index].free_until = Some(Timestamp::default());
+            }
         }
     }
 
     /// The main process of a run has ended, which may have made a queue shorter or shut its socket down. What a run has bound and
-    /// never listened on is closed. `timeout` is how long the others wait for a run, and `serves` says which runs do not end.
-    pub(super) fn run_ended(
-        &mut self,
-        run: RunId,
-        now: Timestamp,
-        timeout: Option<Duration>,
-        serves: &impl Fn(RunId) -> bool,
-        poll: &Poll,
-    ) {
+    /// never listened on is closed. `timeout` is how long the others wait for a run.
+    pub(super) fn run_ended(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>, poll: &Poll) {
         if self.of(run).is_none() {
             return;
         }
@@ -179,8 +175,7 @@ impl Pool {
                 let _ = listen::listen(member.socket.as_fd());
             }
         }
-        self.take_from(run, at);
-        self.give_up_on(run.instance, serves);
+        self.take_from(run, now, at);
         self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
         // What it has shut down.
         while !self.refusing
@@ -210,12 +205,15 @@ impl Pool {
     }
 
     /// A run has its socket no more. One that no other has is free until `at`.
-    fn take_from(&mut self, run: RunId, at: Option<Timestamp>) {
+    fn take_from(&mut self, run: RunId, now: Timestamp, at: Option<Timestamp>) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             member.runs.retain(|other| *other != run);
             if member.runs.is_empty() {
-                // Clients wait on as if nobody had listened, where nobody has accepted.
-                let found = member.found.take().filter(|(_, found)| *found > 0 && member.waiting() >= *found);
+                // Clients wait on as if nobody had listened, where it seems that nobody has accepted.
+                let found = member.found.take().filter(|(until, found)| {
+                    // A run that has listened for so long has had its clients.
+                    *until > now && *found > 0 && member.waiting() >= *found
+                });
                 let until = at.map(|at| found.map_or(at, |(until, _)| until));
                 member.free_until = member.free_until.or(until);
                 member.left_by = Some(run.instance);
@@ -237,7 +235,7 @@ impl Pool {
     /// A run that was to have a socket of these has not started.
     pub(super) fn leave(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
         let at = timeout.map(|timeout| now.after(timeout));
-        self.take_from(run, at);
+        self.take_from(run, now, at);
         if self.refusing {
             self.refuse();
         }

@@ -1,4 +1,4 @@
-//! What the C library says of an error.
+//! What an error means, and what the C library says of it.
 
 use super::Errno;
 use std::ffi::CStr;
@@ -9,6 +9,11 @@ pub fn reason(error: Errno) -> &'static str {
     // SAFETY: the text of a number that an Errno can be is static: guard sets no locale that would have it translated.
     let text = unsafe { CStr::from_ptr(libc::strerror(error as libc::c_int)) };
     text.to_str().unwrap_or("unknown error")
+}
+
+/// Whether there are too few descriptors, processes or too little memory for now.
+pub fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN)
 }
 
 #[cfg(test)]

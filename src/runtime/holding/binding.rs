@@ -127,12 +127,19 @@ impl Holding {
             Err(Errno::EADDRINUSE) if self.close_unused(key.address.port(), poll) => bind_it(),
             result => result,
         };
-        let socket = socket.and_then(listen::spare);
-        let socket =
-            socket.map_err(|error| if ITS_OWN.contains(&error) { Answer::Failed(error) } else { Answer::GoOn })?;
-        spread::share_address(socket.as_fd(), true);
         let mut pool = Pool::new(None, true);
-        pool.add(socket, run, poll).map_err(|_| Answer::GoOn)?;
+        let added = socket.and_then(listen::spare).and_then(|socket| {
+            spread::share_address(socket.as_fd(), true);
+            pool.add(socket, run, poll)
+        });
+        match added {
+            Ok(()) => {}
+            Err(error) if ITS_OWN.contains(&error) => return Err(Answer::Failed(error)),
+            Err(error) => {
+                self.note_unheld(error);
+                return Err(Answer::GoOn);
+            }
+        }
         self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_logged: false });
         Ok(self.caught.len() - 1)
     }
