@@ -1,6 +1,6 @@
 //! GUARD_ON_CHANGE: what follows when a file or a directory changes.
 
-use crate::common::{self, DEADLINE, Guard, Setup, everywhere, pid1, skipped};
+use crate::common::{self, DEADLINE, Guard, Setup, child, everywhere, in_path, pid1, skipped};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,29 @@ fn a_file_that_changes_is_a_signal_once() {
         guard.line("got HUP");
         assert_eq!(guard.out().iter().filter(|line| **line == "got HUP").count(), 2);
     }
+}
+
+/// As on a node whose users have as many of inotify's instances as the kernel allows (`inotify(7)`).
+#[test]
+fn without_inotify_guard_compares_the_files() {
+    let Some(unshare) = in_path("unshare") else { return skipped("there is no unshare") };
+    let used_up = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let words = ["--user", "--map-root-user", "sh", "-c", used_up, env!("CARGO_BIN_EXE_guard")];
+    let mut probe =
+        child().program(&unshare).options(["--user", "--map-root-user", "sh", "-c", used_up, "true"]).start();
+    if probe.code() != 0 {
+        return skipped("no user namespace can be made here");
+    }
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("key");
+    fs::write(&path, "1").expect("ours");
+    let setup = watching(child().program(&unshare).options(words), &path, "HUP");
+    let mut guard = setup.fixture("quit HUP 0 serve").start();
+    assert!(guard.event("watch").line.contains("guard looks every 10 s"), "{}", guard.transcript());
+    guard.line("ready");
+    fs::write(&path, "2").expect("ours");
+    guard.line("got HUP");
+    assert_eq!(guard.code(), 0);
 }
 
 /// guard drops to a user who may not read the file, and may read its directory.

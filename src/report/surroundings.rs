@@ -71,7 +71,7 @@ pub fn doubts_of_check(config: &Config) -> Vec<Warning> {
     if let Some(problem) = missing(config, &config.command) {
         add(WarningKind::Doubt, format!("the command: {problem}"));
     }
-    if config.instances == Instances::Auto && cgroup::cpus().is_none() {
+    if config.instances == Instances::Auto && cgroup::cpus() == Ok(None) {
         add(WarningKind::Note, "GUARD_INSTANCES=auto: there is no CPU quota here: one instance".to_owned());
     }
     for listen in &config.listen {

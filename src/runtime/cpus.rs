@@ -2,19 +2,19 @@
 
 use super::Runtime;
 use crate::config::{Config, Instances, MOST_INSTANCES};
-use crate::sys::cgroup;
+use crate::sys::{Errno, cgroup};
 
 /// How many instances a configuration asks for.
 pub(super) fn instances(config: &Config) -> u32 {
     match config.instances {
         Instances::Number(number) => number,
-        Instances::Auto => quota().unwrap_or(1),
+        Instances::Auto => quota().ok().flatten().unwrap_or(1),
     }
 }
 
 /// The container's CPU quota, rounded up, as a number of instances.
-fn quota() -> Option<u32> {
-    cgroup::cpus().map(|cpus| cpus.clamp(1, MOST_INSTANCES))
+fn quota() -> Result<Option<u32>, Errno> {
+    Ok(cgroup::cpus()?.map(|cpus| u32::try_from(cpus).unwrap_or(MOST_INSTANCES).clamp(1, MOST_INSTANCES)))
 }
 
 impl Runtime<'_> {
@@ -25,13 +25,14 @@ impl Runtime<'_> {
         }
     }
 
-    /// The container's CPU quota; 1 without one, with a warning when that is new.
+    /// The container's CPU quota; 1 without one, with a warning when that is new. Where it cannot be read for now it is what it was.
     pub(super) fn count_cpus(&mut self) -> u32 {
-        let quota = quota();
-        if quota.is_none() && !self.launch.has_no_quota {
+        let known = self.launch.quota;
+        let quota = quota().unwrap_or(known.flatten());
+        if quota.is_none() && known != Some(None) {
             log::warn!(instances = 1, msg = "auto, and the container has no CPU quota: one instance"; "no-cpu-quota");
         }
-        self.launch.has_no_quota = quota.is_none();
+        self.launch.quota = Some(quota);
         quota.unwrap_or(1)
     }
 

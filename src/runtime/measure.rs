@@ -42,8 +42,8 @@ pub(super) struct Measuring {
     pub(super) due: Option<Timestamp>,
     /// What the last look found for somebody who asked, and until when that is told to others.
     recent: Option<(Timestamp, Vec<(RunId, Usage)>)>,
-    /// The container has no limit of which there could be a percentage, and the log says so.
-    has_no_limit: bool,
+    /// The container's limit when guard last read it. Where there was none the log says so.
+    container: Option<Option<u64>>,
 }
 
 impl Runtime<'_> {
@@ -68,13 +68,14 @@ impl Runtime<'_> {
             MaxMemory::Bytes(bytes) => return Some(bytes),
             MaxMemory::Percent(percent) => percent,
         };
-        let container = cgroup::memory_limit();
-        if container.is_none() && !self.measuring.has_no_limit {
+        let known = self.measuring.container;
+        let container = cgroup::memory_limit().unwrap_or(known.flatten());
+        if container.is_none() && known != Some(None) {
             let msg =
                 "the container has no memory limit, of which there could be a percentage: the app has none either";
             log::warn!(max_memory:% = format!("{percent}%"), msg; "no-memory-limit");
         }
-        self.measuring.has_no_limit = container.is_none();
+        self.measuring.container = Some(container);
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
         container.map(|bytes| ((bytes >> 10) * u64::from(percent) / 100 / instances) << 10)
     }

@@ -157,8 +157,8 @@ struct Launch {
     directory: Option<CString>,
     environment: Environment,
     limits: Vec<ChildLimit>,
-    /// The container had no CPU quota when guard last counted, and the log says so.
-    has_no_quota: bool,
+    /// The container's CPU quota when guard last counted. Where there was none the log says so.
+    quota: Option<Option<u32>>,
 }
 
 /// The last part of guard's life.
@@ -207,7 +207,7 @@ impl<'a> Runtime<'a> {
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                 environment: Environment::new(config, held.any_passed(), random()),
                 limits: Vec::new(),
-                has_no_quota: false,
+                quota: None,
             },
             held,
             holding: Holding::new(config.hold.clone(), config.hold_timeout),

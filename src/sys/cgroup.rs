@@ -1,18 +1,28 @@
 //! What this container's cgroups show: how often the kernel's out-of-memory killer has struck, how many CPUs and how much memory it
 //! may use.
 
+use super::Errno;
+use super::errno::is_shortage;
 use super::file::read_text;
 use super::poll::{Poll, Token};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
 use std::io::Write;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 /// The text of /proc/self/cgroup (`cgroups(7)`): a cgroup's path has 4096 bytes at most, and there are a dozen hierarchies.
-fn memberships() -> String {
-    read_text("/proc/self/cgroup").unwrap_or_default()
+fn memberships() -> Result<String, Errno> {
+    text_of("/proc/self/cgroup")
+}
+
+/// The text of a file; empty where there is none that guard may read. The error is one of a shortage, and may be over soon.
+fn text_of(path: &str) -> Result<String, Errno> {
+    match read_text(path) {
+        Err(error) if is_shortage(error) => Err(error),
+        text => Ok(text.unwrap_or_default()),
+    }
 }
 
 /// The paths of guard's cgroup, in v2 and in the v1 hierarchy of this controller; empty where there is none.
@@ -30,53 +40,54 @@ fn paths<'a>(memberships: &'a str, controller: &str) -> (&'a str, &'a str) {
 }
 
 /// How many CPUs this container may use, rounded up; `None` without a quota (cpu.max of cgroup v2, cpu.cfs_quota_us of v1).
-/// A quota of a cgroup above counts too, as far as it can be seen.
-pub fn cpus() -> Option<u32> {
-    let memberships = memberships();
-    let (v2, v1) = paths(&memberships, "cpu");
-    let quotas = with_parents("/sys/fs/cgroup", v2).filter_map(|directory| {
-        let text = read_text(&(directory + "/cpu.max")).ok()?;
-        let (quota, period) = text.trim().split_once(' ')?;
-        whole_cpus(quota, period)
-    });
-    let quotas_v1 = with_parents("/sys/fs/cgroup/cpu", v1).filter_map(|directory| {
-        let quota = read_text(&format!("{directory}/cpu.cfs_quota_us")).ok()?;
-        let period = read_text(&(directory + "/cpu.cfs_period_us")).ok()?;
-        whole_cpus(quota.trim(), period.trim())
-    });
-    quotas.min().into_iter().chain(quotas_v1.min()).min()
+/// A quota of a cgroup above counts too, as far as it can be seen. The error is one of a shortage ([`is_shortage`]).
+pub fn cpus() -> Result<Option<u64>, Errno> {
+    let v1 = ("/sys/fs/cgroup/cpu", &["cpu.cfs_quota_us", "cpu.cfs_period_us"][..]);
+    least("cpu", [("/sys/fs/cgroup", &["cpu.max"]), v1], whole_cpus)
 }
 
 /// The memory that this container may use, in bytes; `None` without a limit (memory.max of cgroup v2, memory.limit_in_bytes
-/// of v1). A limit of a cgroup above counts too, as far as it can be seen.
-pub fn memory_limit() -> Option<u64> {
+/// of v1). A limit of a cgroup above counts too, as far as it can be seen. The error is one of a shortage ([`is_shortage`]).
+pub fn memory_limit() -> Result<Option<u64>, Errno> {
     // Where v1 has no limit it names the greatest number of bytes in whole pages.
     const NONE: u64 = 1 << 60;
-    let memberships = memberships();
-    let (v2, v1) = paths(&memberships, "memory");
-    let files = [("/sys/fs/cgroup", v2, "memory.max"), ("/sys/fs/cgroup/memory", v1, "memory.limit_in_bytes")];
-    let mut least = None;
-    for (root, path, file) in files {
+    let v1 = ("/sys/fs/cgroup/memory", &["memory.limit_in_bytes"][..]);
+    let limit = |text: &str| text.trim().parse().ok().filter(|limit| *limit < NONE);
+    least("memory", [("/sys/fs/cgroup", &["memory.max"]), v1], limit)
+}
+
+/// The files of a controller, and where the cgroups are that have them.
+type Files<'a> = (&'a str, &'a [&'a str]);
+
+/// The least limit of guard's cgroup and of those above it, by the files of v2 or those of v1.
+fn least(controller: &str, files: [Files; 2], limit: fn(&str) -> Option<u64>) -> Result<Option<u64>, Errno> {
+    let memberships = memberships()?;
+    let (v2, v1) = paths(&memberships, controller);
+    let mut least = u64::MAX;
+    for (path, (root, files)) in [v2, v1].into_iter().zip(files) {
         for directory in with_parents(root, path) {
-            let text = read_text(&format!("{directory}/{file}")).unwrap_or_default();
-            let limit = text.trim().parse().ok().filter(|limit| *limit < NONE);
-            least = [least, limit].into_iter().flatten().min();
+            let mut text = String::new();
+            for file in files {
+                text += &text_of(&format!("{directory}/{file}"))?;
+            }
+            least = least.min(limit(&text).unwrap_or(u64::MAX));
         }
     }
-    least
+    Ok(Some(least).filter(|least| *least < u64::MAX))
 }
 
 /// A directory below the root, and all above it up to the root. In a cgroup namespace the root is the container's own cgroup,
 /// whatever the path says.
 fn with_parents(root: &str, path: &str) -> impl Iterator<Item = String> {
-    let parents = Path::new(path.trim_matches('/')).ancestors();
-    parents.map(move |path| Path::new(root).join(path).display().to_string())
+    let parents = iter::successors(Some(path.trim_end_matches('/')), |path| path.rfind('/').map(|end| &path[..end]));
+    parents.map(move |path| root.to_owned() + path)
 }
 
-/// `max` and -1 are no quota.
-fn whole_cpus(quota: &str, period: &str) -> Option<u32> {
-    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
-    u32::try_from(quota.checked_add(period)?.checked_sub(1)?.checked_div(period)?).ok()
+/// A quota and its period. `max` and -1 are no quota.
+fn whole_cpus(text: &str) -> Option<u64> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (quota, period): (u64, u64) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    quota.checked_add(period)?.checked_sub(1)?.checked_div(period)
 }
 
 /// The kernel's count of the processes that its out-of-memory killer has killed.
@@ -101,7 +112,7 @@ impl OomCounter {
     /// The counter of guard's own cgroup, or of the next one above that has one, v2 or v1 (`cgroups(7)`); `None` where there is
     /// none to read.
     pub fn of_this_cgroup() -> Option<OomCounter> {
-        let memberships = memberships();
+        let memberships = memberships().ok()?;
         let (v2, v1) = paths(&memberships, "memory");
         let of_v2 = with_parents("/sys/fs/cgroup", v2).find_map(|directory| {
             let (file, seen) = open(directory + "/memory.events")?;
@@ -168,24 +179,25 @@ mod tests {
 
     #[test]
     fn a_quota_is_rounded_up() {
-        for (quota, period, expected) in [
-            ("max", "100000", None),
-            ("-1", "100000", None),
-            ("1000", "100000", Some(1)),
-            ("100000", "100000", Some(1)),
-            ("100001", "100000", Some(2)),
-            ("350000", "100000", Some(4)),
-            ("100000", "0", None),
+        for (quota, expected) in [
+            ("max 100000\n", None),
+            ("-1\n100000\n", None),
+            ("1000\n100000\n", Some(1)),
+            ("100000 100000\n", Some(1)),
+            ("100001 100000\n", Some(2)),
+            ("350000\n100000\n", Some(4)),
+            ("100000 0\n", None),
+            ("", None),
         ] {
-            assert_eq!(whole_cpus(quota, period), expected, "{quota} {period}");
+            assert_eq!(whole_cpus(quota), expected, "{quota}");
         }
     }
 
     #[test]
     fn a_cgroup_is_looked_for_from_its_path_up_to_the_root() {
         let directories: Vec<String> = with_parents("/sys/fs/cgroup", "/a/b").collect();
-        assert_eq!(directories, ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup/"]);
-        assert_eq!(with_parents("/r", "/").collect::<Vec<_>>(), ["/r/"]);
+        assert_eq!(directories, ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]);
+        assert_eq!(with_parents("/r", "/").collect::<Vec<_>>(), ["/r"]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Scan {
     report: File,
     said: Vec<u8>,
     paths: usize,
-    watch: Watch,
+    watch: Result<Watch, Errno>,
 }
 
 /// What a look has found.
@@ -58,14 +58,16 @@ const RECORD: usize = 9;
 const HEAD: usize = size_of::<i32>();
 
 impl Scan {
-    /// Begins to look at the paths, which are absolute and need not be there. The errors are those of `inotify_init1(2)`,
-    /// `pipe(2)` and `fork(2)`.
+    /// Begins to look at the paths, which are absolute and need not be there. The errors are those of `pipe(2)`
+    /// and `fork(2)`.
     pub fn begin(paths: &[&Path]) -> io::Result<Scan> {
-        let watch = Watch(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map(Watch);
         let (report, writer) = socket::pipe()?;
         let copy = spawn_copy(|| {
-            keep_only([writer.as_raw_fd(), watch.as_fd().as_raw_fd()]);
-            let watched = paths.iter().try_for_each(|path| watch.add_path(path));
+            let watched = watch.as_ref().map_or(writer.as_raw_fd(), |watch| watch.as_fd().as_raw_fd());
+            keep_only([writer.as_raw_fd(), watched]);
+            let watched = watch.as_ref().map_err(|error| *error);
+            let watched = watched.and_then(|watch| paths.iter().try_for_each(|path| watch.add_path(path)));
             let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
             for path in paths {
                 let mut left = MOST_BYTES;
@@ -93,7 +95,7 @@ impl Scan {
         };
         let fingerprints: Vec<_> = records.chunks_exact(RECORD).filter_map(read).collect();
         let error = i32::from_ne_bytes(*head);
-        let watch = if error == 0 { Ok(watch) } else { Err(Errno::from_raw(error)) };
+        let watch = if error == 0 { watch } else { Err(Errno::from_raw(error)) };
         (fingerprints.len() == paths).then_some(Found { fingerprints, watch })
     }
 }
