@@ -151,6 +151,19 @@ fn term_and_int_are_stop_requests_and_hup_is_none() {
     }
 }
 
+/// Nobody is there to write his threads, so it is the STOPSIGNAL of an image.
+#[test]
+fn a_quit_in_a_backoff_is_a_stop() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_BACKOFF_INITIAL", "10m").env("GUARD_BACKOFF_MAX", "10m");
+        let mut guard = setup.fixture("exit 4").start();
+        (0..2).for_each(|_| _ = guard.event("restart"));
+        guard.signal(libc::SIGQUIT);
+        assert_eq!(guard.event("drain").get("signal"), Some("SIGQUIT"));
+        assert_eq!(guard.code(), 4);
+    }
+}
+
 /// Images of nginx and php-fpm have QUIT as their STOPSIGNAL, and an app that knows nothing of it dies of it.
 #[test]
 fn an_app_that_ends_after_a_forwarded_quit_has_been_stopped_by_it() {

@@ -4,6 +4,7 @@ use super::journal::{Journal, of_run};
 use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::report;
+use crate::signal::Signal;
 use crate::supervisor::{Failure, InPlace, NEVER, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
 use log::Level;
 use log::kv::Value;
@@ -13,10 +14,9 @@ impl Journal<'_> {
     /// A decision of the core's.
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Restarting { run, ending, count, limit, delay } => {
+            Notice::Restarting { next, ending, count, limit, delay } => {
                 let (window, delay) = (report::time(self.config.restart.window), report::time(delay));
                 let limit = limit.map_or_else(Value::null, Value::from);
-                let next = RunId { number: run.number + 1, ..run };
                 of_run!(self, Level::Warn, next, last:% = ending, count, limit, window, delay; "restart");
             }
             Notice::RestartRequested { run, asker } => {
@@ -24,10 +24,8 @@ impl Journal<'_> {
                 of_run!(self, level, run, cause = asker.word(); "restart-in-place");
             }
             Notice::NotForwarded { signal } => self.dropped(signal),
-            Notice::Concluded { request: InPlace::Restart, outcome: Ok(run) } => {
-                let msg = "the run that was asked for is ready";
-                of_run!(self, Level::Info, run, msg; "restarted");
-            }
+            // The log has its start, and that it is ready.
+            Notice::Concluded { request: InPlace::Restart, outcome: Ok(_) } => {}
             Notice::Concluded { request: InPlace::Restart, outcome: Err(why) } => log::warn!(why; "restart-failed"),
             Notice::Concluded { request: InPlace::Reload, outcome: Ok(run) } => {
                 let msg = "the new run is ready, and the old one is over";
@@ -151,6 +149,7 @@ impl Journal<'_> {
         let (delay, stop_timeout) = (report::time(delay), self.stop_timeout());
         let (signal, msg) = match cause {
             ShutdownCause::Signal(signal) => (signal, None),
+            ShutdownCause::Pressed(signal @ Signal::HUP) => (signal, Some("the terminal is gone")),
             ShutdownCause::Pressed(signal) => (signal, Some("a key at the terminal; a second Ctrl-C kills the app")),
             ShutdownCause::Request => {
                 // Of an operator's request the journal knows already.

@@ -118,7 +118,7 @@ pub enum TimeLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// The run ended and another follows after the delay. `count` restarts of `limit` are used up, this one included.
-    Restarting { run: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
+    Restarting { next: RunId, ending: Ending, count: u32, limit: Option<u32>, delay: Duration },
     /// A restart that somebody asked for begins.
     RestartRequested { run: RunId, asker: Asker },
     /// What became of a restart or a reload.

@@ -119,8 +119,7 @@ impl Supervisor {
 
     pub(super) fn reload_requested(&mut self, now: Timestamp, asker: Asker) {
         match self.mode {
-            // One that is queued waits for the old run perhaps.
-            Mode::Serving if self.reload.is_some() || self.reload_again.is_some() => {
+            Mode::Serving if self.reload.is_some() || self.reload_is_delayed() => {
                 self.reload_again = self.reload_again.max(Some(asker));
                 self.report(Notice::ReloadQueued);
             }
@@ -134,11 +133,15 @@ impl Supervisor {
         }
     }
 
+    /// After a reload that has failed the old run may still end, or not be back in its place yet.
+    fn reload_is_delayed(&self) -> bool {
+        self.instances.iter().any(Instance::delays_reload)
+    }
+
     /// A reload was asked for while another ran, which is concluded now.
     pub(super) fn begin_queued_reload(&mut self, now: Timestamp) {
-        // After one that has failed the old run may not be back in its place yet.
         if self.reload.is_none()
-            && !self.instances.iter().any(Instance::serves_while_replaced)
+            && !self.reload_is_delayed()
             && let Some(asker) = self.reload_again.take()
         {
             self.reload_requested(now, asker);

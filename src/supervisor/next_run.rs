@@ -28,7 +28,9 @@ impl Supervisor {
     pub(super) fn run_over(&mut self, now: Timestamp, id: RunId, ending: Ending) {
         self.actions.push(Action::Forget(id));
         let cause = self.run_mut(id).and_then(|run| run.cause);
-        let has_successor = self.instance_mut(id.instance).is_some_and(|i| i.retires(id) && i.runs > id.number);
+        let is_wanted = !matches!(cause, Some(Cause::Scale | Cause::Stop));
+        let has_successor =
+            is_wanted && self.instance_mut(id.instance).is_some_and(|i| i.retires(id) && i.runs > id.number);
         self.decide_what_follows(now, id, ending, cause);
         self.count_restart(id, ending, cause, has_successor);
     }
@@ -97,7 +99,8 @@ impl Supervisor {
             Verdict::Restart { count, delay } => {
                 instance.last = Some(ending);
                 instance.slot = Slot::Waiting { spawn_at: Some(now.after(delay)) };
-                self.report(Notice::Restarting { run: id, ending, count, limit, delay });
+                let next = RunId { number: instance.runs + 1, ..id };
+                self.report(Notice::Restarting { next, ending, count, limit, delay });
                 self.recount_cpus();
             }
             Verdict::GiveUp { limit, within } => {

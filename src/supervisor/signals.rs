@@ -26,6 +26,10 @@ impl Supervisor {
             None if self.is_stop_request(signal) => self.stop_requested(now, ShutdownCause::Signal(signal)),
             None if !self.begun() => self.early.push(signal),
             None if suspends(signal) => self.suspend(signal),
+            // It is the STOPSIGNAL of an image, since there is nobody of whom it could ask anything else.
+            None if signal == Signal::QUIT && self.living().next().is_none() => {
+                self.stop_requested(now, ShutdownCause::Signal(signal));
+            }
             None => {
                 self.forward(signal);
                 if signal == Signal::QUIT {

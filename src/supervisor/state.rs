@@ -276,4 +276,9 @@ impl Instance {
     pub(super) fn serves_while_replaced(&self) -> bool {
         self.retiring.as_ref().is_some_and(Run::serves)
     }
+
+    /// Whether the next reload waits for the old run of this one, which ends or may come back in its place.
+    pub(super) fn delays_reload(&self) -> bool {
+        self.retiring.as_ref().is_some_and(|run| !run.is_stuck())
+    }
 }

@@ -481,6 +481,19 @@ fn a_restart_hears_of_its_run_though_a_reload_fails_to_replace_it() {
 }
 
 #[test]
+fn the_restart_after_a_failed_reload_is_told_with_the_number_of_the_run_that_follows() {
+    let mut world = World::serving(notify());
+    world.step(Step::Says(run(1), Words::Ready));
+    world.step(Step::AskReload);
+    world.step(started());
+    assert_eq!(reloads(&world.step(exit(2, 1))), [OLD_STAYS]);
+    let actions = world.step(exit(1, 1));
+    let is_third =
+        |action: &Action| matches!(action, Action::Report(Notice::Restarting { next, .. }) if *next == run(3));
+    assert!(actions.iter().any(is_third) && spawns(&actions, 3), "{actions:?}");
+}
+
+#[test]
 fn a_reload_of_a_run_that_is_being_swept_gets_the_next_one_at_once() {
     let mut world = World::serving(plain());
     world.step(Step::Exit(run(1), Ending::Exited(0), Leftovers::Mortal));
@@ -505,6 +518,20 @@ fn a_reload_whose_old_run_cannot_be_killed_has_failed_and_the_new_run_serves() {
     world.step(exit(1, 0));
     assert_eq!(world.mains, [run(3)]);
     assert!(spawns(&world.step(Step::AskReload), 4), "and now there is room for a reload");
+}
+
+#[test]
+fn a_reload_waits_for_the_old_run_of_one_that_has_failed() {
+    let mut world = World::serving(plain());
+    world.step(Step::AskReload);
+    world.step(started());
+    let failed = Err("a new run was ready, and has ended; the instances that are left keep theirs");
+    assert_eq!(reloads(&world.step(exit(2, 1))), [failed], "and the old one has been told to end");
+    world.step(started());
+    assert_eq!(reloads(&world.step(Step::AskReload)), []);
+    assert!(spawns(&world.step(exit(1, 0)), 4));
+    world.step(started());
+    assert_eq!(reloads(&world.step(exit(3, 0))), [Ok(run(4))]);
 }
 
 #[test]

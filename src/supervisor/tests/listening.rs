@@ -73,7 +73,7 @@ fn a_run_that_is_not_ready_in_time_is_stopped_and_counts_as_a_failure() {
     let ending = Ending::Failed(Failure::NotReady, 0);
     assert!(reports(
         &actions,
-        Notice::Restarting { run: run(1), ending, count: 1, limit: Some(2), delay: Duration::ZERO }
+        Notice::Restarting { next: run(2), ending, count: 1, limit: Some(2), delay: Duration::ZERO }
     ));
     let spawn = Action::Spawn { run: run(2), restarts: 1, last: Some(ending) };
     assert_eq!(actions.last(), Some(&spawn));

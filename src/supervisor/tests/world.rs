@@ -835,8 +835,13 @@ impl World {
                 let is_given_up = instance.runs().any(|old| old.id.number < run.number && old.serves());
                 !is_given_up && instance.slot != Slot::Finished
             };
-            of(before, run.instance).is_some_and(had_a_successor)
-                || of(&self.supervisor, run.instance).is_some_and(goes_on)
+            // An old run that nobody wants any more is over together with its successor.
+            let is_unwanted = |old: &Run| matches!(old.cause, Some(Cause::Scale | Cause::Stop));
+            let is_unwanted =
+                |instance: Instance| instance.retires(*run) && instance.retiring.is_some_and(|old| is_unwanted(&old));
+            !of(before, run.instance).is_some_and(is_unwanted)
+                && (of(before, run.instance).is_some_and(had_a_successor)
+                    || of(&self.supervisor, run.instance).is_some_and(goes_on))
         };
         let followed = failed.into_iter().chain(forgotten).filter(is_followed);
         // Signals from before the first run may ask for fewer instances in the same moment.
