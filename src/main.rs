@@ -32,12 +32,13 @@ fn start(arguments: Vec<OsString>) -> u8 {
         sys::early::unblock_signals();
     }
     layers.stdin = sys::stdin::feeder();
+    let is_below = layers.is_below_a_guard();
     let outcome = match invocation {
         Invocation::Help(subcommand) => print(&cli::help::page(subcommand)),
         Invocation::Version => print(&cli::help::version()),
         Invocation::Check => Config::resolve(layers)
             .map_err(Into::into)
-            .and_then(|config| print(&cli::check::text(&config, runtime::doubts(&config)))),
+            .and_then(|config| print(&cli::check::text(&config, runtime::doubts(&config), is_below))),
         Invocation::Ask(command) => {
             cli::ask::run(command, &layers.words).and_then(|answer| match print(&answer.text) {
                 // The other commands answer by their exit code, which counts though nobody reads the text.

@@ -33,6 +33,17 @@ fn check_shows_the_containers_own_settings_once() {
     }
 }
 
+/// The app is a script, so guard does not see that it will be guard.
+#[test]
+fn a_check_below_a_guard_says_that_it_does_not_see_the_settings() {
+    for setup in everywhere() {
+        let setup = setup.env("GUARD_DRAIN_DELAY", "5s");
+        let guard = end(setup.app(["sh", "-c", "\"$0\" check", GUARD]), 0);
+        let hints = guard.out().iter().filter(|line| line.contains("--entrypoint guard")).count();
+        assert_eq!(hints, 1, "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn whatever_runs_no_app_has_guards_place() {
     for (words, code, said) in [

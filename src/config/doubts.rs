@@ -131,7 +131,7 @@ fn shell_syntax(text: &str, variables: bool) -> Option<String> {
         let tail = &rest[character.len_utf8()..];
         let is_last = tail.chars().next().is_none_or(char::is_whitespace);
         let before = &text[..text.len() - rest.len()];
-        let is_first = before.ends_with(char::is_whitespace);
+        let is_first = before.is_empty() || before.ends_with(char::is_whitespace);
         match (quote, character) {
             (Some(open), _) if open == character => quote = None,
             (None, '\'' | '"') => quote = Some(character),
@@ -188,6 +188,7 @@ mod tests {
             ("a $(b)", "$("),
             ("a ~/b", "~"),
             ("a ~", "~"),
+            ("~/a b", "~"),
         ] {
             let syntax = shell_syntax(text, true);
             assert!(syntax.as_ref().is_some_and(|syntax| syntax.starts_with(found)), "{text}: {syntax:?}");
