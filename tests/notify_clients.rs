@@ -118,7 +118,7 @@ fn as_another_app() {
 fn sd_notify_of_rust() {
     for setup in setups() {
         let own = std::env::current_exe().expect("a program has a path");
-        let words = ["--ignored", "--exact", "as_another_app"].map(Into::into);
+        let words = ["--ignored", "--exact", "notify_clients::as_another_app"].map(Into::into);
         let mut guard = setup.app([own.into_os_string()].into_iter().chain(words)).start();
         ready(&mut guard, "speaks Rust too");
         guard.signal(libc::SIGTERM);

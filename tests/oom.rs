@@ -262,7 +262,12 @@ fn a_kill_explains_no_death_that_comes_much_later() {
 #[test]
 fn a_kill_that_was_counted_at_an_orphans_end_explains_no_death_that_comes_much_later() {
     let count = "printf 'oom 1\\noom_kill 4\\n' >/sys/fs/cgroup/memory.events";
-    let orphan = "orphan=$(true >/dev/null & echo $!); while kill -0 $orphan; do :; done 2>/dev/null";
+    // It ends when it is guard's child: otherwise the shell that has started it may reap it.
+    let until_it_is_one = "until read -r _ _ _ parent _ </proc/self/stat && [ $parent = 1 ]; do :; done";
+    let orphan = format!(
+        "orphan=$(sh -c '{until_it_is_one}' >/dev/null & echo $!); while kill -0 $orphan; do :; done 2>/dev/null"
+    );
+    let orphan = orphan.as_str();
     for before in [":", orphan] {
         let Some(setup) = pid1() else { return };
         let counter = Counter::new();
