@@ -1,5 +1,5 @@
 //! The behaviour contract, from outside: a topic a file, and all in one program, which links what they share once. What takes the
-//! whole machine for a time is a program of its own, since cargo runs one after the other.
+//! whole machine for a time is a program of its own (deadline, project, spread, zero_downtime), since cargo runs one after the other.
 
 mod common;
 
@@ -10,15 +10,12 @@ mod control;
 mod costs;
 mod descriptors;
 mod diagnose;
-mod docs;
 mod drain_idle;
 mod ecs;
-mod engines;
 mod env_files;
 mod exit_codes;
 mod faults;
 mod finding;
-mod fleet;
 mod grafana;
 mod guides;
 mod health;

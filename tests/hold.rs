@@ -908,8 +908,11 @@ fn a_low_limit_of_descriptors_is_no_obstacle_to_many_instances() {
 /// guard has some of them for its own ends, and none for the app's socket where there are too few.
 #[test]
 fn whether_a_socket_is_held_is_told_however_few_descriptors_there_are() {
-    let mut told = Vec::new();
-    for limit in [18, 20, 22, 24, 64] {
+    let mut was_held = true;
+    for limit in (14..=40).rev().step_by(2) {
+        if !was_held {
+            return;
+        }
         let port = free_port();
         let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
         let setup = holding(common::child()).program("/bin/sh").options(["-c", &limited, env!("CARGO_BIN_EXE_guard")]);
@@ -918,11 +921,12 @@ fn whether_a_socket_is_held_is_told_however_few_descriptors_there_are() {
         let events: Vec<String> = guard.events().iter().map(|event| event.name().to_owned()).collect();
         let is_held = events.contains(&"held".to_owned());
         assert_ne!(is_held, events.contains(&"not-held".to_owned()), "{limit}: {}", guard.transcript());
-        told.push(is_held);
+        assert!(is_held || limit < 40, "{}", guard.transcript());
+        was_held = is_held;
         guard.signal(libc::SIGTERM);
         guard.code();
     }
-    assert_eq!((told.first(), told.last()), (Some(&false), Some(&true)), "{told:?}");
+    panic!("there is a limit that is too low");
 }
 
 /// As Netty's own transport does it. The kernel forgets what was registered when another socket takes the place.

@@ -287,7 +287,7 @@ fn a_flood_holds_up_neither_the_app_nor_guard() {
 
 /// A port that no client can be given, as it is below the range of the ephemeral ones.
 fn port() -> u16 {
-    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let first = 10_000 + (std::process::id() % 10_000) as u16;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (first..first + 100).find(free).expect("a port is free")
 }

@@ -65,7 +65,11 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["cargo clippy --all-targets -- -D warnings"], By(CI, "--all-targets -- -D warnings")),
     (&["bash tests/containers/run NAME"], By(CI, "bash tests/containers/run")),
     (&["bash tests/kernel/run FILE::NAME"], By(CI, "bash tests/kernel/run")),
-    (&["cargo test", "cargo test -- --ignored", "bash .ci/run"], Not("the tests themselves")),
+    (
+        &["cargo test", "cargo test --test contract stop::", "cargo test --test deadline", "bash .ci/run"],
+        Not("the tests themselves"),
+    ),
+    (&["cargo test --bin guard -- --ignored every_state_with_reloads"], Not("it takes half an hour")),
     (&["cargo bench"], By(CI, "cargo bench --locked")),
     (&["man guard", "man 1init guard"], By(RELEASE, "--where 1init guard")),
     (&["promtool test rules"], By("tests/grafana.rs", "every_query_of_the_dashboard_is_answered")),

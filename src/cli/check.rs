@@ -10,7 +10,7 @@ use std::fmt::Write;
 pub fn text(config: &Config, tried: Vec<Warning>, is_below_a_guard: bool) -> String {
     let mut text = settings::table(config, config.instances);
     if is_below_a_guard {
-        text += "\nnote: below a guard, which hides its settings: docker run --entrypoint guard IMAGE check\n";
+        text += "\nnote: below another guard, whose settings are hidden: docker run --entrypoint guard IMAGE check\n";
     }
     let around = surroundings::doubts(config).into_iter().chain(surroundings::doubts_of_check(config)).chain(tried);
     for warning in config.warnings.iter().cloned().chain(around) {

@@ -27,13 +27,13 @@ impl Runtime<'_> {
 
     /// The container's CPU quota; 1 without one, with a warning when that is new. Where it cannot be read for now it is what it was.
     pub(super) fn count_cpus(&mut self) -> u32 {
-        let known = self.launch.quota;
-        let quota = quota().unwrap_or(known.flatten());
-        if quota.is_none() && known != Some(None) {
-            log::warn!(instances = 1, msg = "auto, and the container has no CPU quota: one instance"; "no-cpu-quota");
+        if let Ok(quota) = quota() {
+            if quota.is_none() && self.launch.quota != Some(None) {
+                log::warn!(instances = 1, msg = "auto, and the container has no CPU quota: one instance"; "no-cpu-quota");
+            }
+            self.launch.quota = Some(quota);
         }
-        self.launch.quota = Some(quota);
-        quota.unwrap_or(1)
+        self.launch.quota.flatten().unwrap_or(1)
     }
 
     /// Instances may have come or gone.

@@ -206,6 +206,33 @@ mod tests {
         assert!(!pool.take(run(0, 3)), "both are taken");
     }
 
+    /// The run has not started, or its bind has failed.
+    #[test]
+    fn a_queue_that_a_run_has_taken_and_not_served_waits_for_whom_it_has_waited_for() {
+        let poll = Poll::new().expect("a poll");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut pool = Pool::new(None, true);
+        let run = |instance, number| RunId { instance, number };
+        for run in [run(0, 1), run(1, 1)] {
+            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
+            pool.add(socket, run, &poll).expect("it is polled");
+            pool.open_for(run, &poll).expect("it listens");
+            pool.serve(run);
+        }
+        let (now, timeout) = (Timestamp::default(), Some(Duration::from_secs(10)));
+        pool.run_ended(run(1, 1), now, timeout, &poll);
+        for has_started in [false, true] {
+            assert!(pool.take(run(0, 2)));
+            if has_started {
+                pool.abandon(run(0, 2), &poll);
+            } else {
+                pool.leave(run(0, 2), now, timeout);
+            }
+            pool.give_up(&|_| Fitness::Ready);
+            assert_eq!(pool.deadline(), Some(Timestamp(Duration::from_secs(10))));
+        }
+    }
+
     /// As after a reload. guard knows the order in which it closes them itself.
     #[test]
     fn the_sockets_that_guard_closes_leave_no_doubt() {

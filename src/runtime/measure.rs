@@ -68,16 +68,16 @@ impl Runtime<'_> {
             MaxMemory::Bytes(bytes) => return Some(bytes),
             MaxMemory::Percent(percent) => percent,
         };
-        let known = self.measuring.container;
-        let container = cgroup::memory_limit().unwrap_or(known.flatten());
-        if container.is_none() && known != Some(None) {
-            let msg =
-                "the container has no memory limit, of which there could be a percentage: the app has none either";
-            log::warn!(max_memory:% = format!("{percent}%"), msg; "no-memory-limit");
+        if let Ok(container) = cgroup::memory_limit() {
+            if container.is_none() && self.measuring.container != Some(None) {
+                let msg =
+                    "the container has no memory limit, of which there could be a percentage: the app has none either";
+                log::warn!(max_memory:% = format!("{percent}%"), msg; "no-memory-limit");
+            }
+            self.measuring.container = Some(container);
         }
-        self.measuring.container = Some(container);
         let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
-        container.map(|bytes| ((bytes >> 10) * u64::from(percent) / 100 / instances) << 10)
+        self.measuring.container.flatten().map(|bytes| ((bytes >> 10) * u64::from(percent) / 100 / instances) << 10)
     }
 
     /// What each living run uses, for somebody who asks. A stranger may ask without a pause, so a look that took long is told for a

@@ -49,7 +49,7 @@ impl Journal<'_> {
             }
             Notice::Ignored { what, why } => log::info!(what, why; "ignored"),
             Notice::ReloadQueued => {
-                log::info!(what = "reload", msg = "one is under way; another follows it"; "queued");
+                log::info!(what = "reload", msg = "one is under way; another follows"; "queued");
             }
             Notice::Reloading { old, new, asker } => {
                 log::info!(instance = self.instance(new), old = old.number, new = new.number, cause = asker.word(); "reload");

@@ -90,7 +90,7 @@ impl Pool {
         // As guard leads connections where no run can take them.
         let Some(member) = free.max_by_key(|member| (!member.is_mixed, member.waiting())) else { return false };
         member.runs.push(run);
-        if let Some(other) = member.left_by.replace(run.instance).filter(|other| *other != run.instance) {
+        if let Some(other) = member.left_by.filter(|other| *other != run.instance) {
             // The other's next run is the one that takes what this one leaves.
             let is_left = |member: &&mut Member| member.runs.is_empty() && member.left_by == Some(run.instance);
             self.members.iter_mut().find(is_left).into_iter().for_each(|member| member.left_by = Some(other));
@@ -215,8 +215,10 @@ impl Pool {
                     *until > now && *found > 0 && member.waiting() >= *found
                 });
                 let until = at.map(|at| found.map_or(at, |(until, _)| until));
-                member.free_until = member.free_until.or(until);
-                member.left_by = Some(run.instance);
+                // Where it has not listened the clients wait for the same run as before.
+                if member.free_until.is_none() {
+                    (member.free_until, member.left_by) = (until, Some(run.instance));
+                }
             }
         }
     }

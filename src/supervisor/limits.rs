@@ -67,7 +67,8 @@ impl Supervisor {
     /// Replaces the current run of an instance, unless that is about to happen.
     fn replace(&mut self, now: Timestamp, id: RunId, asker: Asker) {
         let can_reload = self.holds && self.settings.ready.when != Readiness::Exec;
-        let serving = self.mode == Mode::Serving && self.reload.is_none();
+        // A reload that is queued is the next, and has the next outcome.
+        let serving = self.mode == Mode::Serving && self.reload.is_none() && self.reload_again.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };
         let Some(run) = instance.current().filter(|run| serving && run.id == id && run.serves()) else { return };
         // After a failed reload for memory guard assumes that two runs do not fit. An old run that SIGKILL has not ended leaves no

@@ -26,8 +26,8 @@ impl Supervisor {
             None if self.is_stop_request(signal) => self.stop_requested(now, ShutdownCause::Signal(signal)),
             None if !self.begun() => self.early.push(signal),
             None if suspends(signal) => self.suspend(signal),
-            // It is the STOPSIGNAL of an image, since there is nobody of whom it could ask anything else.
-            None if signal == Signal::QUIT && self.living().next().is_none() => {
+            // In a backoff it is the STOPSIGNAL of an image, since there is nobody of whom it could ask anything else.
+            None if signal == Signal::QUIT && self.runs().next().is_none() => {
                 self.stop_requested(now, ShutdownCause::Signal(signal));
             }
             None => {

@@ -277,8 +277,9 @@ impl Instance {
         self.retiring.as_ref().is_some_and(Run::serves)
     }
 
-    /// Whether the next reload waits for the old run of this one, which ends or may come back in its place.
+    /// Whether the next reload waits for the old run of this one, which ends or may come back in its place. It waits for none that
+    /// cannot be killed.
     pub(super) fn delays_reload(&self) -> bool {
-        self.retiring.as_ref().is_some_and(|run| !run.is_stuck())
+        !self.leaving && self.retiring.is_some() && !self.runs().any(Run::is_stuck)
     }
 }

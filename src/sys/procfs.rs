@@ -10,8 +10,6 @@ mod stat;
 pub use stat::{Process, State, Usage, has_ended, is_dying, name, process, usage};
 
 use super::clock::Deadline;
-use super::errno::is_shortage;
-use super::file::errno_of;
 use super::{Errno, Pid, process};
 use stat::{parse_stat, read_stat, split_stat};
 use std::collections::{HashMap, HashSet};
@@ -34,11 +32,7 @@ pub struct Descendants {
 /// Whether there is a /proc of guard's own PID namespace. Another's counts pids differently: a signal by its word would reach the
 /// wrong process.
 pub fn is_own() -> bool {
-    match read_link("/proc/self") {
-        Ok(own) => own == Path::new(&process::id().to_string()),
-        // It is there.
-        Err(error) => is_shortage(errno_of(&error)),
-    }
+    read_link("/proc/self").is_ok_and(|own| own == Path::new(&process::id().to_string()))
 }
 
 /// The descendants of guard, as far as they can be seen by the deadline; `None` without a /proc of guard's own PID

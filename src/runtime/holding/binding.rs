@@ -5,6 +5,7 @@ use crate::config::Hold as Ports;
 use crate::doors::hold::Bind;
 use crate::runtime::pool::Pool;
 use crate::supervisor::{RunId, Timestamp};
+use crate::sys::errno::is_shortage;
 use crate::sys::poll::Poll;
 use crate::sys::seccomp::{Answer, Question};
 use crate::sys::{Errno, caller, listen, spread};
@@ -136,7 +137,9 @@ impl Holding {
             Ok(()) => {}
             Err(error) if ITS_OWN.contains(&error) => return Err(Answer::Failed(error)),
             Err(error) => {
-                self.note_unheld(error);
+                if is_shortage(error) {
+                    self.note_unheld(error);
+                }
                 return Err(Answer::GoOn);
             }
         }

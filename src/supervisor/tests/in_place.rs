@@ -535,6 +535,17 @@ fn a_reload_waits_for_the_old_run_of_one_that_has_failed() {
 }
 
 #[test]
+fn a_reload_does_not_wait_beside_a_new_run_that_cannot_be_killed() {
+    let mut world = World::serving(notify());
+    world.step(Step::Says(run(1), Words::Ready));
+    world.step(Step::AskReload);
+    world.step(started());
+    world.wait_for(&Action::Kill(run(2)));
+    assert_eq!(reloads(&world.wait()), [UNKILLABLE]);
+    assert_eq!(reloads(&world.step(Step::AskReload)), [Err("an old run has not ended yet")]);
+}
+
+#[test]
 fn a_stop_before_the_new_run_of_a_reload_leaves_the_old_ones_code() {
     let mut settings = plain();
     settings.signal_map = vec![(signal("HUP"), Meaning::Reload)];

@@ -241,7 +241,7 @@ fn every_sequence_with_reloads() {
     walk("reload", settings(), 9);
 }
 
-/// A million states: by `cargo test -- --ignored`, after a change to the core.
+/// A million states: by `cargo test --bin guard -- --ignored every_state_with_reloads`, after a change to the core.
 #[test]
 #[ignore = "takes minutes"]
 fn every_state_with_reloads() {

@@ -516,7 +516,11 @@ impl World {
         };
         let due = self.is_due();
         let signals = matches!(event, Event::Signal(STOP | Signal::INT) | Event::Pressed(Signal::INT | Signal::QUIT));
-        let stop = signals || event == Event::StopRequested;
+        let is_mapped = self.supervisor.settings.signal_map.iter().any(|(from, _)| *from == Signal::QUIT);
+        let has_run = |instance: &Instance| instance.runs > 0;
+        let in_backoff = before.runs().next().is_none() && before.instances.iter().all(has_run);
+        let quits = event == Event::Signal(Signal::QUIT) && !is_mapped && in_backoff;
+        let stop = signals || quits || event == Event::StopRequested;
         let mut actions = self.give(event);
         if self.prompt && self.spawning.is_none() && self.is_due() {
             actions.extend(self.give(Event::Timeout));
