@@ -847,7 +847,13 @@ impl World {
                 && (of(before, run.instance).is_some_and(had_a_successor)
                     || of(&self.supervisor, run.instance).is_some_and(goes_on))
         };
-        let followed = failed.into_iter().chain(forgotten).filter(is_followed);
+        // Where guard's end begins with the end of a new run, its old run may go with guard at once.
+        let is_undecided = |run: &RunId| {
+            let begins_to_end = before.mode == Mode::Serving && self.supervisor.mode != Mode::Serving;
+            begins_to_end && of(before, run.instance).is_some_and(|instance| instance.retires(*run))
+        };
+        let counted = counted.filter(|run| !is_undecided(run));
+        let followed = failed.into_iter().chain(forgotten).filter(|run| is_followed(run) && !is_undecided(run));
         // Signals from before the first run may ask for fewer instances in the same moment.
         if self.supervisor.early.len() == before.early.len() {
             assert!(counted.eq(followed), "18: each run that another follows is counted once: {event:?}, {actions:?}");
