@@ -167,13 +167,23 @@ mod tests {
         served
     }
 
+    /// A pool at some address, in which each of these runs has a socket that listens.
+    fn with_sockets_of(runs: impl IntoIterator<Item = RunId>) -> (Poll, SocketAddr, Pool) {
+        let poll = Poll::new().expect("a poll");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut pool = Pool::new(None, true);
+        for run in runs {
+            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
+            pool.add(socket, run, &poll).expect("it is polled");
+            pool.open_for(run, &poll).expect("it listens");
+        }
+        (poll, address, pool)
+    }
+
     #[test]
     fn clients_wait_for_a_run_as_long_as_a_container_stood_still() {
-        let poll = Poll::new().expect("a poll");
-        let socket = listen::bind_beside("127.0.0.1:0".parse().expect("an address"), false, &|_| {}).expect("a socket");
-        let (mut pool, run) = (Pool::new(None, true), RunId { instance: 0, number: 1 });
-        pool.add(socket, run, &poll).expect("it is polled");
-        pool.open_for(run, &poll).expect("it listens");
+        let run = RunId { instance: 0, number: 1 };
+        let (poll, _, mut pool) = with_sockets_of([run]);
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
         pool.run_ended(run, at(0), Some(Duration::from_secs(10)), &poll);
         pool.postpone(Duration::from_secs(7));
@@ -184,15 +194,8 @@ mod tests {
     /// A run takes the longest queue, though another instance has left it. The clients in the run's own wait for that instance.
     #[test]
     fn a_queue_that_another_instance_is_to_take_is_not_given_up() {
-        let poll = Poll::new().expect("a poll");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let mut pool = Pool::new(None, true);
         let run = |instance, number| RunId { instance, number };
-        for run in [run(0, 1), run(1, 1)] {
-            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
-            pool.add(socket, run, &poll).expect("it is polled");
-            pool.open_for(run, &poll).expect("it listens");
-        }
+        let (poll, address, mut pool) = with_sockets_of([run(0, 1), run(1, 1)]);
         pool.lead(&|run| if run.instance == 0 { Fitness::Ready } else { Fitness::Ending });
         let _client = TcpStream::connect(address).expect("not refused");
         for run in [run(0, 1), run(1, 1)] {
@@ -209,16 +212,9 @@ mod tests {
     /// The run has not started, or its bind has failed.
     #[test]
     fn a_queue_that_a_run_has_taken_and_not_served_waits_for_whom_it_has_waited_for() {
-        let poll = Poll::new().expect("a poll");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let mut pool = Pool::new(None, true);
         let run = |instance, number| RunId { instance, number };
-        for run in [run(0, 1), run(1, 1)] {
-            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
-            pool.add(socket, run, &poll).expect("it is polled");
-            pool.open_for(run, &poll).expect("it listens");
-            pool.serve(run);
-        }
+        let (poll, _, mut pool) = with_sockets_of([run(0, 1), run(1, 1)]);
+        pool.serve(run(0, 1));
         let (now, timeout) = (Timestamp::default(), Some(Duration::from_secs(10)));
         pool.run_ended(run(1, 1), now, timeout, &poll);
         for has_started in [false, true] {
@@ -236,16 +232,10 @@ mod tests {
     /// As after a reload. guard knows the order in which it closes them itself.
     #[test]
     fn the_sockets_that_guard_closes_leave_no_doubt() {
-        let poll = Poll::new().expect("a poll");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let mut pool = Pool::new(None, true);
         let run = |instance, number| RunId { instance, number };
-        for run in [1, 2].into_iter().flat_map(|number| (0..4).map(move |instance| run(instance, number))) {
-            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
-            pool.add(socket, run, &poll).expect("it is polled");
-            pool.open_for(run, &poll).expect("it listens");
-            pool.serve(run);
-        }
+        let runs = [1, 2].into_iter().flat_map(|number| (0..4).map(move |instance| run(instance, number)));
+        let (poll, address, mut pool) = with_sockets_of(runs.clone());
+        runs.for_each(|run| pool.serve(run));
         let (now, timeout) = (Timestamp::default(), Duration::from_secs(1));
         (0..4).for_each(|instance| pool.run_ended(run(instance, 1), now, Some(timeout), &poll));
         assert!(!pool.timer_elapsed(now.after(timeout), &poll), "nobody is refused");
@@ -258,13 +248,8 @@ mod tests {
 
     #[test]
     fn clients_wait_no_longer_for_runs_that_accept_nobody() {
-        let poll = Poll::new().expect("a poll");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let mut pool = Pool::new(None, true);
         let run = |number| RunId { instance: 0, number };
-        let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
-        pool.add(socket, run(1), &poll).expect("it is polled");
-        pool.open_for(run(1), &poll).expect("it listens");
+        let (poll, address, mut pool) = with_sockets_of([run(1)]);
         pool.serve(run(1));
         let client = TcpStream::connect(address).expect("not refused");
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
@@ -301,17 +286,9 @@ mod tests {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (random >> 8) as usize % count
         };
-        let poll = Poll::new().expect("a poll");
         let (mut sure, mut in_doubt, mut mixed) = (0, 0, 0);
         for _ in 0..40 {
-            let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-            let mut pool = Pool::new(None, true);
-            for instance in 0..COUNT {
-                let run = RunId { instance, number: 1 };
-                let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
-                pool.add(socket, run, &poll).expect("it is polled");
-                pool.open_for(run, &poll).expect("it listens");
-            }
+            let (poll, address, mut pool) = with_sockets_of((0..COUNT).map(|instance| RunId { instance, number: 1 }));
             for _ in 0..6 {
                 for _ in 0..below(4).min(pool.listening - 1) {
                     // By its place as guard knows it, of which some may have left already.
