@@ -64,10 +64,9 @@ impl Scan {
         let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map(Watch);
         let (report, writer) = socket::pipe()?;
         let copy = spawn_copy(|| {
-            let watched = watch.as_ref().map_or(writer.as_raw_fd(), |watch| watch.as_fd().as_raw_fd());
-            keep_only([writer.as_raw_fd(), watched]);
-            let watched = watch.as_ref().map_err(|error| *error);
-            let watched = watched.and_then(|watch| paths.iter().try_for_each(|path| watch.add_path(path)));
+            let watch = watch.as_ref().map_err(|error| *error);
+            keep_only([writer.as_raw_fd(), watch.map_or(writer.as_raw_fd(), |watch| watch.as_fd().as_raw_fd())]);
+            let watched = watch.and_then(|watch| paths.iter().try_for_each(|path| watch.add_path(path)));
             let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
             for path in paths {
                 let mut left = MOST_BYTES;
