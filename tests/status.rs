@@ -3,6 +3,7 @@
 use crate::common::operator::{GUARD, alone, beside};
 use crate::common::{self, Guard, Setup, eventually, everywhere, fixture, in_path, skipped, spawn};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A row of the table for each instance, as words; the status comes last and may be several.
@@ -167,6 +168,25 @@ fn the_status_is_a_table_and_json() {
         reader.stdin.take().expect("a pipe").write_all(json.as_bytes()).expect("a reader");
         assert!(reader.wait().expect("it ends").success(), "{json}");
     }
+}
+
+#[test]
+fn each_field_of_the_status_is_in_the_guide() {
+    let setup = common::child();
+    let directory = tempfile::tempdir().expect("a directory");
+    let held = format!("unix:{}/socket", directory.path().display());
+    let mut guard = setup.env("GUARD_LISTEN", held).fixture("say up serve").start();
+    guard.line("up");
+    let json = guard.ask(&["status", "--json"]).out;
+    let texts: Vec<&str> = json.split('"').collect();
+    let fields = texts.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
+    let guide =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md")).expect("a guide");
+    let (_, table) = guide.split_once("`guard status --json` prints").expect("a paragraph");
+    let (table, _) = table.split_once("## guard scale").expect("the next chapter");
+    let (known, unknown): (Vec<&str>, Vec<&str>) = fields.partition(|name| table.contains(&format!("`{name}`")));
+    assert_eq!(unknown, [""; 0], "{json}");
+    assert!(known.contains(&"refusing") && known.contains(&"last_run"), "{json}");
 }
 
 #[test]
