@@ -340,6 +340,8 @@ fn numbers_are_numbers_in_json() {
         ("exit", "max_rss"),
         ("exit", "cpu_user"),
         ("exit", "cpu_sys"),
+        ("exit", "code"),
+        ("restart", "last"),
         ("restart", "delay"),
         ("restart", "window"),
         ("drain", "delay"),
@@ -351,6 +353,7 @@ fn numbers_are_numbers_in_json() {
         let value = &value[..value.find([',', '}']).expect("an end")];
         assert!(value.parse::<f64>().is_ok(), "{key}={value} in {line}");
     }
+    assert!(log.split('"').all(|text| text.parse::<f64>().is_err()), "no number is in quotes: {log}");
     let seconds = log.contains(r#""window":300,"delay":0}"#) && log.contains(r#""stop_timeout":8.3"#);
     assert!(seconds, "times are in seconds: {log}");
     let (_, rss) = log.split_once(r#""max_rss":"#).expect("an exit");

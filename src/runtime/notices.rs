@@ -5,7 +5,7 @@ use crate::config::Readiness;
 use crate::config::duration::show;
 use crate::report;
 use crate::signal::Signal;
-use crate::supervisor::{Failure, InPlace, NEVER, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
+use crate::supervisor::{Ending, Failure, InPlace, NEVER, Notice, RunId, ShutdownCause, TimeLimit, UnsentData};
 use log::Level;
 use log::kv::Value;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl Journal<'_> {
             Notice::Restarting { next, ending, count, limit, delay } => {
                 let (window, delay) = (report::time(self.config.restart.window), report::time(delay));
                 let limit = limit.map_or_else(Value::null, Value::from);
-                of_run!(self, Level::Warn, next, last:% = ending, count, limit, window, delay; "restart");
+                of_run!(self, Level::Warn, next, last = last(&ending), count, limit, window, delay; "restart");
             }
             Notice::RestartRequested { run, asker } => {
                 let level = if self.is_asked { Level::Debug } else { Level::Info };
@@ -66,12 +66,12 @@ impl Journal<'_> {
                 of_run!(self, Level::Info, run, signal:%; "stop-signal")
             }
             Notice::StoppedAtTerminal { run, ending } => {
-                of_run!(self, Level::Info, run, last:% = ending; "stopped-at-terminal");
+                of_run!(self, Level::Info, run, last = last(&ending); "stopped-at-terminal");
             }
             Notice::StoppedByQuit { run, ending } => {
                 let msg = "it ended after a SIGQUIT that guard has forwarded, so it counts as stopped; \
                            with GUARD_STOP_SIGNAL=QUIT such a signal begins a whole stop, with its drain and its deadline";
-                of_run!(self, Level::Warn, run, last:% = ending, msg; "stopped-by-quit");
+                of_run!(self, Level::Warn, run, last = last(&ending), msg; "stopped-by-quit");
             }
             Notice::Background { run } => {
                 let msg = "the main process exited 0 and left others running: it has probably gone to the background; \
@@ -133,13 +133,13 @@ impl Journal<'_> {
                 let restarts = if limit == 1 { "restart" } else { "restarts" };
                 self.cause = Some(format!("gave up after {limit} {restarts} in {}", show(within)));
                 let window = self.config.restart.window;
-                of_run!(self, Level::Error, run, last:% = ending, count = limit, limit, window = report::time(window); "give-up");
+                of_run!(self, Level::Error, run, last = last(&ending), count = limit, limit, window = report::time(window); "give-up");
             }
             Notice::NotRestarted { run, ending, why } => {
                 // Its first line said so, perhaps days ago.
                 let default = self.config.why_never().filter(|_| why == NEVER);
                 let why = default.map_or(why.to_owned(), |default| format!("{why} by default, {default}"));
-                of_run!(self, Level::Info, run, last:% = ending, why:%; "not-restarted");
+                of_run!(self, Level::Info, run, last = last(&ending), why:%; "not-restarted");
             }
         }
     }
@@ -185,4 +185,9 @@ impl Journal<'_> {
             Failure::Health => format!("health checks failed in a row: {}", config.health.retries),
         }
     }
+}
+
+/// How the last run ended, as GUARD_LAST_EXIT says it; a code is a number.
+fn last(ending: &Ending) -> Value<'_> {
+    if let Ending::Exited(code) = ending { Value::from(*code) } else { Value::from_display(ending) }
 }
