@@ -1,7 +1,7 @@
 //! The control socket, on which `guard ready`, `guard status`, `guard stop` and the like ask. It needs no port, no file and no
 //! writable disk. The kernel vouches for each client's pid and user.
 
-use super::queue::{Next, Queue};
+use super::queue::Queue;
 use super::wire::{self, Reply, Request, is_trusted};
 use super::{Door, Message, Received};
 use crate::sys::file::errno_of;
@@ -51,38 +51,37 @@ impl Control {
 
     /// Answers, if the client is still there and has room for it; `false` if the answer is too long for a datagram.
     pub fn answer(&self, client: &Client, reply: &Reply) -> bool {
-        self.send(&client.address, reply)
+        send(&self.0.socket, &client.address, reply)
     }
+}
 
-    fn send(&self, to: &Address, reply: &Reply) -> bool {
-        let text = reply.to_text();
-        let is_too_long = |error: &io::Error| [Errno::EMSGSIZE, Errno::ENOBUFS].contains(&errno_of(error));
-        text.len() <= wire::LONGEST_ANSWER
-            && !self.0.socket.send(text.as_bytes(), to).is_err_and(|error| is_too_long(&error))
-    }
+fn send(socket: &DatagramSocket, to: &Address, reply: &Reply) -> bool {
+    let text = reply.to_text();
+    let is_too_long = |error: &io::Error| [Errno::EMSGSIZE, Errno::ENOBUFS].contains(&errno_of(error));
+    text.len() <= wire::LONGEST_ANSWER && !socket.send(text.as_bytes(), to).is_err_and(|error| is_too_long(&error))
+}
 
-    /// The message of a datagram. Requests that guard does not know, and clients that may not ask, get their answer here.
-    fn read(&self, datagram: &Datagram) -> Option<Message> {
-        let (Some(address), Some(sender)) = (datagram.sender, datagram.credentials) else {
-            return Some(Message::Refused);
-        };
-        // From another PID namespace. The answer says so, since the client would take a guard that is silent for one that hangs,
-        // and would wait for it.
-        if sender.pid == 0 {
-            self.send(&address, &Reply::Refused("guard may only be asked from its own PID namespace".to_owned()));
-            return Some(Message::Refused);
-        }
-        let own = process::effective_uid();
-        if !is_trusted(sender.uid, own) {
-            self.send(&address, &Reply::Refused(refusal_for(own)));
-            return Some(Message::Refused);
-        }
-        let Some(request) = Request::parse(&datagram.bytes) else {
-            self.send(&address, &Reply::No("unknown request".to_owned()));
-            return None;
-        };
-        Some(Message::Request(request, Client { pid: sender.pid, address }))
+/// The message of a datagram. Requests that guard does not know, and clients that may not ask, get their answer here.
+fn read(socket: &DatagramSocket, datagram: &Datagram) -> Option<Message> {
+    let (Some(address), Some(sender)) = (datagram.sender, datagram.credentials) else {
+        return Some(Message::Refused);
+    };
+    // From another PID namespace. The answer says so, since the client would take a guard that is silent for one that hangs,
+    // and would wait for it.
+    if sender.pid == 0 {
+        send(socket, &address, &Reply::Refused("guard may only be asked from its own PID namespace".to_owned()));
+        return Some(Message::Refused);
     }
+    let own = process::effective_uid();
+    if !is_trusted(sender.uid, own) {
+        send(socket, &address, &Reply::Refused(refusal_for(own)));
+        return Some(Message::Refused);
+    }
+    let Some(request) = Request::parse(&datagram.bytes) else {
+        send(socket, &address, &Reply::No("unknown request".to_owned()));
+        return None;
+    };
+    Some(Message::Request(request, Client { pid: sender.pid, address }))
 }
 
 /// What a stranger hears from the guard of this user.
@@ -97,23 +96,7 @@ impl Door for Control {
     }
 
     fn receive(&mut self) -> Received {
-        let mut received = Received::default();
-        for _ in 0..AT_ONCE {
-            match self.0.next() {
-                Next::Datagram(datagram) => received.messages.extend(self.read(&datagram)),
-                Next::WithDescriptors(datagram) => {
-                    received.messages.extend(datagram.and_then(|datagram| self.read(&datagram)));
-                    received.descriptors = true;
-                    break;
-                }
-                Next::Nothing => break,
-                Next::Closed => {
-                    received.closed = true;
-                    break;
-                }
-            }
-        }
-        received
+        self.0.receive(AT_ONCE, &mut |socket, datagram, messages| messages.extend(read(socket, datagram)))
     }
 
     fn receive_in_copy(&mut self) -> Result<Receiver, Errno> {
@@ -211,13 +194,13 @@ mod tests {
             truncated: false,
         };
         let own = process::effective_uid();
-        assert_eq!(control.read(&from(7, own + 1)), Some(Message::Refused));
+        assert_eq!(read(&control.0.socket, &from(7, own + 1)), Some(Message::Refused));
         assert_eq!(reply(&client), Some(Reply::Refused(refusal_for(own))));
-        assert_eq!(control.read(&from(0, 0)), Some(Message::Refused));
+        assert_eq!(read(&control.0.socket, &from(0, 0)), Some(Message::Refused));
         let refusal = "guard may only be asked from its own PID namespace".to_owned();
         assert_eq!(reply(&client), Some(Reply::Refused(refusal)));
-        assert_eq!(control.read(&Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
-        assert_eq!(control.read(&Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
+        assert_eq!(read(&control.0.socket, &Datagram { credentials: None, ..from(7, 0) }), Some(Message::Refused));
+        assert_eq!(read(&control.0.socket, &Datagram { sender: None, ..from(7, 0) }), Some(Message::Refused));
         assert!(
             !socket::wait_readable(&[client.as_fd()], Duration::ZERO).expect("a wait"),
             "a stranger that nobody vouches for gets no answer"

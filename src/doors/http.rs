@@ -9,7 +9,8 @@ mod request;
 pub use request::Page;
 
 use super::{Door, Message, Received};
-use crate::sys::Errno;
+use crate::sys::errno::is_shortage;
+use crate::sys::file::errno_of;
 use crate::sys::poll::{Poll, Token};
 use crate::sys::ticker::Ticker;
 use request::{Parsed, Refusal, parse};
@@ -127,13 +128,14 @@ impl Http {
             match self.listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if is_of_the_client(&error) => {}
-                // EMFILE, ENFILE, ENOBUFS, ENOMEM (accept(2)): the connection stays in the queue, and would wake guard at once.
-                Err(_) => {
+                // The connection stays in the queue, and would wake guard at once.
+                Err(error) if is_shortage(errno_of(&error)) => {
                     self.poll.remove(self.listener.as_fd());
                     self.rests = true;
                     return self.ticker.run(true);
                 }
+                // It is of the connection, which has ended early, and not of the listener (`accept(2)`).
+                Err(_) => {}
             }
         }
     }
@@ -232,12 +234,6 @@ impl Http {
             self.close(index);
         }
     }
-}
-
-/// Errors of `accept(2)` that belong to the connection, which has ended early, and not to the listener.
-fn is_of_the_client(error: &io::Error) -> bool {
-    let fatal = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].map(|errno| errno as i32);
-    !error.raw_os_error().is_some_and(|errno| fatal.contains(&errno))
 }
 
 impl Door for Http {

@@ -3,7 +3,7 @@
 
 mod file;
 
-use super::queue::{Next, Queue};
+use super::queue::Queue;
 use super::{Door, Message, Received, Restricted};
 use crate::supervisor::{Event, RunId};
 use crate::sys::rights::Receiver;
@@ -74,43 +74,32 @@ impl Notify {
             received = self.receive_up_to(REST);
         }
         if received.descriptors {
-            let ahead = self.queue.peek_queue(REST);
-            ahead.into_iter().for_each(|datagram| self.read(&datagram, &mut received.messages));
-        }
-        received
-    }
-
-    fn receive_up_to(&mut self, datagrams: usize) -> Received {
-        let mut received = Received::default();
-        for _ in 0..datagrams {
-            match self.queue.next() {
-                Next::Datagram(datagram) => self.read(&datagram, &mut received.messages),
-                Next::WithDescriptors(datagram) => {
-                    datagram.iter().for_each(|datagram| self.read(datagram, &mut received.messages));
-                    received.descriptors = true;
-                    break;
-                }
-                Next::Nothing => break,
-                Next::Closed => {
-                    received.closed = true;
-                    break;
-                }
+            for datagram in self.queue.peek_queue(REST) {
+                self.was_written_to |= read(self.run, &datagram, &mut received.messages);
             }
         }
         received
     }
 
-    fn read(&mut self, datagram: &Datagram, messages: &mut Vec<Message>) {
-        let Some(sender) = datagram.credentials.filter(|sender| sender.pid != 0) else {
-            return messages.push(Message::Refused);
-        };
-        self.was_written_to = true;
-        // A line that was cut may say something else.
-        if datagram.truncated {
-            return messages.push(Message::TooLong(self.run));
-        }
-        Fields::parse(&datagram.bytes).into_messages(self.run, sender, messages);
+    fn receive_up_to(&mut self, datagrams: usize) -> Received {
+        let Notify { run, queue, was_written_to, .. } = self;
+        queue.receive(datagrams, &mut |_, datagram, messages| *was_written_to |= read(*run, datagram, messages))
     }
+}
+
+/// Adds the messages of a datagram; `false` if its sender may not use the socket.
+fn read(run: RunId, datagram: &Datagram, messages: &mut Vec<Message>) -> bool {
+    let Some(sender) = datagram.credentials.filter(|sender| sender.pid != 0) else {
+        messages.push(Message::Refused);
+        return false;
+    };
+    // A line that was cut may say something else.
+    if datagram.truncated {
+        messages.push(Message::TooLong(run));
+    } else {
+        Fields::parse(&datagram.bytes).into_messages(run, sender, messages);
+    }
+    true
 }
 
 impl Door for Notify {

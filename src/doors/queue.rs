@@ -1,10 +1,10 @@
 //! The datagrams of a door, some of which come with descriptors.
 //!
 //! guard reads such a datagram with MSG_PEEK and leaves it in the queue until a copy of guard has received it. So
-//! [`Queue::next`] says [`Next::WithDescriptors`], the door's owner calls [`Queue::receive_in_copy`] and asks for nothing more
-//! until the copy reports, and then calls [`Queue::received`].
+//! [`Queue::receive`] ends with it, the door's owner calls [`Queue::receive_in_copy`] and asks for nothing more until the copy
+//! reports, and then calls [`Queue::received`].
 
-use super::is_lasting;
+use super::{Message, Received, is_lasting};
 use crate::sys::rights::Receiver;
 use crate::sys::socket::{Datagram, DatagramSocket, Head};
 use crate::sys::{Errno, Pid};
@@ -22,8 +22,11 @@ pub(super) struct Queue {
     copy: bool,
 }
 
+/// Adds the messages that a datagram makes; the socket is the one that it came to.
+type Reader<'a> = dyn FnMut(&DatagramSocket, &Datagram, &mut Vec<Message>) + 'a;
+
 /// What is next in a queue.
-pub(super) enum Next {
+enum Next {
     Datagram(Datagram),
     /// A datagram, unless it was handled before. Its descriptors are still there.
     WithDescriptors(Option<Datagram>),
@@ -41,7 +44,28 @@ impl Queue {
         self.socket.close()
     }
 
-    pub(super) fn next(&mut self) -> Next {
+    /// Receives datagrams up to the first with descriptors, this many at most. `read` adds the messages that one makes.
+    pub(super) fn receive(&mut self, most: usize, read: &mut Reader) -> Received {
+        let mut received = Received::default();
+        for _ in 0..most {
+            match self.next() {
+                Next::Datagram(datagram) => read(&self.socket, &datagram, &mut received.messages),
+                Next::WithDescriptors(datagram) => {
+                    datagram.iter().for_each(|datagram| read(&self.socket, datagram, &mut received.messages));
+                    received.descriptors = true;
+                    break;
+                }
+                Next::Nothing => break,
+                Next::Closed => {
+                    received.closed = true;
+                    break;
+                }
+            }
+        }
+        received
+    }
+
+    fn next(&mut self) -> Next {
         loop {
             match self.socket.peek(self.longest) {
                 Ok(Head::Datagram(datagram)) => {

@@ -173,7 +173,6 @@ impl Runtime<'_> {
     }
 
     fn close_door(&mut self, id: DoorId) {
-        self.unpoll(id);
         match id {
             DoorId::Notify(id) => {
                 let door = self.children.get_mut(id).and_then(|run| run.notify.take());
@@ -187,8 +186,8 @@ impl Runtime<'_> {
                 self.operator.control.take().into_iter().for_each(|door| self.close(door));
                 self.operator.open_control_at = Some(self.clock.now().after(RETRY));
             }
-            DoorId::Http => self.http = None,
-            DoorId::Check(_)
+            DoorId::Http
+            | DoorId::Check(_)
             | DoorId::Hold(_)
             | DoorId::HoldMemory(_)
             | DoorId::Bound

@@ -158,8 +158,9 @@ impl Runtime<'_> {
         let lives = self.children.main(run).is_some();
         match step {
             Step::Bind(question, bind) => {
-                let mut bind = |now| self.holding.bind(run, &question, &bind, now, &self.poll);
-                let answer = if lives { bind(self.clock.now()) } else { Answer::GoOn };
+                let now = self.clock.now();
+                let answer =
+                    if lives { self.holding.bind(run, &question, &bind, now, &self.poll) } else { Answer::GoOn };
                 self.answer_hold(run, &question, answer);
             }
             Step::AcceptConn(question, Socket { inode, .. }) => {

@@ -97,7 +97,12 @@ impl Runtime<'_> {
                 let _ = signals::send_to_group(group, Signal::CONT);
             }
         }
-        for process in others {
+        self.signal_each(id, signal, &others, group);
+    }
+
+    /// Signals processes one by one, but for those of a group that has got the signal as a whole.
+    fn signal_each(&self, id: RunId, signal: Signal, processes: &[Process], group: Option<Pid>) {
+        for process in processes {
             if group != Some(process.group) {
                 self.journal.signalled(id, signal, signals::send(process.pid, signal));
             }
@@ -151,13 +156,7 @@ impl Runtime<'_> {
     fn terminate_unseen(&self, id: RunId, signal: Signal, processes: &[Process]) {
         let Some(run) = self.children.get(id) else { return };
         let (_, others) = run.receivers.split(processes);
-        // The group has got it as a whole.
-        for process in others.iter().filter(|process| process.group != run.group) {
-            self.journal.signalled(id, signal, signals::send(process.pid, signal));
-            if process.state == State::Stopped {
-                let _ = signals::send(process.pid, Signal::CONT);
-            }
-        }
+        self.signal_each(id, signal, &others, Some(run.group));
     }
 
     fn find(&mut self, id: RunId) -> Found {

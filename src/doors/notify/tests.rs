@@ -213,18 +213,16 @@ fn at_the_end_of_a_run_descriptors_hide_nothing() {
 
 #[test]
 fn only_this_pid_namespace_may_speak() {
-    let (mut notify, ..) = open();
     let from = |credentials| Datagram { bytes: b"READY=1".to_vec(), sender: None, credentials, truncated: false };
-    let mut read = |datagram: Datagram| {
+    let read = |datagram: Datagram| {
         let mut messages = Vec::new();
-        notify.read(&datagram, &mut messages);
-        messages
+        (super::read(RUN, &datagram, &mut messages), messages)
     };
-    assert_eq!(read(from(Some(Credentials { pid: 0, uid: 0 }))), [Message::Refused]);
-    assert_eq!(read(from(None)), [Message::Refused]);
-    assert_eq!(read(from(Some(Credentials { pid: 7, uid: 12345 }))), event(Event::SaidReady(RUN)));
+    assert_eq!(read(from(Some(Credentials { pid: 0, uid: 0 }))), (false, vec![Message::Refused]));
+    assert_eq!(read(from(None)), (false, vec![Message::Refused]));
+    assert_eq!(read(from(Some(Credentials { pid: 7, uid: 12345 }))), (true, event(Event::SaidReady(RUN))));
     let long = Datagram { truncated: true, ..from(Some(Credentials { pid: 7, uid: 0 })) };
-    assert_eq!(read(long), [Message::TooLong(RUN)]);
+    assert_eq!(read(long), (true, vec![Message::TooLong(RUN)]));
 }
 
 proptest! {
