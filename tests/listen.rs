@@ -1,6 +1,6 @@
 //! Listening sockets that guard hands to each run (`sd_listen_fds(3)`).
 
-use crate::common::{self, Guard, Setup, eventually, everywhere, skipped};
+use crate::common::{self, Guard, Setup, eventually, everywhere, fixture, skipped};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -244,6 +244,20 @@ signal.pause()
         let mut guard = setup.app([PYTHON, "-c", script]).start();
         let runs = [guard.event("ready"), guard.event("ready")].map(|event| event.get("run").map(str::to_owned));
         assert_eq!(runs, [Some("1".to_owned()), Some("2".to_owned())]);
+    }
+}
+
+/// guard knows what it has opened, and searches nothing.
+#[test]
+fn a_run_that_is_handed_sockets_listens_from_its_start() {
+    for setup in everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let setup = setup.env("GUARD_LISTEN", format!("unix:{}", directory.path().join("app.sock").display()));
+        let fixture = fixture().display().to_string();
+        // As npm does for the app below it.
+        let script = r#"exec 3>&-; exec "$0" serve"#;
+        let mut guard = setup.env("GUARD_READY", "listen").app(["sh", "-c", script, &fixture]).start();
+        assert_eq!(guard.event("ready").get("run"), Some("1"));
     }
 }
 

@@ -142,7 +142,9 @@ impl Pool {
         let all_mixed = group.iter().all(|member| !member.is_mixed || is_wanted(member));
         let known = numbers(&|member| is_wanted(member) && (all_mixed || !member.is_mixed));
         let chosen = if known.is_empty() { numbers(&|member| member.is_mixed) } else { known };
-        if chosen != self.led_to && spread::lead_to(group[0].socket.as_fd(), &chosen).is_ok() {
+        // Through one that serves: an app may shut down the socket of a run that ends at any time.
+        let through = |numbers: &[u32]| group[numbers[0] as usize].socket.as_fd();
+        if chosen != self.led_to && spread::lead_to(through(&chosen), &chosen).is_ok() {
             self.led_to = chosen;
         }
     }
@@ -229,6 +231,24 @@ mod tests {
         }
     }
 
+    /// The kernel makes it a group of its own, and lets it listen no more while others do.
+    #[test]
+    fn a_socket_that_got_the_program_when_it_was_shut_down_is_no_next_runs() {
+        let run = |instance, number| RunId { instance, number };
+        let (poll, address, mut pool) = with_sockets_of([run(0, 1), run(1, 1)]);
+        let shut = pool.of(run(0, 1)).expect("it has one");
+        listen::shut_down(shut);
+        spread::lead_to(shut, &[0]).expect("the kernel takes it");
+        pool.run_ended(run(0, 1), Timestamp::default(), Some(Duration::from_secs(10)), &poll);
+        if !pool.take(run(0, 2)) {
+            let socket = listen::bind_beside(address, false, &|_| {}).expect("a socket");
+            pool.add(socket, run(0, 2), &poll).expect("it is polled");
+        }
+        pool.open_for(run(0, 2), &poll).expect("it listens");
+        pool.lead(&|run| if run.instance == 0 { Fitness::Ready } else { Fitness::Ending });
+        assert_eq!(served(&pool, address), [0]);
+    }
+
     /// As after a reload. guard knows the order in which it closes them itself.
     #[test]
     fn the_sockets_that_guard_closes_leave_no_doubt() {
@@ -258,23 +278,35 @@ mod tests {
         for number in 2..5 {
             assert!(pool.take(run(number)));
             pool.serve(run(number));
-            assert_eq!(pool.deadline(), None, "it may accept");
+            assert_eq!(pool.free_until(), None, "it may accept");
             pool.run_ended(run(number), at(u64::from(number)), timeout, &poll);
-            assert_eq!(pool.deadline(), Some(at(10)), "it has not");
+            assert_eq!(pool.free_until(), Some(at(10)), "it has not");
         }
         assert!(pool.take(run(5)));
         pool.serve(run(5));
         // As the run does.
         let accepted = nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client");
         pool.run_ended(run(5), at(5), timeout, &poll);
-        assert_eq!(pool.deadline(), Some(at(15)));
-        // It serves for longer than clients wait, and ends with as many as it has found.
-        let clients = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
+        assert_eq!(pool.free_until(), Some(at(15)));
+        // It accepts one, and another comes before it ends.
+        let others = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
         assert!(pool.take(run(6)));
         pool.serve(run(6));
-        pool.run_ended(run(6), at(16), timeout, &poll);
-        assert_eq!(pool.deadline(), Some(at(26)));
-        drop((client, clients, accepted));
+        assert!(!pool.timer_elapsed(at(6), &poll), "it may accept");
+        let accepted = (accepted, nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client"));
+        assert!(pool.deadline().is_some_and(|look| look < at(7)));
+        assert!(!pool.timer_elapsed(at(7), &poll), "it accepts");
+        assert_eq!(pool.deadline(), None);
+        let others = (others, TcpStream::connect(address).expect("not refused"));
+        pool.run_ended(run(6), at(8), timeout, &poll);
+        assert_eq!(pool.deadline(), Some(at(18)));
+        // It serves for longer than clients wait, and ends with as many as it has found.
+        let clients = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
+        assert!(pool.take(run(7)));
+        pool.serve(run(7));
+        pool.run_ended(run(7), at(19), timeout, &poll);
+        assert_eq!(pool.free_until(), Some(at(29)));
+        drop((client, clients, accepted, others));
     }
 
     /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.

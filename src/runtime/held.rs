@@ -87,6 +87,11 @@ impl Held {
         !self.passed.is_empty()
     }
 
+    /// Whether a run is handed one that listens.
+    pub(super) fn any_listens(&self) -> bool {
+        self.passed.iter().any(|socket| socket.listens)
+    }
+
     /// Those that this run is handed.
     pub(super) fn passed(&self, run: RunId) -> Vec<BorrowedFd<'_>> {
         self.passed.iter().filter_map(|socket| socket.pool.of(run)).collect()

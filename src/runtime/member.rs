@@ -16,7 +16,7 @@ pub(super) struct Member {
     pub(super) free_until: Option<Timestamp>,
     /// The instance whose run had it last. Its next run is the one that clients wait for.
     pub(super) left_by: Option<u32>,
-    /// The same as it was before a run listened, and how many clients that one has found.
+    /// The same as it was before a run listened, and how many clients that one has found, while it seems to have accepted none.
     pub(super) found: Option<(Timestamp, u32)>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
@@ -53,6 +53,12 @@ impl Member {
     /// Runs have it, and all of them are meant.
     pub(super) fn is_of(&self, is_meant: &impl Fn(RunId) -> bool) -> bool {
         !self.runs.is_empty() && self.runs.iter().all(|run| is_meant(*run))
+    }
+
+    /// A queue that has got shorter has been accepted from. A run that has listened for as long as clients wait has had its clients.
+    pub(super) fn note_accepted(&mut self, now: Timestamp) {
+        let waiting = self.waiting();
+        self.found = self.found.filter(|(until, found)| *until > now && waiting >= *found);
     }
 
     pub(super) fn waiting(&self) -> u32 {

@@ -15,7 +15,7 @@
 
 use super::doors::DoorId;
 use super::member::Member;
-use crate::supervisor::{Fitness, RunId, Timestamp};
+use crate::supervisor::{Fitness, RunId, Timestamp, earlier, is_due};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,14 +32,19 @@ pub(super) struct Pool {
     pub(super) refusing: bool,
     /// Each run has a socket to itself: the address is one of TCP, and guard has bound it.
     pub(super) spreads: bool,
+    /// When guard looks whether runs accept the clients that they have found.
+    look_at: Option<Timestamp>,
 }
+
+/// Between two such looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 impl Pool {
     /// A pool with a socket that listens, or is none of those, or without any.
     pub(super) fn new(socket: Option<OwnedFd>, spreads: bool) -> Pool {
         let members: Vec<Member> =
             socket.into_iter().map(|socket| Member { is_held: true, ..Member::new(socket, None) }).collect();
-        Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads }
+        Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads, look_at: None }
     }
 
     /// The first of the others that is wanted.
@@ -139,7 +144,8 @@ impl Pool {
     pub(super) fn serve(&mut self, run: RunId) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             if let Some(until) = member.free_until.take() {
-                member.found = Some((until, member.waiting()));
+                member.found = Some((until, member.waiting())).filter(|(_, waiting)| *waiting > 0);
+                self.look_at = Some(Timestamp::default());
             }
         }
         self.refusing &= self.listening == 0;
@@ -184,7 +190,13 @@ impl Pool {
             let member = &mut self.members[index];
             member.free_until = member.free_until.or(at);
             if self.join(index, poll).is_err() {
-                break;
+                if self.listening == 0 {
+                    break;
+                }
+                // guard gave it the program when the app had just shut it down. That makes it a group of its own, which the kernel
+                // does not let listen beside others.
+                poll.remove(self.members[index].socket.as_fd());
+                self.members.swap_remove(index);
             }
         }
     }
@@ -210,10 +222,8 @@ impl Pool {
             member.runs.retain(|other| *other != run);
             if member.runs.is_empty() {
                 // Clients wait on as if nobody had listened, where it seems that nobody has accepted.
-                let found = member.found.take().filter(|(until, found)| {
-                    // A run that has listened for so long has had its clients.
-                    *until > now && *found > 0 && member.waiting() >= *found
-                });
+                member.note_accepted(now);
+                let found = member.found.take();
                 let until = at.map(|at| found.map_or(at, |(until, _)| until));
                 // Where it has not listened the clients wait for the same run as before.
                 if member.free_until.is_none() {
@@ -256,8 +266,13 @@ impl Pool {
             .for_each(|until| *until = until.after(delay));
     }
 
-    /// When something is due here. Where no run listens clients wait in several sockets, until the last of them is due.
+    /// When something is due here.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
+        earlier(self.look_at, self.free_until())
+    }
+
+    /// Where no run listens clients wait in several sockets, until the last of them is due.
+    pub(super) fn free_until(&self) -> Option<Timestamp> {
         let times = self.members.iter().filter_map(|member| member.free_until);
         if self.is_served() { times.min() } else { times.max() }
     }
@@ -265,17 +280,22 @@ impl Pool {
     /// Free sockets whose time is over are closed. Where no run listens one is kept, and clients are refused from now on: then the
     /// answer is `true`.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> bool {
-        if self.deadline().is_none_or(|at| at > now) {
+        if is_due(self.look_at, now) {
+            self.members.iter_mut().for_each(|member| member.note_accepted(now));
+            let looks_on = self.members.iter().any(|member| member.found.is_some());
+            self.look_at = looks_on.then(|| now.after(PAUSE));
+        }
+        if !is_due(self.free_until(), now) {
             return false;
         }
         // A run may have shut its socket down, which the kernel knows first.
         self.forget_shut(0);
         let is_served = self.is_served();
-        let is_due = |member: &Member| member.free_until.is_some_and(|at| at <= now);
+        let is_over = |member: &Member| is_due(member.free_until, now);
         let mut is_kept = is_served || self.members.iter().any(|member| !member.runs.is_empty());
         for index in (0..self.listening).rev() {
             let member = &self.members[index];
-            let is_free = member.runs.is_empty() && (is_due(member) || !is_served);
+            let is_free = member.runs.is_empty() && (is_over(member) || !is_served);
             if is_free && std::mem::replace(&mut is_kept, true) {
                 poll.remove(member.socket.as_fd());
                 // A process that has a duplicate would keep it in the group.
@@ -285,7 +305,7 @@ impl Pool {
             }
         }
         if is_served {
-            self.members.iter_mut().filter(|member| is_due(member)).for_each(|member| member.free_until = None);
+            self.members.iter_mut().filter(|member| is_over(member)).for_each(|member| member.free_until = None);
         } else {
             self.refuse();
         }

@@ -16,7 +16,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-const LONGEST_SEARCH: Duration = Duration::from_millis(50);
+/// How long guard searches. Later searches may take as long as the pause before them: a container with a tenth of a CPU gets 10 ms of
+/// it in each 100 ms (`cpu.max` of `cgroups(7)`).
+const FIRST_SEARCH: Duration = Duration::from_millis(50);
+
+const LONGEST_SEARCH: Duration = Duration::from_millis(250);
 
 /// Before the first search of a run that tells guard when it listens.
 const FIRST_PAUSE_WITH_FILTER: Duration = Duration::from_secs(1);
@@ -36,7 +40,7 @@ impl Runtime<'_> {
     pub(super) fn note_listeners(&mut self, run: RunId) {
         let is_searched = self.config.ready.when == Readiness::Listen && !self.holding.is_on();
         if is_searched && self.children.started().any(|pid| listeners::is_hidden(&pid)) {
-            self.listener_search.older.push((run, listeners::all(Deadline::after(LONGEST_SEARCH))));
+            self.listener_search.older.push((run, listeners::all(Deadline::after(FIRST_SEARCH))));
         }
     }
 
@@ -62,7 +66,7 @@ impl Runtime<'_> {
             return;
         }
         starting.retain(|run| !self.holding.hears(*run) || is_late(*run));
-        let deadline = Deadline::after(LONGEST_SEARCH);
+        let deadline = Deadline::after(self.listener_search.pause.clamp(FIRST_SEARCH, LONGEST_SEARCH));
         let seen = if starting.is_empty() { None } else { procfs::descendants(deadline) };
         let seen = seen.map_or_else(Vec::new, |seen| seen.processes);
         for run in starting {
@@ -77,7 +81,8 @@ impl Runtime<'_> {
             let is_guards = |inode| self.holding.listens(inode);
             let older = self.listener_search.older.iter().find(|(of, _)| *of == run);
             let is_older = |inode| older.is_some_and(|(_, inodes)| inodes.contains(&inode)) || self.holding.hears(run);
-            if listeners::any_listens(&tree, &is_guards, &is_older, deadline) {
+            let is_handed_listener = !self.holding.hears(run) && self.held.any_listens();
+            if is_handed_listener || listeners::any_listens(&tree, &is_guards, &is_older, deadline) {
                 if self.holding.hears(run) && self.config.listen.is_empty() {
                     of_run!(self.journal, Level::Warn, run, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
                 }

@@ -3,7 +3,6 @@
 
 use super::clock::Deadline;
 use super::file::read_text;
-use super::listeners::local_port;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -20,9 +19,8 @@ pub struct Connection {
     pub bytes: u64,
 }
 
-/// The tables, and where the kernel counts what is in them.
-const TABLES: [(&str, &str, &str); 2] =
-    [("/proc/net/tcp", "/proc/net/sockstat", "TCP: inuse "), ("/proc/net/tcp6", "/proc/net/sockstat6", "TCP6: inuse ")];
+/// The tables of TCP, and where the kernel counts what is in them.
+const TABLES: [(&str, &str, &str); 2] = [("tcp", "sockstat", "TCP: inuse "), ("tcp6", "sockstat6", "TCP6: inuse ")];
 
 /// Whether this is the host's own network, which stays when guard has exited. The kernel shows settings of the whole machine
 /// only there.
@@ -46,13 +44,23 @@ pub fn established(ports: &[u16], deadline: Deadline) -> usize {
 }
 
 fn lines(deadline: Deadline) -> impl Iterator<Item = String> {
-    let tables = TABLES.into_iter().filter(|(_, counts, name)| {
-        // The kernel goes through the buckets of all namespaces for a table, which takes it milliseconds.
-        !read_text(counts).is_ok_and(|text| is_zero(&text, name))
-    });
-    let files = tables.filter_map(|(table, ..)| Some(File::open(table).ok()?.take(LONGEST_TABLE)));
-    let lines = files.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
+    let tables = tables("self").into_iter().map(|table| table.take(LONGEST_TABLE));
+    let lines = tables.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
     lines.take_while(move |_| !deadline.left().is_zero())
+}
+
+/// The tables of TCP in the network of this process, but for empty ones: the kernel goes through the buckets of all namespaces for a
+/// table, which takes it milliseconds.
+pub(super) fn tables(process: &str) -> Vec<File> {
+    let at = |name: &str| format!("/proc/{process}/net/{name}");
+    let in_use =
+        |(_, counts, name): &(&str, &str, &str)| !read_text(&at(counts)).is_ok_and(|text| is_zero(&text, name));
+    TABLES.into_iter().filter(in_use).filter_map(|(table, ..)| File::open(at(table)).ok()).collect()
+}
+
+/// The port of an address as the tables have it.
+pub(super) fn local_port(address: &str) -> Option<u16> {
+    u16::from_str_radix(address.rsplit(':').next()?, 16).ok()
 }
 
 /// The local port of a connection that is open on both sides.
@@ -109,6 +117,21 @@ mod tests {
         assert_eq!(established_in(line), Some(8080));
         assert_eq!(established_in(&line.replace(" 01 ", " 0A ")), None, "it listens");
         assert_eq!(established_in(&line.replace(" 01 ", " 06 ")), None, "it is over");
+    }
+
+    /// To read the tables of an empty network takes the kernel as long as those of a busy one.
+    #[test]
+    fn only_tables_with_sockets_are_read() {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                    return; // only root makes a network
+                }
+                assert_eq!(tables("thread-self").len(), 0);
+                let _listener = std::net::TcpListener::bind("0.0.0.0:8080").expect("all ports are free");
+                assert_eq!(tables("thread-self").len(), 1);
+            });
+        });
     }
 
     #[test]

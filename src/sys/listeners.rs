@@ -1,6 +1,7 @@
 //! Whether processes listen, as /proc tells it (`proc_pid_net(5)`).
 
 use super::clock::Deadline;
+use super::connections::{local_port, tables};
 use super::process::{effective_uid_of, id};
 use super::{Pid, procfs};
 use std::fs::{File, read_dir, read_link};
@@ -118,13 +119,11 @@ fn is_of_ended(error: &io::Error) -> bool {
 fn listeners(pids: &[Pid], deadline: Deadline) -> Vec<Listener> {
     // They share a network, as a rule.
     let Some(first) = pids.first() else { return Vec::new() };
-    let open = |name| File::open(format!("/proc/{first}/net/{name}")).ok().map(|table| table.take(LONGEST_TABLE));
-    let lines_of = |name| {
-        let lines = open(name).into_iter().flat_map(|table| lines(BufReader::new(table)));
-        lines.take_while(|_| !deadline.left().is_zero())
-    };
-    let tcp = ["tcp", "tcp6"].into_iter().flat_map(|name| of_tcp_table(lines_of(name)));
-    tcp.chain(lines_of("unix").filter_map(|line| of_unix(&line))).collect()
+    let lines_of =
+        |table: File| lines(BufReader::new(table.take(LONGEST_TABLE))).take_while(|_| !deadline.left().is_zero());
+    let tcp = tables(&first.to_string()).into_iter().flat_map(|table| of_tcp_table(lines_of(table)));
+    let unix = File::open(format!("/proc/{first}/net/unix")).into_iter().flat_map(lines_of);
+    tcp.chain(unix.filter_map(|line| of_unix(&line))).collect()
 }
 
 /// The kernel has the sockets that listen first, after a heading (`tcp_get_idx` of the kernel). To read of all connections may take
@@ -165,11 +164,6 @@ fn of_tcp(line: &str) -> Option<Listener> {
     }
     let user = fields.nth(3)?.parse().ok()?;
     Some((fields.nth(1)?.parse().ok()?, Some((port, user))))
-}
-
-/// Of an address as the tables have it.
-pub(super) fn local_port(address: &str) -> Option<u16> {
-    u16::from_str_radix(address.rsplit(':').next()?, 16).ok()
 }
 
 /// `number references protocol flags type state inode path`
