@@ -166,8 +166,11 @@ impl Counter {
         self.0.path()
     }
 
+    /// guard knows the count by now, from which it counts on.
     fn start(&self, setup: Setup, words: &str) -> Guard {
-        self.setup(setup).fixture(words).start()
+        let mut guard = self.setup(setup).fixture(words).start();
+        guard.event("spawn");
+        guard
     }
 
     /// The app is still to be named.

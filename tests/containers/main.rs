@@ -126,9 +126,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         tests = limits::without_the_impossible(tests);
-    }
-    if arguments.filter.is_none() {
-        image::begin();
+        if arguments.filter.is_none() {
+            image::begin();
+        }
     }
     // They wait for engines most of the time.
     arguments.test_threads = arguments.test_threads.or(Some(4));
