@@ -60,11 +60,7 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/commands.md", "guard status", By(HERE, "the_status_of_the_guide_has_the_columns_of_guards")),
     ("docs/commands.md", "guard scale", By(HERE, "each_scale_of_the_guide_is_done")),
     ("docs/commands.md", "guard probe", By(CONTAINERS, "probes")),
-    (
-        "docs/fleet.md",
-        "cargo run --release --example fleet",
-        By("tests/fleet.rs", "the_guide_has_what_the_simulation_gives"),
-    ),
+    ("docs/fleet.md", "cargo run --example fleet", By("tests/fleet.rs", "the_guide_has_what_the_simulation_gives")),
     ("docs/docker.md", "FROM node:20-slim", By(CONTAINERS, "an_image_with_a_healthcheck")),
     ("docs/docker.md", "docker build -t guard .", By(CONTAINERS, "the_readmes_builds")),
     (

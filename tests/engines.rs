@@ -16,7 +16,7 @@ fn cargo_test_asks_no_engine() {
     let (target, triple) = target();
     let run = |words: &[&str]| {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args(["test", "--quiet", "--locked", "--test", "containers", "--target-dir"]).arg(&target);
+        cargo.args(["test", "--quiet", "--locked", "--test", "containers", "--target-dir"]).arg(target);
         cargo.args(triple.as_ref().map(|triple| format!("--target={}", triple.display()))).args(words);
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("PATH", format!("{}:{path}", directory.path().display()));
         let answer = Answer::of(begin(cargo.env_remove("CONTAINER_TESTS_HOME")));

@@ -20,7 +20,7 @@ fn the_guide_has_what_the_simulation_gives() {
 
     let guide = fs::read_to_string(project.join("docs/fleet.md")).expect("the guide");
     let tables = |text: &str| text.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n");
-    assert_eq!(tables(&answer.out), tables(&guide), "`cargo run --release --example fleet` prints the tables");
+    assert_eq!(tables(&answer.out), tables(&guide), "`cargo run --example fleet` prints the tables");
     let [drawn, shown] = [plot.path(), &project.join("docs/fleet.svg")].map(|path| fs::read(path).expect("a plot"));
-    assert!(drawn == shown, "`cargo run --release --example fleet docs/fleet.svg` draws the plot");
+    assert!(drawn == shown, "`cargo run --example fleet docs/fleet.svg` draws the plot");
 }

@@ -11,8 +11,12 @@ fn every_query_of_the_dashboard_is_answered() {
     if let Some((program, package)) = needs.into_iter().find(|(program, _)| in_path(program).is_none()) {
         return skipped(&format!("there is no {program}; apt-get install {package} brings it"));
     }
+    let directory = tempfile::tempdir().expect("a directory");
+    let picture = directory.path().join("grafana.svg");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/grafana/check");
-    let answer = Answer::of(begin(Command::new(script).args(["--guard", env!("CARGO_BIN_EXE_guard")])));
+    let answer =
+        Answer::of(begin(Command::new(script).args(["--guard", env!("CARGO_BIN_EXE_guard"), "--draw"]).arg(&picture)));
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(answer.out.contains("queries and rules were answered"), "{answer:?}");
+    assert!(std::fs::read_to_string(picture).is_ok_and(|picture| picture.starts_with("<svg")), "{answer:?}");
 }

@@ -34,6 +34,7 @@ const COMMANDS: &[(&[&str], How)] = &[
     (&["docker load", "podman load"], By(RELEASE, "$engine load --input")),
     (&["tar -xzf dist/guard-init-0.1.0-linux-amd64.tar.gz"], By(RELEASE, "readme 'tar '")),
     (&["npm install ./dist/guard-init-0.1.0.tgz"], By(RELEASE, "readme 'npm install '")),
+    (&["npm install --global /tmp/guard-init-0.1.0.tgz"], By(RELEASE, "guide docs/node.md 'npm install --global'")),
     (&["pip install --no-index --find-links dist guard-init"], By(RELEASE, "readme 'pip install '")),
     (&["dpkg --install dist/guard-init_0.1.0-1_amd64.deb"], By(RELEASE, "readme 'dpkg '")),
     (&["cargo install --locked --path .", "cargo install"], By(RELEASE, "readme 'cargo install '")),
