@@ -40,6 +40,12 @@ impl Signal {
     pub const WINCH: Signal = Signal(28);
     pub const IO: Signal = Signal(29);
 
+    /// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is closed (`termios(3)`).
+    pub const TERMINAL_ENDS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::HUP];
+
+    /// What the terminal stops a process with: for Ctrl-Z, and for a read or a write from the background (`termios(3)`).
+    pub const TERMINAL_STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
+
     /// The signal of this number, if there is one.
     pub fn from_number(number: i32) -> Option<Signal> {
         u8::try_from(number).ok().filter(|number| (1..=RTMAX).contains(number)).map(Signal)

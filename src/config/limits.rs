@@ -4,7 +4,7 @@ use super::settings::Config;
 use super::size;
 use crate::signal::number;
 
-/// The resources, in the order of [`Limits`].
+/// The resources that a variable can limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// Open descriptors.
@@ -27,7 +27,7 @@ pub struct Limit {
     pub hard: Option<Option<u64>>,
 }
 
-/// The limits that were set, each with the name of its variable.
+/// The limits that were set, each with its resource.
 pub type Limits = Vec<(Resource, Limit)>;
 
 impl Resource {

@@ -1,4 +1,4 @@
-//! The configuration as a value: plain types, their defaults, and questions that they can answer alone.
+//! The configuration as a value: plain types, and questions that they can answer alone.
 
 use super::codes::CodeSet;
 use super::entry::Entry;
@@ -156,7 +156,7 @@ pub enum Hold {
 
 impl Hold {
     /// Whether what listens on this port is held. Port 0 is any that is free.
-    pub fn contain(&self, port: u16) -> bool {
+    pub fn contains(&self, port: u16) -> bool {
         port != 0
             && match self {
                 Hold::Off => false,

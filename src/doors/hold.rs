@@ -147,7 +147,7 @@ impl Hold {
         let length = length.min(caller::LONGEST);
         let is_held = |bytes: &[u8]| match (question.call, socket.kind) {
             (Call::Bind { .. }, Kind::Tcp { v6 }) => {
-                caller::address(bytes, v6).is_some_and(|address| self.ports.contain(address.port()))
+                caller::address(bytes, v6).is_some_and(|address| self.ports.contains(address.port()))
             }
             (Call::Bind { .. } | Call::Listen | Call::AcceptConn | Call::OnlyV6 { .. }, _) => false,
         };

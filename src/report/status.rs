@@ -174,7 +174,7 @@ pub fn table(status: &GuardStatus) -> String {
 /// The most sockets in an answer, which is one datagram.
 pub(super) const MOST_HELD: usize = 64;
 
-/// The table says of so many instances how their last run ended; JSON has all.
+/// The table says of no more instances than this how their last run ended; JSON has all.
 const MOST_ENDED: usize = 20;
 
 /// One JSON object (RFC 8259). Times are in seconds, memory is in bytes, and unknown values are null.

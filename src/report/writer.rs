@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// All lines that were lost.
 pub(super) static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// So often a line is tried while another process writes to the terminal.
+/// How often guard tries to write a line while another process writes to the terminal.
 const TRIES: u32 = 50;
 
 pub(super) struct Writer {

@@ -55,15 +55,7 @@ impl Runtime<'_> {
                     self.signal_tree(pid, signal);
                 }
             }
-            Action::KillEverything(reason) => {
-                self.ending.killing = true;
-                self.journal.note_kill(reason);
-                self.bid_farewell();
-                self.kill_everything();
-                let at_the_deadline = reason == KillReason::StopTimeout;
-                self.children.runs_mut().for_each(|run| run.killed |= at_the_deadline);
-                return self.reaping.childless.then_some(Event::NothingLeft);
-            }
+            Action::KillEverything(reason) => return self.begin_last_kill(reason),
             Action::Forget(id) => self.forget(id),
             Action::CountRestart { ending, asked, .. } => self.counters.count_restart(restart_reason(ending, asked)),
             Action::Release => {
@@ -73,25 +65,12 @@ impl Runtime<'_> {
             Action::Conclude { request, outcome } => self.conclude(request, outcome),
             Action::ConcludeScale(outcome) => self.conclude_scale(outcome),
             Action::CountCpus => return Some(Event::CpusCounted(self.count_cpus())),
-            Action::Report(notice) => {
-                // guard reads names after the kill, and only for the log.
-                if let Notice::KillEverything { .. } = notice
-                    && log::log_enabled!(Level::Error)
-                {
-                    self.journal.killed = self.killed();
-                }
-                if let Notice::Failing { run, failure: Failure::NotReady } = notice
-                    && self.config.ready.when == Readiness::Notify
-                {
-                    self.journal.silence = self.why_silent(run);
-                }
-                self.journal.notice(notice);
-            }
+            Action::Report(notice) => self.report(notice),
             Action::SayDrain(id) => {
-                self.say(id, AppMessage::Drain);
+                self.send_to_node(id, AppMessage::Drain);
             }
             Action::SayShutdown(id) => {
-                if !self.say(id, AppMessage::Shutdown) {
+                if !self.send_to_node(id, AppMessage::Shutdown) {
                     return Some(Event::ShutdownUndelivered(id));
                 }
                 of_run!(self.journal, Level::Info, id, msg = "told over Node's channel"; "shutdown");
@@ -115,13 +94,38 @@ impl Runtime<'_> {
         None
     }
 
+    fn begin_last_kill(&mut self, reason: KillReason) -> Option<Event> {
+        self.ending.killing = true;
+        self.journal.note_kill(reason);
+        self.answer_waiting();
+        self.kill_everything();
+        let at_the_deadline = reason == KillReason::StopTimeout;
+        self.children.runs_mut().for_each(|run| run.killed |= at_the_deadline);
+        self.reaping.childless.then_some(Event::NothingLeft)
+    }
+
+    fn report(&mut self, notice: Notice) {
+        // guard reads names after the kill, and only for the log.
+        if let Notice::KillEverything { .. } = notice
+            && log::log_enabled!(Level::Error)
+        {
+            self.journal.killed = self.killed();
+        }
+        if let Notice::Failing { run, failure: Failure::NotReady } = notice
+            && self.config.ready.when == Readiness::Notify
+        {
+            self.journal.silence = self.why_silent(run);
+        }
+        self.journal.notice(notice);
+    }
+
     fn spawn(&mut self, run: RunId, restarts: u32, last: Option<Ending>) -> Event {
         self.has_worked = true;
-        if self.supervisor.count() > 1 {
+        if self.supervisor.instance_count() > 1 {
             // A thousand instances take more than the usual 1,024.
             limits::raise_descriptors();
         }
-        let mut environment = self.launch.environment.for_run(run, self.supervisor.count());
+        let mut environment = self.launch.environment.for_run(run, self.supervisor.instance_count());
         environment.set_history(restarts, last);
         if let Err(error) = environment.read_files(self.config) {
             return Event::SpawnFailed(run, self.journal.unread_variable(run, &error));
@@ -232,7 +236,7 @@ impl Runtime<'_> {
     }
 
     /// Sends a message over Node's channel; `false` if the app will not get it.
-    fn say(&mut self, id: RunId, message: AppMessage) -> bool {
+    fn send_to_node(&mut self, id: RunId, message: AppMessage) -> bool {
         let channel = self.children.get_mut(id).and_then(|run| run.channel.as_mut());
         channel.is_some_and(|channel| channel.send(message))
     }

@@ -24,7 +24,7 @@ const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
 const CANNOT_WATCH: &str = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
 const CANNOT_LOOK: &str = "guard could not look at GUARD_ON_CHANGE; it tries again in 10 s";
 
-/// So long the first run waits for the first fingerprints.
+/// How long the first run waits for the first fingerprints.
 const FIRST_SCAN: Duration = Duration::from_secs(1);
 
 /// The paths of GUARD_ON_CHANGE, in its order.

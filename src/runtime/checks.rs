@@ -38,7 +38,7 @@ impl Runtime<'_> {
         // Without a pipe it runs all the same, and what it says is lost.
         let (output, writer) = Health::open().ok().unzip();
         let output = output.and_then(|output| self.register(DoorId::Check(id), output).ok());
-        let environment = self.launch.environment.for_run(id, self.supervisor.count());
+        let environment = self.launch.environment.for_run(id, self.supervisor.instance_count());
         let said = writer.as_ref().map_or(Output::Nowhere, |writer| Output::To(writer.as_fd()));
         match self.start_beside(&program, &environment, said) {
             Ok(pid) => {
@@ -68,7 +68,7 @@ impl Runtime<'_> {
         let passed = status == Status::Exited(0) && !check.killed;
         if status == Status::Signaled(Signal::KILL) && !check.killed {
             // It may have been the victim of the out-of-memory killer itself.
-            self.explains_oom_kill();
+            self.take_oom_kill();
         }
         if passed {
             self.journal.check_passed(id);

@@ -64,12 +64,12 @@ pub(super) struct RunProcess {
     /// The user of its main process, once guard had to know.
     pub(super) user: Option<u32>,
     /// The process that the main process has named its successor (MAINPID, `sd_notify(3)`).
-    pub(super) heir: Option<Heir>,
+    pub(super) successor: Option<Successor>,
 }
 
 /// A daemon that a main process has started to take its place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Heir {
+pub(super) enum Successor {
     Alive(Pid),
     /// It was reaped before the main process ended.
     Ended(Status, Usage),
@@ -109,7 +109,7 @@ impl RunProcess {
             was_too_long: false,
             has_refused: false,
             user: None,
-            heir: None,
+            successor: None,
         }
     }
 }
@@ -222,16 +222,16 @@ impl Children {
         }
     }
 
-    /// Whether this is one of them.
+    /// Whether this is the group of a hook, a health check or a command of GUARD_DIAGNOSE.
     pub(super) fn is_auxiliary(&self, group: Pid) -> bool {
         self.auxiliaries().any(|known| known == group)
     }
 
-    /// An orphan was reaped: it may have been an heir.
-    pub(super) fn note_heir(&mut self, pid: Pid, status: Status, usage: Usage) {
+    /// An orphan was reaped: it may be the successor of a main process.
+    pub(super) fn note_ended_successor(&mut self, pid: Pid, status: Status, usage: Usage) {
         for run in &mut self.runs {
-            if matches!(run.heir, Some(Heir::Alive(heir)) if heir == pid) {
-                run.heir = Some(Heir::Ended(status, usage));
+            if matches!(run.successor, Some(Successor::Alive(successor)) if successor == pid) {
+                run.successor = Some(Successor::Ended(status, usage));
             }
         }
     }

@@ -28,17 +28,17 @@ impl Runtime<'_> {
     /// The container's CPU quota; 1 without one, with a warning when that is new. Where it cannot be read for now it is what it was.
     pub(super) fn count_cpus(&mut self) -> u32 {
         if let Ok(quota) = quota() {
-            if quota.is_none() && self.launch.quota != Some(None) {
+            if quota.is_none() && self.cpu_quota != Some(None) {
                 log::warn!(instances = 1, msg = "auto, and the container has no CPU quota: one instance"; "no-cpu-quota");
             }
-            self.launch.quota = Some(quota);
+            self.cpu_quota = Some(quota);
         }
-        self.launch.quota.flatten().unwrap_or(1)
+        self.cpu_quota.flatten().unwrap_or(1)
     }
 
     /// Instances may have come or gone.
     pub(super) fn note_instances(&mut self) {
-        let count = u32::try_from(self.supervisor.count()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.supervisor.instance_count()).unwrap_or(u32::MAX);
         if self.journal.instances != count {
             let known: Vec<u32> = self.supervisor.instances().map(|instance| instance.number).collect();
             self.journal.keep_instances(count, &known);

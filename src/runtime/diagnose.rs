@@ -24,7 +24,7 @@ impl Runtime<'_> {
             }
             Diagnose::Exec(words) => words,
         };
-        let mut environment = self.launch.environment.for_run(id, self.supervisor.count());
+        let mut environment = self.launch.environment.for_run(id, self.supervisor.instance_count());
         environment.set("GUARD_MAIN_PID", main.to_string());
         let program = hooks::program(config, words);
         match self.start_beside(&program, &environment, Output::WithoutStdin) {

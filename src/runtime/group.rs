@@ -9,7 +9,7 @@ use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
 use std::os::fd::AsFd;
 
-/// So many checks in a row have to find a queue no shorter: a process may hide what it has open, and what it accepts shows.
+/// How many checks in a row have to find a queue no shorter: a process may hide what it has open, but not what it accepts.
 const CHECKS: u8 = 3;
 
 impl Pool {
@@ -41,7 +41,7 @@ impl Pool {
             spread::share_address(member.socket.as_fd(), true);
         }
         listen::listen(member.socket.as_fd())?;
-        member.is_held = true;
+        member.has_listened = true;
         // Each client would wake guard.
         poll.remove(member.socket.as_fd());
         self.members.swap(index, self.listening);
@@ -224,7 +224,7 @@ mod tests {
             if has_started {
                 pool.abandon(run(0, 2), &poll);
             } else {
-                pool.leave(run(0, 2), now, timeout);
+                pool.run_not_started(run(0, 2), now, timeout);
             }
             pool.give_up(&|_| Fitness::Ready);
             assert_eq!(pool.deadline(), Some(Timestamp(Duration::from_secs(10))));

@@ -37,7 +37,7 @@ struct Passed {
     listens: bool,
 }
 
-/// Who owns what outlives a run.
+/// The sockets that each run is handed, and how long their clients wait for a run (GUARD_HOLD_TIMEOUT).
 #[derive(Default)]
 pub(super) struct Held {
     timeout: Duration,
@@ -150,7 +150,7 @@ impl Held {
     pub(super) fn run_failed(&mut self, run: RunId, now: Timestamp) {
         let timeout = self.timeout;
         for socket in &mut self.passed {
-            socket.pool.leave(run, now, socket.address.is_some().then_some(timeout));
+            socket.pool.run_not_started(run, now, socket.address.is_some().then_some(timeout));
         }
     }
 
@@ -171,8 +171,8 @@ impl Held {
         self.passed.iter().filter_map(|socket| socket.pool.deadline()).min()
     }
 
-    /// So long no run has served some sockets that their clients are refused now. Returns copies of guard that cut off those in the
-    /// queues of unix sockets; the kernel does so for TCP.
+    /// Refuses the clients of sockets that no run has served for the hold timeout. Returns the copies of guard that cut off clients in
+    /// the queues of unix sockets; the kernel does so for TCP.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> Vec<Pid> {
         let mut copies = Vec::new();
         for socket in &mut self.passed {
@@ -196,7 +196,9 @@ impl Held {
                 // GUARD_USER may not write the directory, perhaps.
                 log::warn!(path:% = path.display(), error = reason(error), msg = "guard cannot remove its socket"; "not-removed");
             }
-            poll.into_iter().for_each(|poll| socket.pool.close(poll));
+            if let Some(poll) = poll {
+                socket.pool.close(poll);
+            }
         }
     }
 
@@ -279,8 +281,8 @@ impl Passed {
 }
 
 impl Runtime<'_> {
-    /// A main process has ended.
-    pub(super) fn queue_after_run(&mut self, run: RunId) {
+    /// The main process of a run has ended: its sockets are free for the next run.
+    pub(super) fn free_sockets_of(&mut self, run: RunId) {
         let now = self.clock.now();
         self.holding.run_ended(run, now, &self.poll);
         self.held.run_ended(run, now, &self.poll);

@@ -28,10 +28,10 @@ const MOST_ADDRESSES: usize = 1024;
 /// Sockets that guard makes. Beyond that runs share those that there are.
 const MOST_SOCKETS: usize = 4096;
 
-/// So long after a client has come guard looks whether clients wait in vain.
+/// How long after the arrival of a client guard checks whether clients wait in vain.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So long guard looks for processes that have a socket open. A container with a tenth of a CPU may stand still for 90 ms meanwhile
+/// How long guard searches for processes that have a socket open. A container with a tenth of a CPU may stand still for 90 ms meanwhile
 /// (`cpu.max` of `cgroups(7)`).
 const LONGEST_SEARCH: Duration = Duration::from_millis(100);
 
@@ -199,7 +199,7 @@ impl Holding {
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = HeldStatus> {
-        self.caught.iter().filter(|caught| caught.pool.is_held()).map(|caught| HeldStatus {
+        self.caught.iter().filter(|caught| caught.pool.has_listened()).map(|caught| HeldStatus {
             address: caught.key.address.to_string(),
             name: None,
             queue: caught.pool.queue(None),
@@ -229,10 +229,6 @@ impl Holding {
     /// Whether a run asks guard when it listens.
     pub(super) fn hears(&self, run: RunId) -> bool {
         self.door(run).is_some()
-    }
-
-    fn wants(&self, port: u16) -> bool {
-        self.ports.contain(port)
     }
 
     /// Answers a listen(2). The kernel would make the queue shorter than it can be. `instance` is for the log.

@@ -16,12 +16,12 @@ impl Runtime<'_> {
         let below = procfs::descendants(deadline).map_or_else(Vec::new, |seen| seen.processes);
         let pids: Vec<Pid> = std::iter::once(process::id() as Pid).chain(below.iter().map(|seen| seen.pid)).collect();
         let own = self.config.http.map(|address| address.port());
-        self.ending.ports = ports_of(&pids, deadline);
-        self.ending.ports.retain(|port| Some(*port) != own);
+        self.drain_ports = ports_of(&pids, deadline);
+        self.drain_ports.retain(|port| Some(*port) != own);
     }
 
     /// Counts the connections to these ports.
     pub(super) fn count_connections(&self) -> usize {
-        connections::established(&self.ending.ports, Deadline::after(LONGEST_COUNT))
+        connections::established(&self.drain_ports, Deadline::after(LONGEST_COUNT))
     }
 }

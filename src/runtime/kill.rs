@@ -17,7 +17,7 @@ impl Runtime<'_> {
         if self.init {
             // Nothing comes before it: thousands that have got SIGKILL keep guard from the CPU until they have ended.
             signals::kill_all();
-            self.ending.last_blow.taken_by_all(self.clock.now());
+            self.ending.kill_pace.taken_by_all(self.clock.now());
             return;
         }
         let killed = self.kill_known();
@@ -27,9 +27,9 @@ impl Runtime<'_> {
             kill_processes(&seen.processes, &seen.processes);
         }
         let now = self.clock.now();
-        self.ending.last_blow.taken(now);
+        self.ending.kill_pace.taken(now);
         // A process that was missed and does not end wakes nobody.
-        self.ending.last_blow.ask(now);
+        self.ending.kill_pace.ask(now);
     }
 
     /// Sends a signal to a hook or a health check and to all its descendants that a short walk of /proc finds: `timeout` and

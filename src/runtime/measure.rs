@@ -29,7 +29,7 @@ const SUDDEN_GROWTH: u64 = 64 << 10;
 
 const LONGEST_PAUSE: u64 = 10_000;
 
-/// So long guard waits for the proportional sets. Where a CPU quota is used up the reader waits for the next tenths of a second
+/// How long guard waits for the proportional sets. Where a CPU quota is used up the reader waits for the next tenths of a second
 /// (`cpu.max` of `cgroups(7)`).
 const LONGEST_READING: Duration = Duration::from_millis(300);
 
@@ -76,7 +76,7 @@ impl Runtime<'_> {
             }
             self.measuring.container = Some(container);
         }
-        let instances = u64::try_from(self.supervisor.count()).unwrap_or(1).max(1);
+        let instances = u64::try_from(self.supervisor.instance_count()).unwrap_or(1).max(1);
         self.measuring.container.flatten().map(|bytes| ((bytes >> 10) * u64::from(percent) / 100 / instances) << 10)
     }
 
@@ -142,7 +142,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// What these processes use together, in bytes; see [`in_all`].
+    /// What these processes use together, in bytes; see [`memory_of_all`].
     fn proportional(&mut self, pids: &[Pid]) -> u64 {
         let conclude = |text: io::Result<&[u8]>| [text.ok().and_then(proportional_set).unwrap_or(HIDDEN), 0, 0];
         let read = environments::read(pids, "smaps_rollup", self.before_next_kill(LONGEST_READING), &conclude);
@@ -153,7 +153,7 @@ impl Runtime<'_> {
                 findings.of
             },
         );
-        in_all(pids.iter().map(|pid| {
+        memory_of_all(pids.iter().map(|pid| {
             let proportional = found.iter().find(|(known, _)| known == pid).map(|(_, [kibibytes, ..])| *kibibytes);
             (proportional, procfs::usage(*pid).unwrap_or_default().memory)
         }))
@@ -166,7 +166,7 @@ const HIDDEN: u32 = u32::MAX;
 /// What processes use together, in bytes, by the proportional set of each, in KiB, and its resident set. Where guard may not
 /// read one the resident set counts. Where guard had no time for some, they use as much as the largest of them at least:
 /// what is only slow to read is no reason to end a run.
-fn in_all(processes: impl Iterator<Item = (Option<u32>, u64)>) -> u64 {
+fn memory_of_all(processes: impl Iterator<Item = (Option<u32>, u64)>) -> u64 {
     let (mut sum, mut largest_unread) = (0, 0);
     for (proportional, resident) in processes {
         match proportional {
@@ -212,7 +212,7 @@ mod tests {
     fn what_is_shared_counts_once_as_far_as_guard_can_read() {
         let [a, b, hidden] = [(Some(10), 90 << 10), (Some(20), 80 << 10), (Some(HIDDEN), 70 << 10)];
         let unread = |(_, resident)| (None, resident);
-        let kibibytes = |processes: &[(Option<u32>, u64)]| in_all(processes.iter().copied()) >> 10;
+        let kibibytes = |processes: &[(Option<u32>, u64)]| memory_of_all(processes.iter().copied()) >> 10;
         assert_eq!(kibibytes(&[a, b]), 30);
         assert_eq!(kibibytes(&[a, b, hidden]), 100);
         assert_eq!(kibibytes(&[unread(a), unread(b)]), 90, "neither more nor less is sure");

@@ -11,7 +11,7 @@ pub(super) struct Member {
     /// The runs that live and have it: one, or more where there can be no more sockets.
     pub(super) runs: Vec<RunId>,
     /// It has listened.
-    pub(super) is_held: bool,
+    pub(super) has_listened: bool,
     /// What becomes of it then, see the states in `pool.rs`, unless a run listens before.
     pub(super) free_until: Option<Timestamp>,
     /// The instance whose run had it last. Its next run is the one that clients wait for.
@@ -33,7 +33,7 @@ impl Member {
             socket,
             inode,
             runs,
-            is_held: false,
+            has_listened: false,
             free_until: None,
             left_by: None,
             found: None,

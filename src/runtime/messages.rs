@@ -1,7 +1,7 @@
 //! What the doors have received: events for the core, and facts that guard notes itself.
 
 use super::Runtime;
-use super::children::{Heir, Owner, RunProcess};
+use super::children::{Owner, RunProcess, Successor};
 use super::journal::of_run;
 use crate::doors::notify::{LONGEST, Notify};
 use crate::doors::wire::is_trusted;
@@ -52,7 +52,7 @@ impl Runtime<'_> {
                     }
                 }
                 Message::Request(request, client) => self.serve(request, client),
-                Message::Page(page, client) => self.show(page, client),
+                Message::Page(page, client) => self.answer_page(page, client),
             }
         }
     }
@@ -75,7 +75,7 @@ impl Runtime<'_> {
             }
             Restricted::WatchdogPeriod(period) => Event::WatchdogPeriod(id, period),
             Restricted::WatchdogTrigger => Event::WatchdogTriggered(id),
-            Restricted::MainPid(pid) => return self.name_heir(id, sender, pid),
+            Restricted::MainPid(pid) => return self.name_successor(id, sender, pid),
         };
         self.dispatch(event);
     }
@@ -125,17 +125,17 @@ impl Runtime<'_> {
     }
 
     /// Somebody names the process that will be the main one. Whether it can be is seen when the present one has ended.
-    fn name_heir(&mut self, id: RunId, sender: Credentials, pid: Pid) {
-        let heir = match self.children.owner(pid) {
+    fn name_successor(&mut self, id: RunId, sender: Credentials, pid: Pid) {
+        let successor = match self.children.owner(pid) {
             // It was reaped before guard has read this, and no other process has its pid by now.
             Owner::Nobody if !procfs::exists(pid) && self.ended_lately(pid).is_some() => {
-                self.ended_lately(pid).map(|(status, usage)| Heir::Ended(status, usage))
+                self.ended_lately(pid).map(|(status, usage)| Successor::Ended(status, usage))
             }
             // One that has ended, or cleared its environment, has no trace of its run any more.
             Owner::Nobody
                 if pid == sender.pid || process::is_zombie(pid) || pid != process::id() && self.belongs_to(pid, id) =>
             {
-                Some(Heir::Alive(pid))
+                Some(Successor::Alive(pid))
             }
             // The present one stays: an upgrade was taken back.
             Owner::Run(owner) if owner == id => None,
@@ -145,7 +145,7 @@ impl Runtime<'_> {
         };
         of_run!(self.journal, Level::Debug, id, pid; "heir");
         if let Some(run) = self.children.get_mut(id) {
-            run.heir = heir;
+            run.successor = successor;
         }
     }
 }

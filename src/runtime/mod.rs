@@ -1,7 +1,7 @@
 //! The one epoll loop: it turns what happens into events for the core, and the core's actions into system calls.
 //!
-//! It decides nothing, and once the first run has been spawned nothing here ends guard early: errors are logged and
-//! become events.
+//! The core decides what becomes of a run; what belongs to sockets, the terminal and memory is decided in the files of those names.
+//! Once the first run has been spawned nothing here ends guard early: errors are logged and become events.
 
 mod act;
 mod changes;
@@ -146,6 +146,10 @@ struct Runtime<'a> {
     http: Option<Http>,
     counters: Counters,
     changes: Option<Changes>,
+    /// The container's CPU quota when guard last counted. Where there was none the log says so.
+    cpu_quota: Option<Option<u32>>,
+    /// The ports whose connections a drain waits for.
+    drain_ports: Vec<u16>,
     ending: Ending,
     /// guard has done more than to reap or to pass a signal on since it last gave the pages of its code back.
     has_worked: bool,
@@ -157,8 +161,6 @@ struct Launch {
     directory: Option<CString>,
     environment: Environment,
     limits: Vec<ChildLimit>,
-    /// The container's CPU quota when guard last counted. Where there was none the log says so.
-    quota: Option<Option<u32>>,
 }
 
 /// The last part of guard's life.
@@ -168,10 +170,8 @@ struct Ending {
     unmarked: Option<Sweep>,
     /// SIGKILL went to everything.
     killing: bool,
-    /// When it goes again.
-    last_blow: Pace,
-    /// The ports whose connections a drain waits for.
-    ports: Vec<u16>,
+    /// When SIGKILL goes again.
+    kill_pace: Pace,
     /// The connections that guard waits for; `None` before the first count.
     unsent: Option<Vec<Connection>>,
     exit: Option<u8>,
@@ -207,7 +207,6 @@ impl<'a> Runtime<'a> {
                 directory: directory.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                 environment: Environment::new(config, held.any_passed(), random()),
                 limits: Vec::new(),
-                quota: None,
             },
             held,
             holding: Holding::new(config.hold.clone(), config.hold_timeout),
@@ -223,6 +222,8 @@ impl<'a> Runtime<'a> {
             http: None,
             counters: Counters::default(),
             changes: None,
+            cpu_quota: None,
+            drain_ports: Vec::new(),
             ending: Ending::default(),
             has_worked: true,
         }

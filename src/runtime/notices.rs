@@ -59,7 +59,7 @@ impl Journal<'_> {
                 of_run!(self, Level::Info, run, signal:%, msg = "Node's channel is closed or full"; "stop-signal");
             }
             Notice::ShutdownIgnored { run, signal } => {
-                let msg = "the app does not heed Node's channel, or npm start keeps it from the app";
+                let msg = "the app does not obey Node's channel, or npm start keeps it from the app";
                 of_run!(self, Level::Warn, run, signal:%, msg; "stop-signal");
             }
             Notice::StopSignal { run, signal } => {

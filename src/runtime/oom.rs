@@ -52,7 +52,7 @@ impl Runtime<'_> {
 
     /// Some child has ended which is not likely to be a victim. To read the count costs more than to reap it, so guard does that only
     /// where the kernel does not tell of a victim that another process has reaped.
-    pub(super) fn may_count_oom_kills(&mut self) {
+    pub(super) fn count_oom_kills_without_notice(&mut self) {
         if !self.oom_kills.noticed {
             self.count_oom_kills();
         }
@@ -71,7 +71,7 @@ impl Runtime<'_> {
 
     /// Called for a process that died as victims do. Takes one of the kills that no other death explains; `false` if there is
     /// none.
-    pub(super) fn explains_oom_kill(&mut self) -> bool {
+    pub(super) fn take_oom_kill(&mut self) -> bool {
         let explains = self.oom_kills.unexplained > 0 && self.clock.now() < self.oom_kills.until;
         self.oom_kills.unexplained -= u64::from(explains);
         explains

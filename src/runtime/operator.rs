@@ -18,7 +18,7 @@ use std::time::Duration;
 const MOST_WAITING: usize = 64;
 
 /// How long guard stays after a stop, so that its clients read the outcome.
-const FAREWELL: Duration = Duration::from_millis(100);
+const TIME_TO_READ: Duration = Duration::from_millis(100);
 
 /// More than a restart needs besides its timeouts: the sweep of leftovers, and what SIGKILL takes.
 const SLACK: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) struct Operator {
     waiting: Vec<Waiting>,
     /// Clients that have just got their answer, each readable when it has ended; `None` where the kernel cannot watch it.
     answered: Vec<(Timestamp, Option<OwnedFd>)>,
-    /// Datagrams that were not heard, since their senders may not say that.
+    /// Datagrams that guard refused, since their senders may not send them.
     pub(super) refused: u64,
     /// A stranger's was among them, and the log says so.
     pub(super) has_refused: bool,
@@ -57,15 +57,15 @@ impl Operator {
     }
 
     /// When the first of those that were answered has had its time to read the answer.
-    pub(super) fn farewell_over(&self) -> Option<Timestamp> {
-        self.answered.first().map(|(at, _)| at.after(FAREWELL))
+    pub(super) fn answer_read_by(&self) -> Option<Timestamp> {
+        self.answered.first().map(|(at, _)| at.after(TIME_TO_READ))
     }
 
-    /// Those that have had their time to read the answer, or have ended, need no farewell.
+    /// guard waits no longer for clients that have had their time to read the answer, or have ended.
     pub(super) fn forget_answered(&mut self, now: Timestamp) {
         self.answered.retain(|(at, process)| {
             let reads = process.as_ref().is_none_or(|process| !socket::is_readable(process.as_fd()));
-            now.since(*at) < FAREWELL && reads
+            now.since(*at) < TIME_TO_READ && reads
         });
     }
 }
@@ -101,7 +101,7 @@ impl Runtime<'_> {
             Request::Settings => Reply::Text(report::settings::table(self.config, self.supervisor.asked())),
             Request::StatusJson => return self.tell_status(&client, status::json),
             Request::Stop | Request::Restart | Request::Reload | Request::Scale(_) => {
-                return self.begin(request, client);
+                return self.begin_request(request, client);
             }
         };
         self.reply(&client, &reply);
@@ -121,7 +121,7 @@ impl Runtime<'_> {
     }
 
     /// Begins what takes its time; the outcome follows.
-    fn begin(&mut self, request: Request, client: Client) {
+    fn begin_request(&mut self, request: Request, client: Client) {
         self.operator
             .waiting
             .retain(|waiting| !waiting.process.as_ref().is_some_and(|process| socket::is_readable(process.as_fd())));
@@ -135,7 +135,7 @@ impl Runtime<'_> {
         let stop = &self.config.stop;
         // The runs of one instance after the other in a reload, at once in a restart.
         let replace = stop.restart_timeout.saturating_add(self.config.ready.timeout).saturating_add(SLACK);
-        let instances = u32::try_from(self.supervisor.instances().count()).unwrap_or(u32::MAX);
+        let instances = u32::try_from(self.supervisor.instance_count()).unwrap_or(u32::MAX);
         let is_queued = request == Request::Reload && self.supervisor.is_reloading();
         let mut scales = None;
         let (within, what, event) = match request {
@@ -219,7 +219,7 @@ impl Runtime<'_> {
 
     /// Everything is about to be killed, the clients that have waited among them: they get their answer, and a moment to read it,
     /// which the runs do not get.
-    pub(super) fn bid_farewell(&mut self) {
+    pub(super) fn answer_waiting(&mut self) {
         let outcome = Reply::Yes(format!("stopped: {}", self.journal.reason()));
         for waiting in std::mem::take(&mut self.operator.waiting) {
             self.answer(waiting, &outcome);
@@ -229,7 +229,7 @@ impl Runtime<'_> {
             return;
         }
         self.kill_known();
-        let until = self.clock.now().after(FAREWELL);
+        let until = self.clock.now().after(TIME_TO_READ);
         loop {
             let now = self.clock.now();
             self.operator.forget_answered(now);

@@ -37,7 +37,7 @@ impl Runtime<'_> {
     }
 
     /// Shows a page.
-    pub(super) fn show(&mut self, page: Page, client: HttpClient) {
+    pub(super) fn answer_page(&mut self, page: Page, client: HttpClient) {
         let say = |result: Result<&str, String>| {
             let (yes, mut body) = result.map_or_else(|why| (false, why), |text| (true, text.to_owned()));
             body.push('\n');

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(super) struct Pool {
     /// First those that listen, numbered as the kernel numbers them (`sys/spread.rs`): who leaves is replaced by the last.
     pub(super) members: Vec<Member>,
-    /// So many listen.
+    /// How many of them listen.
     pub(super) listening: usize,
     /// The numbers of those that new connections are led to; none where the kernel does not know yet.
     pub(super) led_to: Vec<u32>,
@@ -43,7 +43,7 @@ impl Pool {
     /// A pool with a socket that listens, or is none of those, or without any.
     pub(super) fn new(socket: Option<OwnedFd>, spreads: bool) -> Pool {
         let members: Vec<Member> =
-            socket.into_iter().map(|socket| Member { is_held: true, ..Member::new(socket, None) }).collect();
+            socket.into_iter().map(|socket| Member { has_listened: true, ..Member::new(socket, None) }).collect();
         Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads, look_at: None }
     }
 
@@ -76,8 +76,8 @@ impl Pool {
     }
 
     /// A run has listened here.
-    pub(super) fn is_held(&self) -> bool {
-        self.members.iter().any(|member| member.is_held)
+    pub(super) fn has_listened(&self) -> bool {
+        self.members.iter().any(|member| member.has_listened)
     }
 
     /// Whether others than this run have its socket.
@@ -117,10 +117,10 @@ impl Pool {
 
     /// A run did not get the socket that it was to have.
     pub(super) fn abandon(&mut self, run: RunId, poll: &Poll) {
-        for member in self.members.iter_mut().filter(|member| !member.is_held || member.free_until.is_some()) {
+        for member in self.members.iter_mut().filter(|member| !member.has_listened || member.free_until.is_some()) {
             member.runs.retain(|other| *other != run);
         }
-        self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
+        self.drop_others(|member| member.has_listened || !member.runs.is_empty(), poll);
     }
 
     /// Gives a run the socket that the fewest others have.
@@ -182,10 +182,10 @@ impl Pool {
             }
         }
         self.take_from(run, now, at);
-        self.drop_others(|member| member.is_held || !member.runs.is_empty(), poll);
+        self.drop_others(|member| member.has_listened || !member.runs.is_empty(), poll);
         // What it has shut down.
         while !self.refusing
-            && let Some(index) = self.position_of_other(|member| member.is_held && member.runs.is_empty())
+            && let Some(index) = self.position_of_other(|member| member.has_listened && member.runs.is_empty())
         {
             let member = &mut self.members[index];
             member.free_until = member.free_until.or(at);
@@ -245,7 +245,7 @@ impl Pool {
     }
 
     /// A run that was to have a socket of these has not started.
-    pub(super) fn leave(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
+    pub(super) fn run_not_started(&mut self, run: RunId, now: Timestamp, timeout: Option<Duration>) {
         let at = timeout.map(|timeout| now.after(timeout));
         self.take_from(run, now, at);
         if self.refusing {
@@ -255,7 +255,7 @@ impl Pool {
 
     /// A run that lives listens, or has shut its socket down.
     pub(super) fn is_served(&self) -> bool {
-        self.members.iter().any(|member| member.is_held && !member.runs.is_empty() && member.free_until.is_none())
+        self.members.iter().any(|member| member.has_listened && !member.runs.is_empty() && member.free_until.is_none())
     }
 
     /// Clients wait for a run that much longer.
@@ -317,7 +317,7 @@ impl Pool {
         self.refusing = true;
         self.led_to.clear();
         self.listening = 0;
-        for member in self.members.iter_mut().filter(|member| member.is_held) {
+        for member in self.members.iter_mut().filter(|member| member.has_listened) {
             (member.free_until, member.is_mixed) = (None, false);
             listen::refuse(member.socket.as_fd());
         }
@@ -325,7 +325,7 @@ impl Pool {
 
     /// Lets go of the sockets that an app has bound and connected: guard must not keep a connection open that the app closes.
     pub(super) fn let_clients_go(&mut self, poll: &Poll) {
-        self.drop_others(|member| member.is_held || listen::is_unconnected(member.socket.as_fd()), poll);
+        self.drop_others(|member| member.has_listened || listen::is_unconnected(member.socket.as_fd()), poll);
     }
 
     /// Closes those of the others that are not kept. Where the app has a duplicate the poll would go on with it.
@@ -352,8 +352,8 @@ impl Pool {
         self.members.iter().map(|member| member.inode)
     }
 
-    /// Closes all.
-    pub(super) fn close(&self, poll: &Poll) {
+    /// Closes all. Where an app has a duplicate the poll would go on with that, so each leaves the poll first.
+    pub(super) fn close(self, poll: &Poll) {
         self.members.iter().for_each(|member| poll.remove(member.socket.as_fd()));
     }
 }

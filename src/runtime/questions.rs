@@ -18,13 +18,13 @@ use std::time::Duration;
 /// Doors that stay open for what has outlived its run unseen, such as a daemon that has left its run.
 const MOST_DOORS: usize = 64;
 
-/// So long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
+/// How long a bind waits for a copy of guard. The kernel would refuse it an address that guard holds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// So long after a bind began to wait the log says why.
+/// How long after a bind began to wait the log says why.
 const STARVED: Duration = Duration::from_secs(1);
 
-/// So many runs in a row may end before they have told guard of their filter. Somebody may have killed one, but a profile may kill
+/// How many runs in a row may end before they have told guard of their filter. Somebody may have killed one, but a profile may kill
 /// all for it.
 const MOST_LOST: u32 = 3;
 

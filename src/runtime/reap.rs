@@ -1,6 +1,6 @@
 //! Children that have ended: their owners, and the events for the core.
 
-use super::children::{Heir, Owner};
+use super::children::{Owner, Successor};
 use super::exits::Exit;
 use super::journal::of_run;
 use super::{RETRY, Runtime};
@@ -13,7 +13,7 @@ use crate::sys::process::{self, Status, Usage, Wait};
 use log::Level;
 use std::cell::Cell;
 
-/// So many children are reaped before it is the turn of signals and doors.
+/// How many children guard reaps before it is the turn of signals and doors.
 const MOST: usize = 256;
 
 /// What has happened to a child that is no orphan, or to one that was stopped (`wait4(2)`).
@@ -88,7 +88,7 @@ impl Runtime<'_> {
         if killed > 0 || self.reaping.news.iter().any(News::may_be_oom_victim) {
             self.count_oom_kills();
         } else if !self.reaping.orphans.is_empty() || !self.reaping.news.is_empty() {
-            self.may_count_oom_kills();
+            self.count_oom_kills_without_notice();
         }
         if self.sweeps() {
             let Reaping { orphans, news, .. } = &self.reaping;
@@ -105,15 +105,17 @@ impl Runtime<'_> {
         for orphan in &self.reaping.orphans {
             log::debug!(pid = orphan.pid; "reaped");
             self.counters.orphans_reaped += 1;
-            self.children.note_heir(orphan.pid, orphan.status, orphan.usage);
+            self.children.note_ended_successor(orphan.pid, orphan.status, orphan.usage);
         }
         if !self.reaping.news.is_empty() {
             self.handle_news();
         }
         // Main processes come first, since SIGKILL may have come to their workers from them (PR_SET_PDEATHSIG).
-        (0..killed).for_each(|_| _ = self.explains_oom_kill());
+        for _ in 0..killed {
+            self.take_oom_kill();
+        }
         if self.reaping.childless {
-            for event in self.lost() {
+            for event in self.end_lost_runs() {
                 self.dispatch(event);
             }
         }
@@ -219,46 +221,7 @@ impl Runtime<'_> {
 
     fn ended(&mut self, owner: Owner, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
         match owner {
-            Owner::Run(id) => {
-                let (status, usage) = match self.succeed(id, pid, status) {
-                    Succession::Done => return None,
-                    Succession::Ended(status, usage) => (status, usage),
-                    Succession::None => (status, usage),
-                };
-                self.queue_after_run(id);
-                let channel = self.children.get_mut(id)?.channel.take();
-                channel.into_iter().for_each(|channel| self.close(channel));
-                let is_killed = self.children.get(id)?.killed;
-                let ending = match status {
-                    // A shell whose child was chosen exits with the code of such a death.
-                    Status::Signaled(Signal::KILL) | Status::Exited(KILLED)
-                        if !is_killed && self.explains_oom_kill() =>
-                    {
-                        Ending::OutOfMemory
-                    }
-                    Status::Exited(code) => Ending::Exited(code),
-                    Status::Signaled(signal) if usage.dumped => Ending::Dumped(signal),
-                    Status::Signaled(signal) => Ending::Signaled(signal),
-                };
-                let run = self.children.get(id)?;
-                let (uptime, why) = (self.clock.now().since(run.started), self.supervisor.why_ended(id));
-                self.journal.exit(&Exit {
-                    run: id,
-                    pid,
-                    status,
-                    usage,
-                    ending,
-                    why,
-                    is_replaced: self.supervisor.is_replaced(id),
-                    is_killed: is_killed && status == Status::Signaled(Signal::KILL),
-                    passed_on: run.passed_on,
-                    uptime,
-                    says: &run.status,
-                });
-                let left = matches!(status, Status::Exited(_)) && self.was_asked_to_exit();
-                self.take_terminal_back();
-                Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
-            }
+            Owner::Run(id) => self.main_ended(id, pid, status, usage),
             Owner::Check(id) => self.check_ended(id, pid, status),
             Owner::Diagnosis(id) => Some(self.diagnosis_ended(id, pid, status)),
             Owner::Hook => {
@@ -274,6 +237,45 @@ impl Runtime<'_> {
         }
     }
 
+    fn main_ended(&mut self, id: RunId, pid: Pid, status: Status, usage: Usage) -> Option<Event> {
+        let (status, usage) = match self.hand_over(id, pid, status) {
+            Succession::Done => return None,
+            Succession::Ended(status, usage) => (status, usage),
+            Succession::None => (status, usage),
+        };
+        self.free_sockets_of(id);
+        let channel = self.children.get_mut(id)?.channel.take();
+        channel.into_iter().for_each(|channel| self.close(channel));
+        let is_killed = self.children.get(id)?.killed;
+        let ending = match status {
+            // A shell whose child was chosen exits with the code of such a death.
+            Status::Signaled(Signal::KILL) | Status::Exited(KILLED) if !is_killed && self.take_oom_kill() => {
+                Ending::OutOfMemory
+            }
+            Status::Exited(code) => Ending::Exited(code),
+            Status::Signaled(signal) if usage.dumped => Ending::Dumped(signal),
+            Status::Signaled(signal) => Ending::Signaled(signal),
+        };
+        let run = self.children.get(id)?;
+        let (uptime, why) = (self.clock.now().since(run.started), self.supervisor.why_ended(id));
+        self.journal.exit(&Exit {
+            run: id,
+            pid,
+            status,
+            usage,
+            ending,
+            why,
+            is_replaced: self.supervisor.is_replaced(id),
+            is_killed: is_killed && status == Status::Signaled(Signal::KILL),
+            passed_on: run.passed_on,
+            uptime,
+            says: &run.status,
+        });
+        let left = matches!(status, Status::Exited(_)) && self.was_asked_to_exit();
+        self.take_terminal_back();
+        Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
+    }
+
     /// How a child ended that was nobody's and was reaped in the last turn.
     pub(super) fn ended_lately(&self, pid: Pid) -> Option<(Status, Usage)> {
         let orphan = self.reaping.orphans.iter().find(|orphan| orphan.pid == pid)?;
@@ -283,18 +285,19 @@ impl Runtime<'_> {
     /// The main process of a run has ended. If it has named a successor that is guard's child by now, the run goes on with
     /// that. A main process that failed hands over to nobody. In a run that stops the successor has not got the stop signal,
     /// so it gets SIGTERM as a leftover.
-    fn succeed(&mut self, id: RunId, old: Pid, status: Status) -> Succession {
-        let heir = self.children.get_mut(id).and_then(|run| run.heir.take()).filter(|_| status == Status::Exited(0));
+    fn hand_over(&mut self, id: RunId, old: Pid, status: Status) -> Succession {
+        let successor =
+            self.children.get_mut(id).and_then(|run| run.successor.take()).filter(|_| status == Status::Exited(0));
         let may_be_main = |pid| self.children.owner(pid) == Owner::Nobody && process::is_child(pid);
-        match heir {
-            Some(Heir::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
+        match successor {
+            Some(Successor::Alive(pid)) if !self.supervisor.is_stopping(id) && may_be_main(pid) => {
                 let Some(run) = self.children.get_mut(id) else { return Succession::None };
                 (run.pid, run.reaped) = (pid, false);
                 of_run!(self.journal, Level::Info, id, pid, old; "main-process");
                 Succession::Done
             }
-            Some(Heir::Ended(status, usage)) => Succession::Ended(status, usage),
-            Some(Heir::Alive(_)) | None => Succession::None,
+            Some(Successor::Ended(status, usage)) => Succession::Ended(status, usage),
+            Some(Successor::Alive(_)) | None => Succession::None,
         }
     }
 
@@ -303,7 +306,7 @@ impl Runtime<'_> {
             // Somebody sends SIGSTOP on purpose; the other stop signals come from a terminal.
             Owner::Run(id) if signal == Signal::TSTP => Some(Event::Suspended(id)),
             Owner::Run(id) if signal != Signal::STOP => {
-                self.starved(id, pid, signal);
+                self.lend_terminal(id, pid, signal);
                 None
             }
             Owner::Run(_) | Owner::Check(_) | Owner::Diagnosis(_) | Owner::Hook | Owner::Copy | Owner::Nobody => None,
@@ -312,7 +315,7 @@ impl Runtime<'_> {
 
     /// A run wants the terminal from the background (TTIN, TTOU). One that has made a group of its own, as timeout(1) does,
     /// gets the foreground. guard does not continue a run that cannot have it, since that would only stop it again.
-    fn starved(&self, id: RunId, pid: Pid, signal: Signal) {
+    fn lend_terminal(&self, id: RunId, pid: Pid, signal: Signal) {
         if self.terminal.as_ref().is_some_and(|terminal| terminal.lend(pid)) {
             self.signal_group(id, Signal::CONT);
         } else {
@@ -321,13 +324,13 @@ impl Runtime<'_> {
     }
 
     /// Runs that have ended unseen: guard has no child left (ECHILD, `wait(2)`).
-    fn lost(&mut self) -> Vec<Event> {
+    fn end_lost_runs(&mut self) -> Vec<Event> {
         let lost: Vec<_> = self.children.runs().filter(|run| !run.reaped).map(|run| run.id).collect();
         for &id in &lost {
             if let Some(run) = self.children.get_mut(id) {
                 run.reaped = true;
             }
-            self.queue_after_run(id);
+            self.free_sockets_of(id);
             of_run!(self.journal, Level::Error, id; "lost");
         }
         lost.into_iter().map(|id| Event::Exited(id, Ending::Exited(1))).collect()

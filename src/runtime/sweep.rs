@@ -57,10 +57,10 @@ impl Runtime<'_> {
         if signal == Signal::KILL && !self.reaping.childless {
             self.kill_group(id);
         }
-        let found = self.find(id);
+        let found = self.find_left_of(id);
         match &found {
             Found::Seen(leftovers) if signal == Signal::KILL => {
-                self.kill(id, leftovers);
+                self.kill_seen(id, leftovers);
                 let killed = [&leftovers.living[..], &leftovers.killed].concat();
                 self.journal.swept(id, signal, &killed);
             }
@@ -80,7 +80,7 @@ impl Runtime<'_> {
                 pace: Pace::default(),
             });
         }
-        self.count(id, &found)
+        self.leftovers_event(id, &found)
     }
 
     /// Asks the leftovers of a run to end: the run's group as a whole, the others one by one.
@@ -114,7 +114,7 @@ impl Runtime<'_> {
     }
 
     /// SIGKILL to the leftovers that were seen: to whole groups first.
-    fn kill(&self, id: RunId, leftovers: &Leftovers) {
+    fn kill_seen(&self, id: RunId, leftovers: &Leftovers) {
         let group = self.children.get(id).map(|run| run.group);
         let rest: Vec<Process> =
             leftovers.living.iter().copied().filter(|process| Some(process.group) != group).collect();
@@ -134,10 +134,10 @@ impl Runtime<'_> {
         if signal == Signal::KILL && !self.reaping.childless {
             self.kill_group(id);
         }
-        let found = self.find(id);
+        let found = self.find_left_of(id);
         if let Found::Seen(leftovers) = &found {
             if signal == Signal::KILL {
-                self.kill(id, leftovers);
+                self.kill_seen(id, leftovers);
             } else if !complete {
                 let left = self.children.get(id).and_then(|run| run.sweep.as_ref()).map(|sweep| &sweep.left);
                 let is_new = |process: &&Process| left.is_some_and(|left| !left.contains(&process.pid));
@@ -149,7 +149,7 @@ impl Runtime<'_> {
         if let Some(sweep) = self.children.get_mut(id).and_then(|run| run.sweep.as_mut()) {
             sweep.pace.taken(now);
         }
-        self.count(id, &found)
+        self.leftovers_event(id, &found)
     }
 
     /// Signals leftovers that the first walk had no time for.
@@ -159,7 +159,7 @@ impl Runtime<'_> {
         self.signal_each(id, signal, &others, Some(run.group));
     }
 
-    fn find(&mut self, id: RunId) -> Found {
+    fn find_left_of(&mut self, id: RunId) -> Found {
         if self.reaping.childless {
             return Found::Nothing;
         }
@@ -228,7 +228,7 @@ impl Runtime<'_> {
     }
 
     /// How many are left.
-    fn count(&mut self, id: RunId, found: &Found) -> Event {
+    fn leftovers_event(&mut self, id: RunId, found: &Found) -> Event {
         let now = self.clock.now();
         let (count, left, complete) = match found {
             Found::Nothing => (0, HashSet::new(), true),
@@ -269,14 +269,14 @@ impl Runtime<'_> {
             }
         }
         if self.ending.killing {
-            self.ending.last_blow.ask(now);
+            self.ending.kill_pace.ask(now);
         }
     }
 
     /// When the next walk is due.
     pub(super) fn next_recount(&self) -> Option<Timestamp> {
         if self.ending.killing {
-            return self.ending.last_blow.due;
+            return self.ending.kill_pace.due;
         }
         let unmarked = self.ending.unmarked.as_ref().and_then(|sweep| sweep.pace.due);
         self.children.runs().filter_map(|run| run.sweep.as_ref()?.pace.due).chain(unmarked).min()
@@ -289,7 +289,7 @@ impl Runtime<'_> {
         }
         let now = self.clock.now();
         if self.ending.killing {
-            if self.ending.last_blow.is_due(now) {
+            if self.ending.kill_pace.is_due(now) {
                 self.kill_everything();
             }
             return;

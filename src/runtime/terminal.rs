@@ -18,12 +18,6 @@ const SOON: Duration = Duration::from_secs(2);
 /// The pause before guard checks again who has the foreground: a line may be there before the shell that reads it.
 const LATER: Duration = Duration::from_secs(1);
 
-/// The terminal's own stop signals.
-const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
-
-/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is closed.
-const ENDS: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::HUP];
-
 /// What was typed since the last run began.
 #[derive(Default)]
 pub(super) struct Typed {
@@ -37,7 +31,7 @@ pub(super) struct Typed {
 
 impl Runtime<'_> {
     /// What a signal that guard has received means to the core; `None` where it is nothing to guard.
-    pub(super) fn meaning(&mut self, signal: Signal, sender: Sender) -> Option<Event> {
+    pub(super) fn event_of_signal(&mut self, signal: Signal, sender: Sender) -> Option<Event> {
         let Some(terminal) = &mut self.terminal else { return Some(Event::Signal(signal)) };
         match sender {
             // `take_typing` takes these.
@@ -93,7 +87,7 @@ impl Runtime<'_> {
     pub(super) fn take_last_keys(&mut self) {
         self.take_typing();
         if self.terminal.is_some() {
-            for signal in self.signals.take(&ENDS, Sender::Kernel) {
+            for signal in self.signals.take(&Signal::TERMINAL_ENDS, Sender::Kernel) {
                 self.dispatch(Event::Pressed(signal));
             }
         }
@@ -151,7 +145,7 @@ impl Runtime<'_> {
     pub(super) fn suspend(&mut self) {
         signals::suspend();
         // What came before guard was continued is over.
-        self.signals.take(&STOPS, Sender::Kernel);
+        self.signals.take(&Signal::TERMINAL_STOPS, Sender::Kernel);
         if let Some(terminal) = &mut self.terminal {
             terminal.refresh();
         }

@@ -124,7 +124,7 @@ impl Runtime<'_> {
             Timer::Queues => earlier(self.holding.deadline(), self.held.deadline()),
             Timer::Files => self.changes.as_ref().and_then(|changes| changes.check_at),
             Timer::OomKills => self.oom_kills.notice_due,
-            Timer::Answered => self.operator.farewell_over(),
+            Timer::Answered => self.operator.answer_read_by(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Runtime<'_> {
         while self.ending.exit.is_none()
             && let Some((signal, sender)) = self.signals.pop()
         {
-            if let Some(event) = self.meaning(signal, sender) {
+            if let Some(event) = self.event_of_signal(signal, sender) {
                 self.dispatch(event);
             }
         }

@@ -167,7 +167,7 @@ pub enum Notice {
     KillUnmarked,
     /// The main process survived even SIGKILL; the run goes on.
     Unkillable { run: RunId },
-    /// So many leftovers survived even SIGKILL; guard goes on without them.
+    /// This number of leftovers survived even SIGKILL; guard goes on without them.
     Abandoned { run: RunId, count: usize },
     /// The pre-stop hook took more than half of the stop timeout, and has got SIGKILL.
     KillHook,
@@ -175,7 +175,7 @@ pub enum Notice {
     KillEverything { reason: KillReason },
     /// Every run has ended, and guard will exit with this code.
     Over { code: u8 },
-    /// So many connections were left when their time was over.
+    /// This number of connections was left when their time was over.
     StillConnected { connections: usize },
     /// guard waits for connections.
     Lingering { unsent: UnsentData },

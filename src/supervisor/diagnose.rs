@@ -24,7 +24,7 @@ pub(super) enum Diagnosis {
 }
 
 /// When guard asks a run that gets SIGKILL at `kill_at`: `timeout` before that, and not in the first two thirds of what is left.
-fn before(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
+fn diagnosis_due(kill_at: Timestamp, now: Timestamp, timeout: Duration) -> Timestamp {
     let left = kill_at.since(now);
     now.after(left - timeout.min(left / 3))
 }
@@ -46,7 +46,7 @@ impl Run {
 
 impl Supervisor {
     /// Asks a run, once, and returns its time for that; `None` if it was asked before, or GUARD_DIAGNOSE is not set.
-    pub(super) fn ask(&mut self, id: RunId) -> Option<Duration> {
+    pub(super) fn ask_for_diagnosis(&mut self, id: RunId) -> Option<Duration> {
         let timeout = self.settings.diagnose?;
         let run = self.run_mut(id)?;
         match run.diagnosis {
@@ -59,7 +59,7 @@ impl Supervisor {
 
     /// A run has failed: guard asks it for a diagnosis, or ends it where there is none.
     pub(super) fn diagnose_failed(&mut self, now: Timestamp, id: RunId, failure: Failure) {
-        match self.ask(id) {
+        match self.ask_for_diagnosis(id) {
             Some(timeout) => {
                 self.set_state(id, RunState::Diagnosing { failure, until: now.after(timeout), kill_at: None });
             }
@@ -87,7 +87,7 @@ impl Supervisor {
                 self.end_failed(now, id, failure, kill_at);
             }
             RunState::Stopping { .. } => {
-                self.ask(id);
+                self.ask_for_diagnosis(id);
             }
             RunState::Spawning | RunState::Starting { .. } | RunState::Ready { .. } => {}
             RunState::Draining { .. } | RunState::Aborting { .. } | RunState::Killing { .. } => {}
@@ -103,8 +103,8 @@ impl Supervisor {
         for run in self.runs_mut() {
             match run.state {
                 RunState::Stopping { kill_at: Some(at), .. } => match run.diagnosis {
-                    Diagnosis::Unasked => run.diagnosis = Diagnosis::Due(before(at, now, timeout)),
-                    Diagnosis::Due(due) => run.diagnosis = Diagnosis::Due(due.min(before(at, now, timeout))),
+                    Diagnosis::Unasked => run.diagnosis = Diagnosis::Due(diagnosis_due(at, now, timeout)),
+                    Diagnosis::Due(due) => run.diagnosis = Diagnosis::Due(due.min(diagnosis_due(at, now, timeout))),
                     Diagnosis::Asked | Diagnosis::Over => {}
                 },
                 RunState::Stopping { kill_at: None, .. } | RunState::Diagnosing { .. } => {}

@@ -43,7 +43,7 @@ pub enum Event {
     /// An operator asks for another number of instances. [`Action::ConcludeScale`](super::Action::ConcludeScale) answers in
     /// the end, if the number is in range.
     ScaleRequested(Scale),
-    /// So many instances fit the container's CPU quota: answers [`Action::CountCpus`](super::Action::CountCpus), at once.
+    /// This number of instances fits the container's CPU quota: answers [`Action::CountCpus`](super::Action::CountCpus), at once.
     CpusCounted(u32),
     /// The app says that it can take work.
     SaidReady(RunId),
@@ -81,10 +81,10 @@ pub enum Event {
     UnsentCounted(UnsentData),
     /// The processes of this run use more memory than they may.
     MemoryExceeded(RunId),
-    /// So many connections are left to what the app listens on: answers
+    /// This number of connections is left to what the app listens on: answers
     /// [`Action::CountConnections`](super::Action::CountConnections).
     ConnectionsCounted(usize),
-    /// So many connections wait to be accepted by this run: answers [`Action::CountQueue`](super::Action::CountQueue).
+    /// This number of connections waits to be accepted by this run: answers [`Action::CountQueue`](super::Action::CountQueue).
     QueueCounted(RunId, usize),
     /// The next deadline may have passed. Always safe to send.
     Timeout,

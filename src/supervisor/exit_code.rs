@@ -103,7 +103,7 @@ impl Ending {
 
     /// Ctrl-C, Ctrl-\ or the end of the terminal ended it, or it exits with 128 + n for them, as shells and runtimes do.
     pub(super) fn by_terminal(self) -> bool {
-        [Signal::INT, Signal::QUIT, Signal::HUP].map(of_signal).contains(&self.code())
+        Signal::TERMINAL_ENDS.map(of_signal).contains(&self.code())
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) enum Idle {
     /// The delay is over, and the time of the state is the end of this wait.
     Now,
     /// New connections are led to other runs. The time of the state is when guard counts those that this run has not accepted
-    /// yet; without any it has waited long enough, and after so many counts in any case.
+    /// yet; without any it has waited long enough, and after this many counts in any case.
     Led(u8),
 }
 
@@ -63,9 +63,18 @@ impl Run {
         (*until <= now).then_some((self.id, *signal, *kill_at))
     }
 
+    /// Begins the end of a run. `leads` says that others are ready, and take its new connections.
+    pub(super) fn begin_end(&mut self, now: Timestamp, drain: Drain, leads: bool) {
+        if leads {
+            self.lead_away(now, drain);
+        } else {
+            self.drain(now, drain);
+        }
+    }
+
     /// Begins the end of a run while others are ready: new connections are led to them, and those that wait for this run are
     /// accepted before its stop signal.
-    pub(super) fn lead_away(&mut self, now: Timestamp, drain: Drain) {
+    fn lead_away(&mut self, now: Timestamp, drain: Drain) {
         let longest = drain.kill_at.map_or(LED_AT_MOST, |at| LED_AT_MOST.min(at.since(now) / 4));
         let least = LED_AT_LEAST.min(longest);
         let begins = self.serves();
@@ -79,7 +88,7 @@ impl Run {
         }
     }
 
-    /// A reload leads new connections past it, and it knows nothing of its end.
+    /// A reload leads new connections away from it, and it knows nothing of its end.
     pub(super) fn is_only_led_away(&self) -> bool {
         let knows = self.announced || self.ready_since.is_none() || !matches!(self.cause, Some(Cause::Reload(_)));
         matches!(self.state, RunState::Draining { idle: Idle::Led(_), .. }) && !knows
@@ -118,7 +127,7 @@ impl Supervisor {
         actions.extend(runs.filter_map(|run| run.queue_is_due(now).then_some(Action::CountQueue(run.id))));
     }
 
-    /// So many connections wait to be accepted by a run.
+    /// The runtime has counted the connections that wait to be accepted by a run.
     pub(super) fn queue_counted(&mut self, now: Timestamp, id: RunId, waiting: usize) {
         if let Some(RunState::Draining { until, idle: Idle::Led(counts), .. }) =
             self.run_mut(id).map(|run| &mut run.state)
@@ -158,7 +167,7 @@ impl Supervisor {
         }
     }
 
-    /// So many connections are left. Without any the runs have waited long enough.
+    /// The runtime has counted the connections that are left. Without any the runs have waited long enough.
     pub(super) fn connections_counted(&mut self, now: Timestamp, left: usize) {
         let Some(count) = self.count.as_mut().filter(|count| count.at.is_none()) else { return };
         *count = Count { at: Some(now.after(count.pause)), pause: (count.pause * 2).min(LONGEST_PAUSE), left };

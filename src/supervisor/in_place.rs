@@ -63,17 +63,7 @@ impl Supervisor {
         let is_meant = |number| only.is_none_or(|only| only == number);
         // What a reload is replacing cannot be restarted, and a restart of the others alone would be half of one.
         if self.instances.iter().any(|i| is_meant(i.number) && i.serves_while_replaced()) {
-            if asker == Asker::File {
-                // Nobody would ask again, and the new run may have read what the file was before.
-                self.reload_again = self.reload_again.max(Some(asker));
-                return self.report(Notice::ReloadQueued);
-            }
-            self.report(Notice::Ignored { what: "restart", why: RELOADING });
-            // Who asks while another restart is under way shares its outcome.
-            if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
-                self.conclude(InPlace::Restart, Err(RELOADING));
-            }
-            return;
+            return self.refuse_restart(asker, only);
         }
         let leads = self.holds && self.any_ready(|instance| !is_meant(instance.number));
         let mut stuck = false;
@@ -81,11 +71,7 @@ impl Supervisor {
             match &mut instance.slot {
                 Slot::Live(run) if run.serves() => {
                     run.end_for(Cause::Restart(asker));
-                    if leads {
-                        run.lead_away(now, drain);
-                    } else {
-                        run.drain(now, drain);
-                    }
+                    run.begin_end(now, drain, leads);
                     notices.push(Notice::RestartRequested { run: run.id, asker });
                 }
                 Slot::Waiting { spawn_at: Some(at) } => {
@@ -109,12 +95,31 @@ impl Supervisor {
         }
         if only.is_none() && stuck {
             self.conclude_restart(Err(UNKILLABLE));
-        } else if only.is_none() && !self.instances.iter().any(|instance| instance.restarting) {
+        } else if only.is_none() && !self.is_restarting() {
             self.conclude(InPlace::Restart, Err(NO_RUN));
         }
         self.update_drain_file();
         self.start_hook_for_drain(now, Some(timeout));
         self.recount_cpus();
+    }
+
+    /// A reload replaces what is to be restarted.
+    fn refuse_restart(&mut self, asker: Asker, only: Option<u32>) {
+        if asker == Asker::File {
+            // Nobody would ask again, and the new run may have read what the file was before.
+            self.reload_again = self.reload_again.max(Some(asker));
+            return self.report(Notice::ReloadQueued);
+        }
+        self.report(Notice::Ignored { what: "restart", why: RELOADING });
+        // Who asks while another restart is under way shares its outcome.
+        if only.is_none() && !self.is_restarting() {
+            self.conclude(InPlace::Restart, Err(RELOADING));
+        }
+    }
+
+    /// A restart of all instances waits for a new run to be ready.
+    pub(super) fn is_restarting(&self) -> bool {
+        self.instances.iter().any(|instance| instance.restarting)
     }
 
     pub(super) fn reload_requested(&mut self, now: Timestamp, asker: Asker) {
@@ -182,12 +187,12 @@ impl Supervisor {
     pub(super) fn advance_reload(&mut self, now: Timestamp) {
         let Some(reload @ Reload { replaced_by: Some(new), .. }) = self.reload else { return };
         if self.instance_mut(reload.instance).is_none_or(|instance| instance.retiring.is_none()) {
-            self.leave_instance(now, reload, Some(new));
+            self.reload_after_instance(now, reload, Some(new));
         }
     }
 
     /// Goes on with the instances after the reload's, where it is meant for all.
-    pub(super) fn leave_instance(&mut self, now: Timestamp, reload: Reload, newest: Option<RunId>) {
+    pub(super) fn reload_after_instance(&mut self, now: Timestamp, reload: Reload, newest: Option<RunId>) {
         if reload.asker.is_limit() {
             self.conclude_reload(newest.ok_or(NO_RUN));
         } else {
@@ -207,11 +212,7 @@ impl Supervisor {
         }
         if let Some(old) = instance.retiring.as_mut().filter(|old| old.serves()) {
             old.end_for(Cause::Reload(asker));
-            if holds {
-                old.lead_away(now, drain);
-            } else {
-                old.drain(now, drain);
-            }
+            old.begin_end(now, drain, holds);
             let old = old.id;
             self.report(Notice::Reloading { old, new: id, asker });
         }
@@ -227,7 +228,7 @@ impl Supervisor {
         let Some(instance) = self.instance_mut(id.instance) else { return };
         instance.awaited = false;
         let was_awaited = std::mem::take(&mut instance.restarting);
-        if was_awaited && !self.instances.iter().any(|instance| instance.restarting) {
+        if was_awaited && !self.is_restarting() {
             self.conclude(InPlace::Restart, Ok(id));
         }
     }
@@ -303,7 +304,7 @@ impl Supervisor {
 
     /// guard's end begins, and everything that was asked for has failed.
     pub(super) fn abandon_in_place(&mut self) {
-        if self.instances.iter().any(|instance| instance.restarting) {
+        if self.is_restarting() {
             self.conclude_restart(STOPPING);
         }
         if self.reload.is_some() {

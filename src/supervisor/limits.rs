@@ -15,8 +15,8 @@ use super::timestamp::Timestamp;
 use crate::config::Readiness;
 use std::time::Duration;
 
-/// A run whose time is over looks so often whether it may be replaced: another instance may be in a reload, or the only one to serve.
-const LATER: Duration = Duration::from_secs(1);
+/// How often guard checks whether it may replace a run whose time is over: another instance may be in a reload, or the only one to serve.
+const REPLACE_RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// When a run that begins now has had its time: up to a tenth sooner or later, so that a fleet does not replace its
@@ -31,7 +31,7 @@ impl Supervisor {
         // The time of its diagnosis is over.
         self.end_diagnosis(id);
         let Some(run) = self.run_mut(id) else { return };
-        run.replace_at = Some(now.after(LATER));
+        run.replace_at = Some(now.after(REPLACE_RETRY));
         let asker = if run.is_too_large { Asker::Memory } else { Asker::Lifetime };
         self.replace(now, id, asker);
     }
@@ -43,7 +43,7 @@ impl Supervisor {
         if run.ready_since.is_none_or(|since| now.since(since) < stable_after) {
             self.run_failed(now, id, Failure::Memory);
         } else if !run.is_too_large {
-            match self.ask(id) {
+            match self.ask_for_diagnosis(id) {
                 Some(timeout) => self.diagnose_serving(now, id, timeout),
                 None => self.replace(now, id, Asker::Memory),
             }

@@ -59,7 +59,7 @@ impl Supervisor {
         }
         linger.left = Some(unsent);
         if unsent.connections == 0 || linger.give_up_at <= now {
-            return self.leave();
+            return self.exit();
         }
         linger.count_at = now.after(linger.pause).min(linger.give_up_at);
         let pause = (linger.pause * 2).min(LONGEST_PAUSE);
@@ -70,7 +70,7 @@ impl Supervisor {
     }
 
     /// guard's work is done.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn exit(&mut self) {
         let Mode::Lingering(linger) = self.mode else { return };
         if let Some(unsent) = linger.left.filter(|left| left.connections > 0) {
             self.report(Notice::Unsent { unsent });

@@ -109,7 +109,7 @@ pub struct Supervisor {
     failed: Option<u8>,
     /// Sockets outlive runs.
     holds: bool,
-    /// Those were let go.
+    /// guard has let go of the sockets that outlive runs.
     released: bool,
     /// The drain file is there.
     drain_file: bool,
@@ -237,7 +237,7 @@ impl Supervisor {
         self.begin_queued_reload(now);
         self.find_ports();
         self.announce_drains();
-        self.drain_delay_elapsed(now);
+        self.stop_drained_runs(now);
         self.update_count();
         self.end_checks();
         self.update_diagnoses(now);

@@ -104,7 +104,7 @@ impl Supervisor {
     fn dismiss(&mut self, now: Timestamp, numbers: &[u32]) {
         let drain = self.drain_of(now, true);
         let leads = self.holds && self.any_ready(|instance| !numbers.contains(&instance.number));
-        let was_restarting = self.instances.iter().any(|instance| instance.restarting);
+        let was_restarting = self.is_restarting();
         for instance in self.instances.iter_mut().filter(|instance| numbers.contains(&instance.number)) {
             (instance.leaving, instance.awaited, instance.restarting) = (true, false, false);
             if let Slot::Waiting { .. } = instance.slot {
@@ -112,22 +112,18 @@ impl Supervisor {
             }
             for run in instance.runs_mut() {
                 run.end_for(Cause::Scale);
-                if leads {
-                    run.lead_away(now, drain);
-                } else {
-                    run.drain(now, drain);
-                }
+                run.begin_end(now, drain, leads);
             }
         }
         // Others may be all that a restart or a reload has waited for.
-        if was_restarting && !self.instances.iter().any(|instance| instance.restarting) {
+        if was_restarting && !self.is_restarting() {
             let ready = self.runs().filter(|run| run.is_ready()).map(|run| run.id).last();
             self.conclude(InPlace::Restart, ready.ok_or("there are fewer instances now"));
         }
         if let Some(reload) = self.reload
             && numbers.contains(&reload.instance)
         {
-            self.leave_instance(now, reload, reload.replaced_by.or(reload.newest));
+            self.reload_after_instance(now, reload, reload.replaced_by.or(reload.newest));
         }
     }
 

@@ -91,7 +91,7 @@ impl Supervisor {
                 }
             }
             // The app has ended, and a person who still presses Ctrl-C wants the terminal back.
-            Mode::Lingering(_) if interrupts && self.settings.terminal => self.leave(),
+            Mode::Lingering(_) if interrupts && self.settings.terminal => self.exit(),
             Mode::Killing { .. } | Mode::Lingering(_) | Mode::Done => {}
         }
     }

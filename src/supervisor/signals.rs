@@ -160,12 +160,10 @@ impl Supervisor {
     }
 }
 
-/// What the terminal sends for Ctrl-C, for Ctrl-\, and when it is closed.
 fn ends_by_terminal(signal: Signal) -> bool {
-    [Signal::INT, Signal::QUIT, Signal::HUP].contains(&signal)
+    Signal::TERMINAL_ENDS.contains(&signal)
 }
 
-/// A terminal's stop signals.
 fn suspends(signal: Signal) -> bool {
-    [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
+    Signal::TERMINAL_STOPS.contains(&signal)
 }

@@ -90,7 +90,7 @@ impl Supervisor {
     }
 
     /// How many instances there are.
-    pub fn count(&self) -> usize {
+    pub fn instance_count(&self) -> usize {
         self.instances.len()
     }
 

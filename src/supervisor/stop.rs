@@ -187,7 +187,7 @@ impl Supervisor {
     }
 
     /// Stops every run whose drain delay is over and that waits for no hook and no connection.
-    pub(super) fn drain_delay_elapsed(&mut self, now: Timestamp) {
+    pub(super) fn stop_drained_runs(&mut self, now: Timestamp) {
         if self.hook.is_some() {
             return;
         }

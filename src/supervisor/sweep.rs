@@ -95,7 +95,7 @@ impl Supervisor {
         }
     }
 
-    /// So many leftovers live. The run is over when none does.
+    /// The runtime has counted leftovers that live. The run is over when none does.
     pub(super) fn leftovers_counted(&mut self, now: Timestamp, id: RunId, count: usize) {
         let serving = self.mode == Mode::Serving;
         let Some(run) = self.run_mut(id) else { return };

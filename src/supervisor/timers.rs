@@ -56,7 +56,7 @@ impl Supervisor {
         }
     }
 
-    /// A deadline of a run has passed, other than its drain delay: [`Supervisor::drain_delay_elapsed`].
+    /// A deadline of a run has passed, other than its drain delay: [`Supervisor::stop_drained_runs`].
     fn run_timer_elapsed(&mut self, now: Timestamp, id: RunId) {
         let Some(run) = self.run_mut(id) else { return };
         match run.state {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// A longer environment counts as unreadable.
 const LONGEST: usize = 128 * 1024;
 
-/// So many bytes are read in all.
+/// The copy reads no more bytes than this in all.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the copy concludes from an environment.
@@ -33,8 +33,8 @@ pub struct Findings {
     pub of: Vec<(Pid, Finding)>,
 }
 
-/// A copy of guard reads this file of each process below /proc, and concludes from it. The rest of this text is of `environ`.
-/// An environment is the one that the process was started with, as it stands in its memory now. It is an error where guard
+/// A copy of guard reads the file of this name below /proc of each process, and concludes from it. An `environ` has the
+/// environment that the process was started with, as it stands in its memory now. It is an error where guard
 /// has no access (`ptrace(2)`, access mode checks), where it is too long, and where the process has ended (ENOENT or ESRCH).
 /// Fails where no copy can be made.
 pub fn read(

@@ -4,7 +4,7 @@ use super::Errno;
 use std::fs::File;
 use std::io::{self, Read};
 
-/// So much of a file at most, in bytes.
+/// Reads a file, or its first `longest` bytes.
 pub fn read(path: &str, longest: u64) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(longest).read_to_end(&mut bytes));

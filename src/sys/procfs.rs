@@ -17,7 +17,7 @@ use std::fs::{File, ReadDir, read_dir, read_link};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// So many processes a walk sees at most, which keeps it below a megabyte.
+/// How many processes a walk sees at most, which keeps it below a megabyte.
 const MOST_PROCESSES: usize = 16_384;
 
 /// What a walk has seen.
@@ -29,8 +29,8 @@ pub struct Descendants {
     pub complete: bool,
 }
 
-/// Whether there is a /proc of guard's own PID namespace. Another's counts pids differently: a signal by its word would reach the
-/// wrong process.
+/// Whether there is a /proc of guard's own PID namespace. That of another one has other pids, so guard would signal the wrong
+/// processes.
 pub fn is_own() -> bool {
     read_link("/proc/self").is_ok_and(|own| own == Path::new(&process::id().to_string()))
 }

@@ -68,12 +68,11 @@ pub enum Output<'a> {
 impl<'a> Start<'a> {
     /// A child with this environment and working directory, and all else as guard has it.
     pub fn new(environment: &'a [&'a CStr], directory: Option<&'a CStr>) -> Start<'a> {
-        let (in_guards_group, die_with_guard) = (false, true);
         Start {
             environment,
             directory,
-            in_guards_group,
-            die_with_guard,
+            in_guards_group: false,
+            die_with_guard: true,
             own_pid: &[],
             kept: &[],
             passed: &[],
@@ -171,7 +170,7 @@ impl Program {
         match plan.failure {
             None => Ok(pid),
             Some(failure) => {
-                // Its body is taken away here, before anyone can mistake it for a run.
+                // guard reaps it here, so that no other reap takes it for a main process.
                 wait_for_copy(pid);
                 Err(failure)
             }
@@ -231,7 +230,30 @@ extern "C" fn run_plan(plan: *mut c_void) -> c_int {
 impl Plan<'_> {
     /// Returns only if the program could not be executed.
     fn run(&mut self) -> SpawnFailure {
-        // SAFETY: each call takes plain numbers, or pointers to strings and arrays that the plan owns.
+        self.take_place();
+        if let Some(channel) = self.start.filter {
+            channel.install();
+        }
+        for limit in limits::of_child(self.start.limits) {
+            if let Err(error) = limit.set() {
+                return SpawnFailure::Limit(error);
+            }
+        }
+        self.place_descriptors();
+        self.redirect_output();
+        if let Some(directory) = self.start.directory
+            // SAFETY: chdir(2) reads a string of the plan's.
+            && unsafe { libc::chdir(directory.as_ptr()) } == -1
+        {
+            return SpawnFailure::Directory(Errno::last());
+        }
+        self.reset_signals();
+        self.execute()
+    }
+
+    /// Its group, its end with guard, and its pid in the environment.
+    fn take_place(&mut self) {
+        // SAFETY: each call takes plain numbers.
         unsafe {
             if !self.start.in_guards_group {
                 libc::setpgid(0, 0);
@@ -242,18 +264,17 @@ impl Plan<'_> {
                     libc::_exit(127);
                 }
             }
-            let pid = libc::getpid();
-            self.own_pid.iter_mut().for_each(|entry| entry.write(pid));
+        }
+        let pid = super::process::id();
+        self.own_pid.iter_mut().for_each(|entry| entry.write(pid));
+    }
+
+    /// What the program is to have open: what guard was handed for it, and from 3 on the sockets that it is passed.
+    fn place_descriptors(&self) {
+        // SAFETY: each call takes plain numbers.
+        unsafe {
             for descriptor in self.start.kept {
                 libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0);
-            }
-            if let Some(channel) = self.start.filter {
-                channel.install();
-            }
-            for limit in limits::of_child(self.start.limits) {
-                if let Err(error) = limit.set() {
-                    return SpawnFailure::Limit(error);
-                }
             }
             for (place, descriptor) in (super::listen::FIRST..).zip(self.start.passed) {
                 if descriptor.as_raw_fd() == place {
@@ -262,12 +283,18 @@ impl Plan<'_> {
                     libc::dup2(descriptor.as_raw_fd(), place);
                 }
             }
-            let (is_stdin_empty, output) = match self.start.output {
-                Output::Inherited => (false, None),
-                Output::WithoutStdin => (true, None),
-                Output::To(descriptor) => (true, Some(descriptor.as_raw_fd())),
-                Output::Nowhere => (true, Some(libc::STDIN_FILENO)),
-            };
+        }
+    }
+
+    fn redirect_output(&self) {
+        let (is_stdin_empty, output) = match self.start.output {
+            Output::Inherited => (false, None),
+            Output::WithoutStdin => (true, None),
+            Output::To(descriptor) => (true, Some(descriptor.as_raw_fd())),
+            Output::Nowhere => (true, Some(libc::STDIN_FILENO)),
+        };
+        // SAFETY: each call takes plain numbers, or a constant string.
+        unsafe {
             if is_stdin_empty {
                 libc::close(libc::STDIN_FILENO);
                 libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
@@ -276,14 +303,7 @@ impl Plan<'_> {
                 libc::dup2(output, libc::STDOUT_FILENO);
                 libc::dup2(output, libc::STDERR_FILENO);
             }
-            if let Some(directory) = self.start.directory
-                && libc::chdir(directory.as_ptr()) == -1
-            {
-                return SpawnFailure::Directory(Errno::last());
-            }
         }
-        self.reset_signals();
-        self.execute()
     }
 
     /// Dispositions first, the mask last: a signal that was held back meanwhile must find no handler of guard's.

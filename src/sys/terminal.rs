@@ -73,8 +73,7 @@ impl Terminal {
 
     /// Whether the kernel sends this signal to guard's group for a key, or for the end of the terminal.
     pub fn sends(&self, signal: Signal) -> bool {
-        [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH]
-            .contains(&signal)
+        signal == Signal::WINCH || Signal::TERMINAL_ENDS.contains(&signal) || Signal::TERMINAL_STOPS.contains(&signal)
     }
 
     /// Whether a process has got a signal that the terminal has sent.

@@ -59,7 +59,7 @@ impl Holding {
     fn answer_without_pool(&mut self, question: &Question, bind: &Bind, poll: &Poll) -> Option<Answer> {
         let key = Key::of(bind);
         let port = key.address.port();
-        if !self.wants(port) {
+        if !self.ports.contains(port) {
             let is_named = self.caught.is_empty() && port != 0 && matches!(self.ports, Ports::These(_));
             if is_named && !std::mem::replace(&mut self.refusal_logged, true) {
                 log::info!(address:% = key.address, msg = "GUARD_HOLD names other ports"; "not-held");

@@ -13,12 +13,12 @@ fn of(instance: u32) -> RunId {
 #[test]
 fn the_instances_that_run_and_those_that_are_wanted_are_counted() {
     let mut world = World::serving(Settings { instances: 3, ..plain() });
-    assert_eq!((world.supervisor.count(), world.supervisor.desired()), (3, 3));
+    assert_eq!((world.supervisor.instance_count(), world.supervisor.desired()), (3, 3));
     world.step(Step::AskScale(Scale::Fewer(1)));
-    assert_eq!((world.supervisor.count(), world.supervisor.desired()), (3, 2), "the last one drains");
+    assert_eq!((world.supervisor.instance_count(), world.supervisor.desired()), (3, 2), "the last one drains");
     assert_eq!(world.supervisor.serving().collect::<Vec<_>>(), [of(0), of(1)]);
     world.step(Step::Exit(of(2), Ending::Exited(0), Leftovers::None));
-    assert_eq!((world.supervisor.count(), world.supervisor.desired()), (2, 2));
+    assert_eq!((world.supervisor.instance_count(), world.supervisor.desired()), (2, 2));
 }
 
 #[test]

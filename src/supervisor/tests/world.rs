@@ -902,7 +902,7 @@ impl World {
 
     /// The supervisor has a restart under way.
     fn awaits_restart(&self) -> bool {
-        self.supervisor.instances.iter().any(|instance| instance.restarting)
+        self.supervisor.is_restarting()
     }
 
     /// So many reloads are under way, or follow.
