@@ -142,9 +142,13 @@ impl Pool {
         let all_mixed = group.iter().all(|member| !member.is_mixed || is_wanted(member));
         let known = numbers(&|member| is_wanted(member) && (all_mixed || !member.is_mixed));
         let chosen = if known.is_empty() { numbers(&|member| member.is_mixed) } else { known };
-        // Through one that serves: an app may shut down the socket of a run that ends at any time.
-        let through = |numbers: &[u32]| group[numbers[0] as usize].socket.as_fd();
-        if chosen != self.led_to && spread::lead_to(through(&chosen), &chosen).is_ok() {
+        if chosen == self.led_to {
+            return;
+        }
+        // Not through one that its app has just shut down, which would become a group of its own. An app seldom does so while it serves.
+        let mut serving = chosen.iter().map(|number| &group[*number as usize]);
+        let through = serving.find(|member| listen::queue(member.socket.as_fd()).is_some());
+        if through.is_some_and(|member| spread::lead_to(member.socket.as_fd(), &chosen).is_ok()) {
             self.led_to = chosen;
         }
     }
@@ -288,16 +292,18 @@ mod tests {
         let accepted = nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client");
         pool.run_ended(run(5), at(5), timeout, &poll);
         assert_eq!(pool.free_until(), Some(at(15)));
-        // It accepts one, and another comes before it ends.
-        let others = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
+        // Clients come while it starts. It accepts one, and another comes before it ends.
+        let before = TcpStream::connect(address).expect("not refused");
         assert!(pool.take(run(6)));
         pool.serve(run(6));
         assert!(!pool.timer_elapsed(at(6), &poll), "it may accept");
+        let others = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
+        assert!(!pool.timer_elapsed(pool.deadline().expect("a check"), &poll), "it still may");
         let accepted = (accepted, nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client"));
-        assert!(pool.deadline().is_some_and(|look| look < at(7)));
+        assert!(pool.deadline().is_some_and(|check| check < at(7)));
         assert!(!pool.timer_elapsed(at(7), &poll), "it accepts");
         assert_eq!(pool.deadline(), None);
-        let others = (others, TcpStream::connect(address).expect("not refused"));
+        let others = (before, others, TcpStream::connect(address).expect("not refused"));
         pool.run_ended(run(6), at(8), timeout, &poll);
         assert_eq!(pool.deadline(), Some(at(18)));
         // It serves for longer than clients wait, and ends with as many as it has found.

@@ -16,8 +16,9 @@ pub(super) struct Member {
     pub(super) free_until: Option<Timestamp>,
     /// The instance whose run had it last. Its next run is the one that clients wait for.
     pub(super) left_by: Option<u32>,
-    /// The same as it was before a run listened, and how many clients that one has found, while it seems to have accepted none.
-    pub(super) found: Option<(Timestamp, u32)>,
+    /// While it seems that its run has accepted nobody: the `free_until` from before it listened, and how many clients have waited
+    /// since then at most.
+    pub(super) unaccepted: Option<(Timestamp, u32)>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
     /// Clients that waited at the last check, and how many checks in a row have found no fewer; see [`Pool::has_stuck_queue`].
@@ -36,7 +37,7 @@ impl Member {
             has_listened: false,
             free_until: None,
             left_by: None,
-            found: None,
+            unaccepted: None,
             is_mixed: false,
             seen_waiting: 0,
             stuck: 0,
@@ -57,8 +58,10 @@ impl Member {
 
     /// A queue that has got shorter has been accepted from. A run that has listened for as long as clients wait has had its clients.
     pub(super) fn note_accepted(&mut self, now: Timestamp) {
-        let waiting = self.waiting();
-        self.found = self.found.filter(|(until, found)| *until > now && waiting >= *found);
+        if let Some((until, most)) = self.unaccepted {
+            let waiting = self.waiting();
+            self.unaccepted = (until > now && waiting >= most).then_some((until, waiting));
+        }
     }
 
     pub(super) fn waiting(&self) -> u32 {

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | bound | a run has it, and has not listened | the run listens → served; the run ends → it is closed |
 //! | served | it listens, and is a run's that lives | the run ends, or has closed it → free; the run shuts it down → shut |
-//! | shut | a run that lives has shut it down | the run ends → free |
+//! | shut | a run that lives has shut it down | the run ends → free; where the kernel does not let it listen again beside others it is closed |
 //! | free | it listens, and no run has it: clients wait, and new ones come only where no run lives | a run takes it → served; a run of the instance that left it listens with another → it is closed; the hold timeout → it is closed, or where no other is left refusing |
 //! | refusing | clients are refused | a run listens → served |
 
@@ -32,19 +32,28 @@ pub(super) struct Pool {
     pub(super) refusing: bool,
     /// Each run has a socket to itself: the address is one of TCP, and guard has bound it.
     pub(super) spreads: bool,
-    /// When guard looks whether runs accept the clients that they have found.
-    look_at: Option<Timestamp>,
+    /// When guard checks whether runs accept the clients that have waited for them, and the pause after that check.
+    accept_check_at: Option<Timestamp>,
+    accept_check_pause: Duration,
 }
 
-/// Between two such looks.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The first pause between two such checks; each is twice the one before. So a run whose clients nobody accepts costs few wake-ups.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Pool {
     /// A pool with a socket that listens, or is none of those, or without any.
     pub(super) fn new(socket: Option<OwnedFd>, spreads: bool) -> Pool {
         let members: Vec<Member> =
             socket.into_iter().map(|socket| Member { has_listened: true, ..Member::new(socket, None) }).collect();
-        Pool { listening: members.len(), members, led_to: Vec::new(), refusing: false, spreads, look_at: None }
+        Pool {
+            listening: members.len(),
+            members,
+            led_to: Vec::new(),
+            refusing: false,
+            spreads,
+            accept_check_at: None,
+            accept_check_pause: FIRST_PAUSE,
+        }
     }
 
     /// The first of the others that is wanted.
@@ -144,8 +153,10 @@ impl Pool {
     pub(super) fn serve(&mut self, run: RunId) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             if let Some(until) = member.free_until.take() {
-                member.found = Some((until, member.waiting())).filter(|(_, waiting)| *waiting > 0);
-                self.look_at = Some(Timestamp::default());
+                member.unaccepted = Some((until, member.waiting())).filter(|(_, waiting)| *waiting > 0);
+                if member.unaccepted.is_some() {
+                    (self.accept_check_at, self.accept_check_pause) = (Some(Timestamp::default()), FIRST_PAUSE);
+                }
             }
         }
         self.refusing &= self.listening == 0;
@@ -223,8 +234,8 @@ impl Pool {
             if member.runs.is_empty() {
                 // Clients wait on as if nobody had listened, where it seems that nobody has accepted.
                 member.note_accepted(now);
-                let found = member.found.take();
-                let until = at.map(|at| found.map_or(at, |(until, _)| until));
+                let unaccepted = member.unaccepted.take();
+                let until = at.map(|at| unaccepted.map_or(at, |(until, _)| until));
                 // Where it has not listened the clients wait for the same run as before.
                 if member.free_until.is_none() {
                     (member.free_until, member.left_by) = (until, Some(run.instance));
@@ -268,7 +279,7 @@ impl Pool {
 
     /// When something is due here.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        earlier(self.look_at, self.free_until())
+        earlier(self.accept_check_at, self.free_until())
     }
 
     /// Where no run listens clients wait in several sockets, until the last of them is due.
@@ -277,13 +288,14 @@ impl Pool {
         if self.is_served() { times.min() } else { times.max() }
     }
 
-    /// Free sockets whose time is over are closed. Where no run listens one is kept, and clients are refused from now on: then the
+    /// Checks whether runs accept their clients. Free sockets whose time is over are closed. Where no run listens one is kept, and clients are refused from now on: then the
     /// answer is `true`.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> bool {
-        if is_due(self.look_at, now) {
+        if is_due(self.accept_check_at, now) {
             self.members.iter_mut().for_each(|member| member.note_accepted(now));
-            let looks_on = self.members.iter().any(|member| member.found.is_some());
-            self.look_at = looks_on.then(|| now.after(PAUSE));
+            let goes_on = self.members.iter().any(|member| member.unaccepted.is_some());
+            self.accept_check_at = goes_on.then(|| now.after(self.accept_check_pause));
+            self.accept_check_pause *= 2;
         }
         if !is_due(self.free_until(), now) {
             return false;

@@ -16,8 +16,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long guard searches. Later searches may take as long as the pause before them: a container with a tenth of a CPU gets 10 ms of
-/// it in each 100 ms (`cpu.max` of `cgroups(7)`).
+/// How long guard searches at first. Later searches may take as long as the pause before them, up to [`LONGEST_SEARCH`]: a container
+/// with a tenth of a CPU gets 10 ms of it in each 100 ms (`cpu.max` of `cgroups(7)`).
 const FIRST_SEARCH: Duration = Duration::from_millis(50);
 
 const LONGEST_SEARCH: Duration = Duration::from_millis(250);
@@ -38,7 +38,8 @@ impl Runtime<'_> {
     /// A run is about to start. Where guard may not see what runs have open it will not know the new one's sockets from the others'.
     /// The kernel takes milliseconds for its tables.
     pub(super) fn note_listeners(&mut self, run: RunId) {
-        let is_searched = self.config.ready.when == Readiness::Listen && !self.holding.is_on();
+        let knows = self.holding.is_on() || self.held.any_listens();
+        let is_searched = self.config.ready.when == Readiness::Listen && !knows;
         if is_searched && self.children.started().any(|pid| listeners::is_hidden(&pid)) {
             self.listener_search.older.push((run, listeners::all(Deadline::after(FIRST_SEARCH))));
         }
@@ -58,13 +59,18 @@ impl Runtime<'_> {
     /// Searches the processes of each run that starts.
     pub(super) fn find_listeners(&mut self) {
         self.listener_search.due = None;
-        let now = self.clock.now();
-        let is_late = |id| self.children.get(id).is_some_and(|run| now.since(run.started) >= FIRST_PAUSE_WITH_FILTER);
-        let mut starting: Vec<RunId> = self.supervisor.starting().collect();
+        let is_handed_listener = |run: &RunId| self.held.any_listens() && !self.holding.hears(*run);
+        let (listening, mut starting): (Vec<RunId>, Vec<RunId>) =
+            self.supervisor.starting().partition(is_handed_listener);
+        for run in listening {
+            self.dispatch(Event::Listens(run));
+        }
         self.listener_search.older.retain(|(run, _)| starting.contains(run));
         if starting.is_empty() {
             return;
         }
+        let now = self.clock.now();
+        let is_late = |id| self.children.get(id).is_some_and(|run| now.since(run.started) >= FIRST_PAUSE_WITH_FILTER);
         starting.retain(|run| !self.holding.hears(*run) || is_late(*run));
         let deadline = Deadline::after(self.listener_search.pause.clamp(FIRST_SEARCH, LONGEST_SEARCH));
         let seen = if starting.is_empty() { None } else { procfs::descendants(deadline) };
@@ -81,9 +87,8 @@ impl Runtime<'_> {
             let is_guards = |inode| self.holding.listens(inode);
             let older = self.listener_search.older.iter().find(|(of, _)| *of == run);
             let is_older = |inode| older.is_some_and(|(_, inodes)| inodes.contains(&inode)) || self.holding.hears(run);
-            let is_handed_listener = !self.holding.hears(run) && self.held.any_listens();
-            if is_handed_listener || listeners::any_listens(&tree, &is_guards, &is_older, deadline) {
-                if self.holding.hears(run) && self.config.listen.is_empty() {
+            if listeners::any_listens(&tree, &is_guards, &is_older, deadline) {
+                if self.holding.hears(run) && !self.held.any_listens() {
                     of_run!(self.journal, Level::Warn, run, msg = "GUARD_HOLD: the app listens in a way that guard does not see (32-bit, io_uring), and is not held"; "not-held");
                 }
                 self.dispatch(Event::Listens(run));
