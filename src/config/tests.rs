@@ -204,3 +204,15 @@ fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
     let (mode, late) = layers("--restart=never ready", &[]);
     assert_eq!((mode, late.errors.len()), (Invocation::Run, 1));
 }
+
+#[test]
+fn a_start_period_is_time_to_become_ready_unless_that_is_set() {
+    let timeout = |options: &str| {
+        let line = format!("--health-check tcp://127.0.0.1:1 {options} -- app");
+        Config::of_line(&line).ready.timeout.as_secs()
+    };
+    assert_eq!(timeout(""), 60);
+    assert_eq!(timeout("--health-start-period 5m"), 300);
+    assert_eq!(timeout("--health-start-period 5m --ready-timeout 30s"), 30);
+    assert_eq!(timeout("--health-start-period 5m --ready notify"), 60);
+}

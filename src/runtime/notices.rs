@@ -69,8 +69,8 @@ impl Journal<'_> {
                 of_run!(self, Level::Info, run, last = last(&ending); "stopped-at-terminal");
             }
             Notice::StoppedByQuit { run, ending } => {
-                let msg = "it ended after a SIGQUIT that guard has forwarded, so it counts as stopped; \
-                           with GUARD_STOP_SIGNAL=QUIT such a signal begins a whole stop, with its drain and its deadline";
+                let msg = "it ended after a SIGQUIT that guard forwarded, so it counts as stopped; \
+                           with GUARD_STOP_SIGNAL=QUIT it begins a stop, with drain and deadline";
                 of_run!(self, Level::Warn, run, last = last(&ending), msg; "stopped-by-quit");
             }
             Notice::Background { run } => {
@@ -126,7 +126,7 @@ impl Journal<'_> {
             ),
             Notice::Unsent { unsent: UnsentData { connections, bytes } } => log::warn!(
                 connections, bytes,
-                msg = "closed by the app, and not taken by the other side: lost with the container's network";
+                msg = "closed by the app, not taken by the other side: lost with the container's network";
                 "unsent"
             ),
             Notice::GiveUp { run, ending, limit, within } => {

@@ -74,6 +74,8 @@ impl Journal<'_> {
             Origin::Environment => "as set".to_owned(),
             Origin::Flag | Origin::Default => self.stop_timeout_source(),
         };
-        format!("GUARD_STOP_TIMEOUT={} ({by})", self.config.stop.timeout.map_or("none".to_owned(), show))
+        let stop = &self.config.stop;
+        let timeout = stop.timeout.map_or_else(|| format!("none, here {}", show(stop.restart_timeout)), show);
+        format!("GUARD_STOP_TIMEOUT={timeout} ({by})")
     }
 }

@@ -99,7 +99,10 @@ impl Supervisor {
             self.conclude(InPlace::Restart, Err(NO_RUN));
         }
         self.update_drain_file();
-        self.start_hook_for_drain(now, Some(timeout));
+        // Both say that the container leaves.
+        if self.drain_file {
+            self.start_hook_for_drain(now, Some(timeout));
+        }
         self.recount_cpus();
     }
 

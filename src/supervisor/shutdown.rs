@@ -98,7 +98,10 @@ impl Supervisor {
 
     /// guard's end begins: every run is drained within one stop timeout, and none follows.
     pub(super) fn begin_shutdown(&mut self, now: Timestamp, cause: ShutdownCause) {
-        let (timeout, delay) = (self.settings.stop.timeout, self.settings.stop.drain_delay);
+        let stop = &self.settings.stop;
+        // Without a stop timeout the orchestrator ends what it has asked to stop. Nobody has asked for this end.
+        let timeout = stop.timeout.or((!cause.is_request()).then_some(stop.restart_timeout));
+        let delay = stop.drain_delay;
         let kill_at = timeout.map(|timeout| now.after(timeout));
         let linger_until = kill_at.unwrap_or(now.after(self.settings.stop.restart_timeout));
         let (signal, code) = (cause.signal(), cause.code());
@@ -280,10 +283,13 @@ impl Supervisor {
         settled.or(self.failed).unwrap_or_else(|| codes.into_iter().find(|&code| code != 0).unwrap_or(0))
     }
 
-    /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place.
+    /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place. Where a limit
+    /// restarts one instance the others serve, and the container goes on.
     pub(super) fn update_drain_file(&mut self) {
-        let is_restarting =
-            |instance: &Instance| instance.current().is_some_and(|run| matches!(run.cause, Some(Cause::Restart(_))));
+        let is_restarting = |instance: &Instance| {
+            let cause = instance.current().and_then(|run| run.cause);
+            matches!(cause, Some(Cause::Restart(asker)) if !asker.is_limit() || !self.others_serve(instance.number))
+        };
         let wanted = match self.mode {
             Mode::Serving => self.instances.iter().any(is_restarting),
             Mode::Draining(_) | Mode::Sweeping(_) => true,

@@ -29,7 +29,7 @@ impl Run {
         let is_killed = matches!(self.state, RunState::Killing { .. });
         match self.cause {
             Some(Cause::Failed(failure)) => Ending::Failed(failure, ending.code()),
-            Some(Cause::Itself | Cause::Reload(_) | Cause::Restart(_)) if is_killed => Ending::Killed,
+            Some(Cause::Itself | Cause::Reload(_) | Cause::Restart(_) | Cause::Stop) if is_killed => Ending::Killed,
             Some(Cause::Reload(asker) | Cause::Restart(asker)) => Ending::Replaced(asker, ending.code()),
             Some(Cause::Itself | Cause::Quit | Cause::Scale | Cause::Stop) | None => ending,
         }

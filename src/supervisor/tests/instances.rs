@@ -1,11 +1,13 @@
 //! Several instances: what each does for itself, and what they make up together.
 
-use super::super::{Action, Ending, Event, InPlace, RunId, Settings, SpawnError};
+use super::super::{Action, Ending, Event, InPlace, KillReason, Notice, RunId, Settings, SpawnError};
 use super::listening::notify;
 use super::scenarios::plain;
-use super::world::{Leftovers, STOP, Step, UNIT, Words, World};
+use super::world::{Leftovers, STOP, Step, UNIT, Words, World, settings};
 use crate::config::Scale;
+use crate::config::codes::CodeSet;
 use crate::config::{Instances, RestartPolicy};
+use crate::signal::Signal;
 
 fn of(instance: u32, number: u32) -> RunId {
     RunId { instance, number }
@@ -258,4 +260,55 @@ fn a_scale_by_the_quota_has_no_outcome_before_the_quota_is_known() {
     let asked = Event::ScaleRequested(Scale::To(Instances::Auto));
     assert_eq!(world.handle(asked), [Action::CountCpus]);
     assert!(world.handle(Event::CpusCounted(1)).contains(&Action::ConcludeScale(Ok(1))));
+}
+
+/// Nobody has asked for this end, so no orchestrator would end it.
+#[test]
+fn an_end_that_nobody_has_asked_for_has_a_deadline_also_without_a_stop_timeout() {
+    let mut settings = several(2);
+    settings.stop.timeout = None;
+    settings.restart.no_restart_codes = CodeSet::parse("3").expect("a code");
+    let mut world = World::serving(settings);
+    let begun = world.now;
+    let actions = world.step(exits(of(0, 1), 3));
+    assert!(stops(&actions, of(1, 1)), "{actions:?}");
+    world.wait_for(&Action::KillEverything(KillReason::StopTimeout));
+    assert_eq!(world.now.since(begun), UNIT * 4, "as long as a restart takes at most");
+}
+
+/// The drain file and the hook say that the container leaves.
+#[test]
+fn a_limit_of_one_instance_is_no_drain_of_the_container_while_another_serves() {
+    for instances in [1, 2] {
+        let mut world = World::serving(Settings { instances, lifetime: Some(UNIT * 1_000), ..settings() });
+        let mut actions = world.wait();
+        let has_begun = |action: &Action| matches!(action, Action::Report(Notice::RestartRequested { .. }));
+        while !actions.iter().any(has_begun) {
+            actions = world.wait();
+        }
+        let announces = |action: &Action| matches!(action, Action::SetDrainFile(true) | Action::StartHook { .. });
+        assert_eq!(actions.iter().any(announces), instances == 1, "{actions:?}");
+    }
+}
+
+/// The code of a run that was to be replaced is the app's, where no other follows; guard's own SIGKILL is no success.
+#[test]
+fn a_stop_while_a_restart_ends_a_run_leaves_the_codes_their_meaning() {
+    let mut settings = plain();
+    settings.restart.success_codes = CodeSet::parse("143,137").expect("codes");
+    let mut world = World::serving(settings.clone());
+    world.step(Step::AskRestart);
+    world.step(Step::Exit(of(0, 1), Ending::Exited(143), Leftovers::Mortal));
+    world.step(Step::Signal(STOP));
+    world.step(Step::Clear(of(0, 1)));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(0));
+
+    let mut world = World::serving(settings);
+    world.step(Step::AskRestart);
+    world.wait_for(&Action::Kill(of(0, 1)));
+    world.step(Step::Signal(STOP));
+    world.step(Step::Exit(of(0, 1), Ending::Signaled(Signal::KILL), Leftovers::None));
+    world.step(Step::Reaped);
+    assert_eq!(world.exit, Some(137));
 }
