@@ -75,12 +75,12 @@ impl Config {
         }
         if config.health_check.is_some() && config.origin("GUARD_READY") == Origin::Default {
             config.ready.when = Readiness::Health;
-            if config.origin("GUARD_READY_TIMEOUT") == Origin::Default {
-                // Who gives an app a longer start means that it may take so long.
-                config.ready.timeout = config.ready.timeout.max(config.health.start_period);
-            }
         } else if holds_by_choice && config.origin("GUARD_READY") == Origin::Default {
             config.ready.when = Readiness::Listen;
+        }
+        if config.ready.when == Readiness::Health && config.origin("GUARD_READY_TIMEOUT") == Origin::Default {
+            // The start period says how long the app may take.
+            config.ready.timeout = config.ready.timeout.max(config.health.start_period);
         }
         if config.origin("GUARD_RESTART") == Origin::Default && layers.stdin.is_some() {
             config.restart.policy = RestartPolicy::Never;

@@ -213,6 +213,7 @@ fn a_start_period_is_time_to_become_ready_unless_that_is_set() {
     };
     assert_eq!(timeout(""), 60);
     assert_eq!(timeout("--health-start-period 5m"), 300);
+    assert_eq!(timeout("--health-start-period 5m --ready health"), 300);
     assert_eq!(timeout("--health-start-period 5m --ready-timeout 30s"), 30);
     assert_eq!(timeout("--health-start-period 5m --ready notify"), 60);
 }

@@ -145,7 +145,7 @@ impl Pool {
         if chosen == self.led_to {
             return;
         }
-        // Not through one that its app has just shut down, which would become a group of its own. An app seldom does so while it serves.
+        // The kernel would make a group of its own of a socket that its app has just shut down. An app seldom does so while it serves.
         let mut serving = chosen.iter().map(|number| &group[*number as usize]);
         let through = serving.find(|member| listen::queue(member.socket.as_fd()).is_some());
         if through.is_some_and(|member| spread::lead_to(member.socket.as_fd(), &chosen).is_ok()) {
@@ -315,7 +315,7 @@ mod tests {
         drop((client, clients, accepted, others));
     }
 
-    /// Runs shut their sockets down in any order, and listen again, between two looks of guard's. guard leads by what it knows.
+    /// Runs shut their sockets down in any order, and listen again, between two checks of guard's. guard leads by what it knows.
     #[test]
     fn connections_reach_ready_runs_when_several_sockets_leave_the_group_at_once() {
         const COUNT: u32 = 7;

@@ -82,7 +82,7 @@ pub(super) struct Holding {
     failure_logged: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
-    /// When guard looks whether a run has closed what clients wait at. `None` until the next client comes.
+    /// When guard checks whether a run has closed what clients wait at. `None` until the next client comes.
     check_at: Option<Timestamp>,
 }
 

@@ -1,7 +1,7 @@
 //! The one epoll loop: it turns what happens into events for the core, and the core's actions into system calls.
 //!
-//! The core decides what becomes of a run; what belongs to sockets, the terminal and memory is decided in the files of those names.
-//! Once the first run has been spawned nothing here ends guard early: errors are logged and become events.
+//! The core decides what becomes of a run. Once the first run has been spawned nothing here ends guard early: errors are logged and
+//! become events.
 
 mod act;
 mod changes;

@@ -84,11 +84,7 @@ impl Journal<'_> {
                     (TimeLimit::Failure(time), _) => {
                         format!("after {}, which is all that a failed run has", show(time))
                     }
-                    (TimeLimit::StopTimeout, Some(_)) => format!("after {}", self.limit()),
-                    (TimeLimit::StopTimeout, None) => {
-                        let timeout = show(self.config.stop.restart_timeout);
-                        format!("after {timeout}, since GUARD_STOP_TIMEOUT is none")
-                    }
+                    (TimeLimit::StopTimeout, _) => format!("after {}", self.limit()),
                 };
                 of_run!(self, Level::Error, run, msg:% = format!("still running {limit}: SIGKILL"); "kill");
             }

@@ -74,8 +74,9 @@ impl Journal<'_> {
             Origin::Environment => "as set".to_owned(),
             Origin::Flag | Origin::Default => self.stop_timeout_source(),
         };
-        let stop = &self.config.stop;
-        let timeout = stop.timeout.map_or_else(|| format!("none, here {}", show(stop.restart_timeout)), show);
-        format!("GUARD_STOP_TIMEOUT={timeout} ({by})")
+        match self.config.stop.timeout {
+            Some(timeout) => format!("GUARD_STOP_TIMEOUT={} ({by})", show(timeout)),
+            None => format!("{}, since GUARD_STOP_TIMEOUT is none", show(self.config.stop.restart_timeout)),
+        }
     }
 }

@@ -91,12 +91,14 @@ impl Ending {
         }
     }
 
-    /// Whether it counts as a success, where `codes` do too. No list makes one of what guard or the kernel's OOM killer has killed, nor
+    /// Whether it counts as a success, where `codes` do too. No list makes one of what guard or the kernel's OOM killer has killed, or
     /// of a failure that guard has seen.
     pub fn is_success(self, codes: &CodeSet) -> bool {
         match self {
             Ending::NotSpawned(_) | Ending::OutOfMemory | Ending::Failed(..) | Ending::Killed => false,
             Ending::Exited(0) | Ending::Replaced(_, 0) => true,
+            // Of SIGKILL, from the OOM killer perhaps.
+            Ending::Replaced(_, KILLED) => false,
             Ending::Replaced(_, code) => codes.contains(code),
             Ending::Exited(_) | Ending::Signaled(_) | Ending::Dumped(_) => self.is_in(codes),
         }

@@ -90,7 +90,7 @@ impl Supervisor {
             other.current().is_some_and(|run| run.cause.is_some_and(is_limit) && !run.is_stuck())
         };
         match asker {
-            Asker::Lifetime => others.next().is_none() || self.others_serve(instance),
+            Asker::Lifetime => others.next().is_none() || self.any_ready(|other| other.number != instance),
             Asker::Memory | Asker::File | Asker::Operator => !others.any(stops),
         }
     }

@@ -288,11 +288,6 @@ impl Supervisor {
             .any(|instance| !instance.leaving && is_meant(instance) && instance.runs().any(Run::is_ready))
     }
 
-    /// Whether other instances than this one can take work.
-    fn others_serve(&self, instance: u32) -> bool {
-        self.any_ready(|other| other.number != instance)
-    }
-
     /// The runs whose main process lives.
     fn living(&self) -> impl Iterator<Item = RunId> {
         self.instances.iter().flat_map(Instance::living).map(|run| run.id)

@@ -99,7 +99,7 @@ impl Supervisor {
     /// guard's end begins: every run is drained within one stop timeout, and none follows.
     pub(super) fn begin_shutdown(&mut self, now: Timestamp, cause: ShutdownCause) {
         let stop = &self.settings.stop;
-        // Without a stop timeout the orchestrator ends what it has asked to stop. Nobody has asked for this end.
+        // Without a stop timeout the orchestrator ends what it has asked to stop. It has not asked for any other end.
         let timeout = stop.timeout.or((!cause.is_request()).then_some(stop.restart_timeout));
         let delay = stop.drain_delay;
         let kill_at = timeout.map(|timeout| now.after(timeout));
@@ -284,14 +284,15 @@ impl Supervisor {
     }
 
     /// Keeps the drain file in step: it is there while guard ends, and while a run is being restarted in place. Where a limit
-    /// restarts one instance the others serve, and the container goes on.
+    /// restarts one of several instances the container goes on.
     pub(super) fn update_drain_file(&mut self) {
-        let is_restarting = |instance: &Instance| {
+        let is_alone = self.instances.iter().filter(|instance| instance.works()).count() <= 1;
+        let announces = |instance: &Instance| {
             let cause = instance.current().and_then(|run| run.cause);
-            matches!(cause, Some(Cause::Restart(asker)) if !asker.is_limit() || !self.others_serve(instance.number))
+            matches!(cause, Some(Cause::Restart(asker)) if is_alone || !asker.is_limit())
         };
         let wanted = match self.mode {
-            Mode::Serving => self.instances.iter().any(is_restarting),
+            Mode::Serving => self.instances.iter().any(announces),
             Mode::Draining(_) | Mode::Sweeping(_) => true,
             Mode::Killing { .. } | Mode::Lingering(_) => self.drain_file,
             Mode::Done => false,

@@ -594,7 +594,7 @@ fn daemons_of_no_run_have_the_time_of_leftovers_at_guards_end() {
     assert!(world.wait().contains(&killed));
     assert_eq!(world.now.since(ended), Duration::from_secs(2), "where nobody has asked for the end");
 
-    // The farewell goes on: nobody wakes a guard whose app has ended.
+    // The lingering goes on: nobody wakes a guard whose app has ended.
     let mut world = serving();
     world.step(exit(1, 0));
     let outcome = Err("the app has ended");
