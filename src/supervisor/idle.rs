@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a run that is led past accepts connections at least: clients whose handshake has begun are about to come.
+/// How long a run that new connections are led away from accepts them at least: clients whose handshake has begun are about to come.
 const LED_AT_LEAST: Duration = Duration::from_millis(200);
 
 /// And at most, where more than a quarter of the stop timeout is left for its stop.
@@ -120,7 +120,7 @@ impl Run {
 }
 
 impl Supervisor {
-    /// Counts what waits for the runs that new connections are led past.
+    /// Counts what waits for the runs that new connections are led away from.
     pub(super) fn count_queues(&mut self, now: Timestamp) {
         let Supervisor { instances, actions, .. } = self;
         let runs = instances.iter_mut().flat_map(Instance::runs_mut);

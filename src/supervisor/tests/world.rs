@@ -142,7 +142,7 @@ pub(super) struct World {
     pub(super) clients: usize,
     /// guard wants to know how many are.
     asks_for_clients: bool,
-    /// Connections may wait for a run that new ones are led past.
+    /// Connections may wait for a run that new ones are led away from.
     pub(super) queues: bool,
     /// The runs whose queue guard wants to know.
     asks_for_queue: Vec<RunId>,
