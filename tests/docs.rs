@@ -49,12 +49,10 @@ const COMMANDS: &[(&str, &str, How)] = &[
     ("docs/apps.md", "cron", By(CONTAINERS, "cron")),
     (
         "docs/benchmarks.md",
-        "bash examples/rolling/run.sh",
-        // With other variants, and less often.
+        "ROUNDS=1 bash examples/rolling/run.sh",
         By("tests/containers/rolling.rs", "the_drain_delay_is_why_no_request_is_lost"),
     ),
-    // With other rows, and less often.
-    ("docs/benchmarks.md", "bash examples/load/run.sh", By(SERVERS, "nobody_is_refused_or_reset_under_load")),
+    ("docs/benchmarks.md", "RELOADS=3 bash examples/load/run.sh", By(SERVERS, "nobody_is_refused_or_reset_under_load")),
     ("docs/commands.md", "docker exec NAME", By(CONTAINERS, "what_docker_exec_asks")),
     ("docs/commands.md", "kubectl exec", By(CONTAINERS, "podman_answers_what_kubectl_asks")),
     ("docs/commands.md", "guard status", By(HERE, "the_status_of_the_guide_has_the_columns_of_guards")),

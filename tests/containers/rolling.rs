@@ -1,6 +1,6 @@
-//! examples/rolling in a short form: containers that are replaced behind nginx while requests come.
+//! The guide's short form of examples/rolling: containers that are replaced behind nginx while requests come.
 
-use crate::common::{Answer, begin};
+use crate::common::{Answer, begin, blocks};
 use crate::engine::Engine;
 use crate::image::{base, image, project};
 use std::process::Command;
@@ -17,18 +17,16 @@ struct Row {
     ended: String,
 }
 
-/// The rows of variants in which each of two containers is replaced once, and nginx learns of it half a second later.
-fn rows(variants: [&str; 2]) -> Vec<Row> {
+/// The rows of the guide's two variants.
+fn rows() -> Vec<Row> {
     let guard = image(Engine::Docker, "scratch");
     base("node:20-slim");
     let mut run = Command::new("bash");
-    run.arg(project().join("examples/rolling/run.sh")).args(variants);
+    run.args(["-c", &blocks::command("docs/benchmarks.md", "ROUNDS=")]).current_dir(project());
     run.env("GUARD_IMAGE", guard).env("IMAGE", "guard-test/rolling");
-    run.env("ROUNDS", "1").env("ENDPOINTS_DELAY", "0.5").env("DRAIN_DELAY", "2.5s");
     let answer = Answer::of(begin(&mut run));
     assert_eq!(answer.code, 0, "{answer:?}");
     let rows: Vec<Row> = answer.out.lines().filter(|line| line.starts_with("| app")).map(row).collect();
-    assert_eq!(rows.len(), variants.len(), "{answer:?}");
     rows
 }
 
@@ -39,10 +37,10 @@ fn row(line: &str) -> Row {
 }
 
 fn the_drain_delay_is_why_no_request_is_lost() {
-    let rows = rows(["guard", "guard-no-delay"]);
+    let rows = rows();
     let [with, without] = &rows[..] else { panic!("two rows: {rows:?}") };
     assert_eq!((with.lost, with.ended.as_str()), ([0; 3], "2 × 143"), "{rows:?}");
     assert!(with.requests > 300 && without.requests > 200, "{rows:?}");
-    // Half a second of requests for a container that is gone, which nobody tries again.
+    // 1.5 s of requests for a container that is gone, which nobody tries again.
     assert!(without.lost[2] > 0 && without.ended == "2 × 143", "{rows:?}");
 }
