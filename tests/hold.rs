@@ -20,14 +20,17 @@ fn holding(setup: Setup) -> Setup {
     setup.env("GUARD_BACKOFF_INITIAL", "1ms").env("GUARD_BACKOFF_MAX", "1ms")
 }
 
-/// The old run of a reload and the new one share the port, so a check could be answered by either.
+/// The old run of a reload and the new one share the port, so a check could be answered by either. The old one had a helper of another
+/// user, too, which guard may not look at.
 #[test]
 fn a_health_check_that_another_run_would_answer_makes_no_run_ready() {
-    for setup in everywhere() {
+    let helper = format!("fork setuid 65534 listen {} exit 0 .", free_port());
+    let with_helper = without_ptrace().into_iter().map(|setup| (setup, helper.as_str()));
+    for (setup, helper) in everywhere().into_iter().map(|setup| (setup, "")).chain(with_helper) {
         let port = free_port();
         let setup = holding(setup).env("GUARD_HEALTH_CHECK", format!("tcp://127.0.0.1:{port}"));
         let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("FIXTURE", common::fixture());
-        let app = format!("[ $GUARD_RUN = 1 ] && exec $FIXTURE listen {port} serve; exec $FIXTURE serve");
+        let app = format!("[ $GUARD_RUN = 1 ] && exec $FIXTURE {helper} listen {port} serve; exec $FIXTURE serve");
         let mut guard = setup.app(["sh", "-c", &app]).start();
         guard.event("ready");
         let answer = guard.ask(&["reload"]);
@@ -678,6 +681,31 @@ signal.pause()
     }
 }
 
+/// guard sees no close(2).
+#[test]
+fn addresses_that_the_app_has_closed_leave_room_for_others() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    for setup in everywhere() {
+        let port = free_port();
+        let script = format!(
+            "
+here = ('127.0.0.1', {port})
+if run == 1:
+    for number in range(1100): server(socket.AF_INET, ('127.1.%d.%d' % divmod(number, 256), {port})).close()
+    server(socket.AF_INET, here)
+    sys.exit(1)
+client = socket.create_connection(here)
+server(socket.AF_INET, here).accept()[0].send(b'hello')
+says(client.recv(5).decode())
+signal.pause()
+"
+        );
+        python(holding(setup), &script).start().line("hello");
+    }
+}
+
 #[test]
 fn after_the_hold_timeout_clients_are_refused_until_a_run_listens() {
     if !Path::new(PYTHON).exists() {
@@ -958,6 +986,57 @@ signal.pause()
         let _client = TcpStream::connect(("127.0.0.1", port)).expect("the app listens");
         guard.line("accepted");
         guard.event("not-held");
+    }
+}
+
+/// The next run first binds another port in a way that guard leaves alone. A client waits meanwhile.
+#[test]
+fn what_guard_cannot_hold_takes_no_clients_from_other_ports() {
+    if !Path::new(PYTHON).exists() {
+        return skipped("there is no python3");
+    }
+    let polled = "
+import select
+poll = select.epoll()
+poll.register(other.fileno(), 0)
+other.bind(there)";
+    let of_another_user = "
+if os.fork() == 0:
+    os.setuid(65534)
+    other.bind(there)
+    os._exit(0)
+os.wait()";
+    let by_one_that_dies = "
+def bind():
+    while True: socket.socket(socket.AF_INET).bind(there)
+for _ in range(100):
+    if os.fork() == 0:
+        threading.Thread(target=bind, daemon=True).start()
+        time.sleep(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()";
+    let mut cases: Vec<_> = everywhere().into_iter().map(|setup| (setup, polled)).collect();
+    cases.extend(without_ptrace().into_iter().map(|setup| (setup, of_another_user)));
+    cases.extend(everywhere().into_iter().map(|setup| (setup, by_one_that_dies)));
+    for (setup, bind) in cases {
+        let (port, there) = (free_port(), free_port());
+        let script = format!(
+            "
+here, there = ('127.0.0.1', {port}), ('127.0.0.1', {there})
+if run == 1:
+    server(socket.AF_INET, here)
+    sys.exit(1)
+client = socket.create_connection(here)
+other = socket.socket(socket.AF_INET){bind}
+server(socket.AF_INET, here).accept()[0].send(b'hello')
+says(client.recv(5).decode())
+signal.pause()
+"
+        );
+        let mut guard = python(holding(setup), &script).start();
+        guard.line("hello");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
     }
 }
 

@@ -227,6 +227,11 @@ impl Hold {
         self.questions.replace(question, socket, close_on_exec)
     }
 
+    /// Whether who asks still waits.
+    pub fn is_waiting(&self, question: &Question) -> bool {
+        self.questions.is_waiting(question)
+    }
+
     /// Answers. Where nobody waits any more there is nothing to do.
     pub fn answer(&self, question: &Question, answer: Answer) {
         let _ = self.questions.answer(question, answer);

@@ -167,7 +167,7 @@ impl Runtime<'_> {
         };
         match self.launch.program.spawn(&start) {
             Ok(pid) => {
-                self.held.run_started(run);
+                self.held.run_started(run, self.clock.now());
                 let started = self.clock.now();
                 self.expect_oom_kills();
                 self.children.add(RunProcess { notify, channel, ..RunProcess::new(run, pid, started) });

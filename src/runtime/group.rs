@@ -209,7 +209,7 @@ mod tests {
         }
         for run in [run(1, 2), run(0, 2)] {
             assert!(pool.take(run));
-            pool.serve(run);
+            pool.serve(run, Timestamp::default());
             assert!(pool.members.iter().all(|member| member.free_until != Some(Timestamp::default())));
         }
         assert!(!pool.take(run(0, 3)), "both are taken");
@@ -220,7 +220,7 @@ mod tests {
     fn a_queue_that_a_run_has_taken_and_not_served_waits_for_whom_it_has_waited_for() {
         let run = |instance, number| RunId { instance, number };
         let (poll, _, mut pool) = with_sockets_of([run(0, 1), run(1, 1)]);
-        pool.serve(run(0, 1));
+        pool.serve(run(0, 1), Timestamp::default());
         let (now, timeout) = (Timestamp::default(), Some(Duration::from_secs(10)));
         pool.run_ended(run(1, 1), now, timeout, &poll);
         for has_started in [false, true] {
@@ -259,8 +259,8 @@ mod tests {
         let run = |instance, number| RunId { instance, number };
         let runs = [1, 2].into_iter().flat_map(|number| (0..4).map(move |instance| run(instance, number)));
         let (poll, address, mut pool) = with_sockets_of(runs.clone());
-        runs.for_each(|run| pool.serve(run));
         let (now, timeout) = (Timestamp::default(), Duration::from_secs(1));
+        runs.for_each(|run| pool.serve(run, now));
         (0..4).for_each(|instance| pool.run_ended(run(instance, 1), now, Some(timeout), &poll));
         assert!(!pool.timer_elapsed(now.after(timeout), &poll), "nobody is refused");
         assert_eq!(pool.len(), 4);
@@ -274,44 +274,46 @@ mod tests {
     fn clients_wait_no_longer_for_runs_that_accept_nobody() {
         let run = |number| RunId { instance: 0, number };
         let (poll, address, mut pool) = with_sockets_of([run(1)]);
-        pool.serve(run(1));
-        let client = TcpStream::connect(address).expect("not refused");
         let at = |seconds| Timestamp(Duration::from_secs(seconds));
+        pool.serve(run(1), at(0));
+        let client = TcpStream::connect(address).expect("not refused");
         let timeout = Some(Duration::from_secs(10));
         pool.run_ended(run(1), at(0), timeout, &poll);
-        for number in 2..5 {
+        // The last of them listens beyond the time of those that wait.
+        for (number, began, ended) in [(2, 1, 2), (3, 3, 3), (4, 4, 13)] {
             assert!(pool.take(run(number)));
-            pool.serve(run(number));
+            pool.serve(run(number), at(began));
             assert_eq!(pool.free_until(), None, "it may accept");
-            pool.run_ended(run(number), at(u64::from(number)), timeout, &poll);
+            assert!(!pool.timer_elapsed(at(ended), &poll), "nobody is refused while it lives");
+            pool.run_ended(run(number), at(ended), timeout, &poll);
             assert_eq!(pool.free_until(), Some(at(10)), "it has not");
         }
         assert!(pool.take(run(5)));
-        pool.serve(run(5));
+        pool.serve(run(5), at(14));
         // As the run does.
         let accepted = nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client");
-        pool.run_ended(run(5), at(5), timeout, &poll);
-        assert_eq!(pool.free_until(), Some(at(15)));
+        pool.run_ended(run(5), at(15), timeout, &poll);
+        assert_eq!(pool.free_until(), Some(at(25)));
         // Clients come while it starts. It accepts one, and another comes before it ends.
         let before = TcpStream::connect(address).expect("not refused");
         assert!(pool.take(run(6)));
-        pool.serve(run(6));
-        assert!(!pool.timer_elapsed(at(6), &poll), "it may accept");
+        pool.serve(run(6), at(16));
+        assert!(!pool.timer_elapsed(at(16), &poll), "it may accept");
         let others = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
         assert!(!pool.timer_elapsed(pool.deadline().expect("a check"), &poll), "it still may");
         let accepted = (accepted, nix::sys::socket::accept(pool.group()[0].socket.as_raw_fd()).expect("a client"));
-        assert!(pool.deadline().is_some_and(|check| check < at(7)));
-        assert!(!pool.timer_elapsed(at(7), &poll), "it accepts");
+        assert!(pool.deadline().is_some_and(|check| check < at(17)));
+        assert!(!pool.timer_elapsed(at(17), &poll), "it accepts");
         assert_eq!(pool.deadline(), None);
         let others = (before, others, TcpStream::connect(address).expect("not refused"));
-        pool.run_ended(run(6), at(8), timeout, &poll);
-        assert_eq!(pool.deadline(), Some(at(18)));
-        // It serves for longer than clients wait, and ends with as many as it has found.
+        pool.run_ended(run(6), at(18), timeout, &poll);
+        assert_eq!(pool.deadline(), Some(at(28)));
+        // It serves for as long as clients wait, and ends with as many as it has found.
         let clients = [(); 2].map(|()| TcpStream::connect(address).expect("not refused"));
         assert!(pool.take(run(7)));
-        pool.serve(run(7));
-        pool.run_ended(run(7), at(19), timeout, &poll);
-        assert_eq!(pool.free_until(), Some(at(29)));
+        pool.serve(run(7), at(19));
+        pool.run_ended(run(7), at(29), timeout, &poll);
+        assert_eq!(pool.free_until(), Some(at(39)));
         drop((client, clients, accepted, others));
     }
 

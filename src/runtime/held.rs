@@ -142,8 +142,8 @@ impl Held {
     }
 
     /// A run has started.
-    pub(super) fn run_started(&mut self, run: RunId) {
-        self.pools().for_each(|pool| pool.serve(run));
+    pub(super) fn run_started(&mut self, run: RunId, now: Timestamp) {
+        self.pools().for_each(|pool| pool.serve(run, now));
     }
 
     /// A run could not be started.

@@ -15,10 +15,10 @@ use crate::report::status::HeldStatus;
 use crate::supervisor::{RunId, Timestamp};
 use crate::sys::caller::Socket;
 use crate::sys::clock::Deadline;
-use crate::sys::errno::{is_shortage, reason};
+use crate::sys::errno::reason;
 use crate::sys::poll::Poll;
-use crate::sys::seccomp::Answer;
-use crate::sys::{Errno, listeners};
+use crate::sys::seccomp::{Answer, Call, Question};
+use crate::sys::{Errno, listeners, process};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -76,12 +76,12 @@ pub(super) struct Holding {
     pub(super) lost: u32,
     /// The log says that the app binds what GUARD_HOLD does not name.
     refusal_logged: bool,
-    /// guard may not look at an app's sockets.
-    blind: bool,
     /// The log says that guard had no socket for an app.
     failure_logged: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
+    /// When guard last searched for addresses that no process has open.
+    room_sought_at: Option<Timestamp>,
     /// When guard checks whether a run has closed what clients wait at. `None` until the next client comes.
     check_at: Option<Timestamp>,
 }
@@ -98,9 +98,9 @@ impl Holding {
             starved_logged: false,
             lost: 0,
             refusal_logged: false,
-            blind: false,
             failure_logged: false,
             polled: false,
+            room_sought_at: None,
             check_at: None,
         }
     }
@@ -170,16 +170,33 @@ impl Holding {
         }
     }
 
-    /// Closes what no run has: the app is about to bind as ever, and finds its address free.
+    /// A run binds all of its addresses as ever.
     pub(super) fn let_go_of_free(&mut self, poll: &Poll) {
-        self.caught.extract_if(.., |caught| caught.pool.is_unused(&[])).for_each(|caught| caught.pool.close(poll));
+        self.let_go_where(|_| true, poll);
     }
 
-    /// guard cannot look at who asks.
-    pub(super) fn note_unreadable(&mut self, error: Errno, poll: &Poll) {
-        self.blind |= error != Errno::ETIMEDOUT && !is_shortage(error);
+    /// Closes what no run has of those that are meant: a process is about to bind as ever, and finds its address free.
+    fn let_go_where(&mut self, is_meant: impl Fn(&Caught) -> bool, poll: &Poll) {
+        let is_free = |caught: &mut Caught| is_meant(caught) && caught.pool.is_unused(&[]);
+        self.caught.extract_if(.., is_free).for_each(|caught| caught.pool.close(poll));
+    }
+
+    /// guard cannot look at who asks. One that is gone wants nothing.
+    pub(super) fn note_unreadable(&mut self, run: RunId, question: &Question, error: Errno, poll: &Poll) {
+        if !self.is_waiting(run, question) {
+            return;
+        }
         self.note_unheld(error);
-        self.let_go_of_free(poll);
+        if matches!(question.call, Call::Bind { .. }) {
+            // guard does not know the address, but what another user has bound is not wanted.
+            let user = process::effective_uid_of(question.caller);
+            self.let_go_where(|caught| user.is_none_or(|user| user == caught.owner), poll);
+        }
+    }
+
+    /// Whether who asks lives, and has not been interrupted by a signal.
+    fn is_waiting(&self, run: RunId, question: &Question) -> bool {
+        self.door(run).is_some_and(|door| door.is_waiting(question))
     }
 
     /// guard has no socket for an app, which binds as ever.
@@ -210,7 +227,7 @@ impl Holding {
     /// Whether clients of this port reach other runs, and never this one.
     pub(super) fn is_others_port(&self, run: RunId, port: u16) -> bool {
         let mut held = self.caught.iter().filter(|caught| caught.key.address.port() == port).peekable();
-        !self.blind && held.peek().is_some() && !held.any(|caught| caught.pool.has_listener_of(run))
+        held.peek().is_some() && !held.any(|caught| caught.pool.has_listener_of(run))
     }
 
     pub(super) fn door(&self, run: RunId) -> Option<&Hold> {
@@ -231,12 +248,13 @@ impl Holding {
         self.door(run).is_some()
     }
 
-    /// Answers a listen(2). The kernel would make the queue shorter than it can be. `instance` is for the log.
+    /// Answers a listen(2). The kernel would make the queue shorter than it can be. `lives_at` is now, where the run lives; `instance`
+    /// is for the log.
     pub(super) fn listen(
         &mut self,
         run: RunId,
-        lives: bool,
         socket: Socket,
+        lives_at: Option<Timestamp>,
         instance: log::kv::Value<'_>,
         poll: &Poll,
     ) -> Answer {
@@ -247,8 +265,8 @@ impl Holding {
         if let Err(error) = caught.pool.listen(socket.inode, poll) {
             return Answer::Failed(error);
         }
-        if lives {
-            caught.pool.serve(run);
+        if let Some(now) = lives_at {
+            caught.pool.serve(run, now);
         }
         if self.check_at.is_none() {
             caught.pool.watch_clients(true, poll);

@@ -16,14 +16,24 @@ pub(super) struct Member {
     pub(super) free_until: Option<Timestamp>,
     /// The instance whose run had it last. Its next run is the one that clients wait for.
     pub(super) left_by: Option<u32>,
-    /// While it seems that its run has accepted nobody: the `free_until` from before it listened, and how many clients have waited
-    /// since then at most.
-    pub(super) unaccepted: Option<(Timestamp, u32)>,
+    /// Clients that its run has found waiting, while it seems that it has accepted none.
+    pub(super) unaccepted: Option<Unaccepted>,
     /// guard does not know its number. All members with this mark have the numbers of their places, in an unknown order.
     pub(super) is_mixed: bool,
     /// Clients that waited at the last check, and how many checks in a row have found no fewer; see [`Pool::has_stuck_queue`].
     pub(super) seen_waiting: u32,
     pub(super) stuck: u8,
+}
+
+/// Clients that a run has found waiting, and has not accepted.
+#[derive(Clone, Copy)]
+pub(super) struct Unaccepted {
+    /// The `free_until` from before the run listened.
+    pub(super) until: Timestamp,
+    /// When it listened.
+    pub(super) since: Timestamp,
+    /// How many they were at most.
+    pub(super) most: u32,
 }
 
 impl Member {
@@ -56,11 +66,11 @@ impl Member {
         !self.runs.is_empty() && self.runs.iter().all(|run| is_meant(*run))
     }
 
-    /// A queue that has got shorter has been accepted from. A run that has listened for as long as clients wait has had its clients.
-    pub(super) fn note_accepted(&mut self, now: Timestamp) {
-        if let Some((until, most)) = self.unaccepted {
+    /// A queue that has got shorter has been accepted from.
+    pub(super) fn note_accepted(&mut self) {
+        if let Some(unaccepted) = self.unaccepted {
             let waiting = self.waiting();
-            self.unaccepted = (until > now && waiting >= most).then_some((until, waiting));
+            self.unaccepted = (waiting >= unaccepted.most).then_some(Unaccepted { most: waiting, ..unaccepted });
         }
     }
 

@@ -14,7 +14,7 @@
 //! | refusing | clients are refused | a run listens → served |
 
 use super::doors::DoorId;
-use super::member::Member;
+use super::member::{Member, Unaccepted};
 use crate::supervisor::{Fitness, RunId, Timestamp, earlier, is_due};
 use crate::sys::poll::Poll;
 use crate::sys::{Errno, listen, spread};
@@ -150,10 +150,11 @@ impl Pool {
     }
 
     /// A run that lives listens, or is handed sockets, of which one may not have been opened again.
-    pub(super) fn serve(&mut self, run: RunId) {
+    pub(super) fn serve(&mut self, run: RunId, now: Timestamp) {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             if let Some(until) = member.free_until.take() {
-                member.unaccepted = Some((until, member.waiting())).filter(|(_, waiting)| *waiting > 0);
+                let most = member.waiting();
+                member.unaccepted = (most > 0).then_some(Unaccepted { until, since: now, most });
                 if member.unaccepted.is_some() {
                     (self.accept_check_at, self.accept_check_pause) = (Some(Timestamp::default()), FIRST_PAUSE);
                 }
@@ -232,10 +233,14 @@ impl Pool {
         for member in self.members.iter_mut().filter(|member| member.runs.contains(&run)) {
             member.runs.retain(|other| *other != run);
             if member.runs.is_empty() {
-                // Clients wait on as if nobody had listened, where it seems that nobody has accepted.
-                member.note_accepted(now);
+                // Clients wait on as if nobody had listened, where it seems that nobody has accepted. A run that has listened for as
+                // long as clients wait has had its clients.
+                member.note_accepted();
                 let unaccepted = member.unaccepted.take();
-                let until = at.map(|at| unaccepted.map_or(at, |(until, _)| until));
+                let until = at.map(|at| match unaccepted {
+                    Some(Unaccepted { until, since, .. }) if now.since(since) < at.since(now) => until,
+                    Some(_) | None => at,
+                });
                 // Where it has not listened the clients wait for the same run as before.
                 if member.free_until.is_none() {
                     (member.free_until, member.left_by) = (until, Some(run.instance));
@@ -292,7 +297,7 @@ impl Pool {
     /// answer is `true`.
     pub(super) fn timer_elapsed(&mut self, now: Timestamp, poll: &Poll) -> bool {
         if is_due(self.accept_check_at, now) {
-            self.members.iter_mut().for_each(|member| member.note_accepted(now));
+            self.members.iter_mut().for_each(Member::note_accepted);
             let goes_on = self.members.iter().any(|member| member.unaccepted.is_some());
             self.accept_check_at = goes_on.then(|| now.after(self.accept_check_pause));
             self.accept_check_pause *= 2;

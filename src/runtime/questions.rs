@@ -71,7 +71,11 @@ impl Runtime<'_> {
                 if known.is_none() && self.holding.lost < MOST_LOST {
                     let msg = "GUARD_HOLD: this run has no filter, and binds as ever";
                     of_run!(self.journal, Level::Warn, run, error = reason(error), msg; "not-held");
-                    return self.holding.let_go_of_free(&self.poll);
+                    // One that is killed before it has told guard binds nothing.
+                    if self.children.main(run).is_some_and(|pid| !procfs::is_dying(pid)) {
+                        self.holding.let_go_of_free(&self.poll);
+                    }
+                    return;
                 }
                 let why = known.map_or("GUARD_HOLD: the filter cannot be had; the app binds as ever", |(_, why)| *why);
                 log::warn!(error = reason(error), msg = why; "not-held");
@@ -170,7 +174,13 @@ impl Runtime<'_> {
                 self.note_listener(run, serves);
             }
             Step::Listen(question, socket) => {
-                let answer = self.holding.listen(run, lives, socket, self.journal.instance(run), &self.poll);
+                let answer = self.holding.listen(
+                    run,
+                    socket,
+                    lives.then(|| self.clock.now()),
+                    self.journal.instance(run),
+                    &self.poll,
+                );
                 self.lead_connections();
                 self.answer_hold(run, &question, answer);
                 if answer == Answer::Done {
@@ -205,7 +215,7 @@ impl Runtime<'_> {
                 return false;
             }
             Step::Unreadable { question, error } => {
-                self.holding.note_unreadable(error, &self.poll);
+                self.holding.note_unreadable(run, &question, error, &self.poll);
                 self.answer_hold(run, &question, Answer::GoOn);
                 self.note_listener(run, question.call == Call::Listen && lives);
             }
@@ -225,7 +235,7 @@ impl Runtime<'_> {
     fn serves_at(&mut self, run: RunId, inode: u64) -> bool {
         let mut pools = self.held.pools().chain(self.holding.pools());
         let pool = pools.find(|pool| pool.is_listening(run, inode));
-        pool.map(|pool| pool.serve(run)).is_some()
+        pool.map(|pool| pool.serve(run, self.clock.now())).is_some()
     }
 
     /// A run listens, if `listens`.

@@ -1,6 +1,6 @@
 //! Answers to bind(2) of processes that have the filter of GUARD_HOLD.
 
-use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS};
+use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS, PATIENCE};
 use crate::config::Hold as Ports;
 use crate::doors::hold::Bind;
 use crate::runtime::pool::Pool;
@@ -21,7 +21,7 @@ impl Holding {
         now: Timestamp,
         poll: &Poll,
     ) -> Answer {
-        if let Some(answer) = self.answer_without_pool(question, bind, poll) {
+        if let Some(answer) = self.answer_without_pool(run, question, bind, poll) {
             return answer;
         }
         if self.is_released {
@@ -33,7 +33,7 @@ impl Holding {
         }
         let found = match self.pool_of(Key::of(bind), poll) {
             Some(index) => self.join(index, run, bind, now.after(self.timeout), poll),
-            None => self.catch(run, bind, poll),
+            None => self.catch(run, bind, now, poll),
         };
         let index = match found {
             Ok(index) => index,
@@ -50,13 +50,13 @@ impl Holding {
         if answer != Answer::Done {
             self.caught[index].pool.abandon(run, poll);
             self.forget_empty();
-            self.let_go_of_free(poll);
+            self.let_go_of_port(run, question, bind, poll);
         }
         answer
     }
 
     /// The answer to a bind of what guard does not hold, or has bound already.
-    fn answer_without_pool(&mut self, question: &Question, bind: &Bind, poll: &Poll) -> Option<Answer> {
+    fn answer_without_pool(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) -> Option<Answer> {
         let key = Key::of(bind);
         let port = key.address.port();
         if !self.ports.contains(port) {
@@ -74,15 +74,22 @@ impl Holding {
             if !std::mem::replace(&mut self.polled, true) {
                 log::warn!(address:% = key.address, msg = "GUARD_HOLD: the app polls its socket before it binds it, and would miss clients; it binds as ever"; "not-held");
             }
-            self.let_go_of_free(poll);
+            self.let_go_of_port(run, question, bind, poll);
             return Some(Answer::GoOn);
         }
         match caller::shares_network(question.caller) {
             Ok(shares) => (!shares || !caller::may_bind(question.caller, port)).then_some(Answer::GoOn),
             Err(error) => {
-                self.note_unreadable(error, poll);
+                self.note_unreadable(run, question, error, poll);
                 Some(Answer::GoOn)
             }
+        }
+    }
+
+    /// Who asks is about to bind as ever, if it still waits. Clients that wait at other ports wait on.
+    fn let_go_of_port(&mut self, run: RunId, question: &Question, bind: &Bind, poll: &Poll) {
+        if self.is_waiting(run, question) {
+            self.let_go_where(|caught| caught.key.address.port() == bind.address.port(), poll);
         }
     }
 
@@ -113,10 +120,10 @@ impl Holding {
     }
 
     /// The first socket of an address. Returns the index of its pool; the error is the answer.
-    fn catch(&mut self, run: RunId, bind: &Bind, poll: &Poll) -> Result<usize, Answer> {
-        if self.caught.len() >= MOST_ADDRESSES {
-            let unused = self.caught.iter().position(|caught| caught.pool.refusing).ok_or(Answer::GoOn)?;
-            self.caught.remove(unused).pool.close(poll);
+    fn catch(&mut self, run: RunId, bind: &Bind, now: Timestamp, poll: &Poll) -> Result<usize, Answer> {
+        if self.caught.len() >= MOST_ADDRESSES && !self.make_room(now, poll) {
+            self.note_unheld(Errno::EMFILE);
+            return Err(Answer::GoOn);
         }
         // What guard cannot do for other reasons the app may.
         const ITS_OWN: [Errno; 3] = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EACCES];
@@ -145,6 +152,19 @@ impl Holding {
         }
         self.caught.push(Caught { key, pool, owner: bind.socket.owner, is_logged: false });
         Ok(self.caught.len() - 1)
+    }
+
+    /// Lets go of an address that refuses clients, or else of those that no process has open any more. The search for these takes time.
+    fn make_room(&mut self, now: Timestamp, poll: &Poll) -> bool {
+        if let Some(refusing) = self.caught.iter().position(|caught| caught.pool.refusing) {
+            self.caught.remove(refusing).pool.close(poll);
+        } else if self.room_sought_at.is_none_or(|sought| now.since(sought) >= PATIENCE) {
+            self.room_sought_at = Some(now);
+            let closed = self.closed();
+            let is_closed = |caught: &mut Caught| caught.pool.free_until().is_none() && caught.pool.is_unused(&closed);
+            self.caught.extract_if(.., is_closed).for_each(|caught| caught.pool.close(poll));
+        }
+        self.caught.len() < MOST_ADDRESSES
     }
 
     /// Closes what no process has open of a port; `false` if there is nothing of the kind.
