@@ -240,6 +240,51 @@ fn paths_that_change_together_bring_one_reload() {
     }
 }
 
+/// As where two files are copied one after the other: the second one follows before the first one counts as quiet.
+#[test]
+fn a_path_waits_for_others_of_the_same_meaning() {
+    for setup in everywhere() {
+        let root = TempDir::new().expect("a directory");
+        let paths = ["tls.crt", "tls.key", "other"].map(|file| root.path().join(file));
+        paths.iter().for_each(|path| fs::write(path, "1").expect("ours"));
+        let meanings = ["HUP", "HUP", "USR1"];
+        let entries = paths.iter().zip(meanings).map(|(path, meaning)| format!("{}={meaning}", path.display()));
+        let setup = setup.env("GUARD_ON_CHANGE", entries.collect::<Vec<_>>().join(",")).env("GUARD_LOG", "debug");
+        let mut guard = setup.fixture("serve").start();
+        guard.line("ready");
+        guard.event("scan");
+        fs::write(&paths[0], "2").expect("ours");
+        guard.event("scan");
+        paths[1..].iter().for_each(|path| fs::write(path, "2").expect("ours"));
+        let mut changed = [(); 3].map(|()| guard.event("changed").get("meaning").map(str::to_owned));
+        changed.sort();
+        assert_eq!(changed.map(Option::unwrap_or_default), ["SIGHUP", "SIGHUP", "SIGUSR1"]);
+        guard.lines(&["got HUP", "got USR1"]);
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 143);
+        assert_eq!(guard.out().iter().filter(|line| **line == "got HUP").count(), 1, "{}", guard.transcript());
+    }
+}
+
+/// guard drops to a user who may pass through the directory, and may not read it: the kernel does not let it watch for names.
+#[test]
+fn what_lies_in_a_directory_that_guard_may_not_read_is_compared() {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can give guard another user");
+    }
+    let Some(setup) = pid1() else { return };
+    let directory = TempDir::new().expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+    let path = directory.path().join("key");
+    let mut guard = watching(setup.env("GUARD_USER", "65534:65534"), &path, "HUP").fixture("serve").start();
+    assert!(guard.event("watch").line.contains("guard looks every 10 s"), "{}", guard.transcript());
+    guard.line("ready");
+    fs::write(&path, "1").expect("ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+    guard.line("got HUP");
+}
+
 #[test]
 fn a_change_can_end_guard() {
     for setup in everywhere() {

@@ -13,7 +13,7 @@ use anyhow::bail;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -126,24 +126,19 @@ fn parse(words: &[OsString]) -> Result<Question, String> {
     Ok(Question { host: host.unwrap_or_else(|| target.authority()), target, timeout })
 }
 
-/// A connection of either kind.
-trait Stream: Read + Write {}
-
-impl Stream for TcpStream {}
-impl Stream for UnixStream {}
-
 fn probe(target: &Target, host: &str, timeout: Duration) -> Result<(), String> {
     let deadline = Deadline::after(timeout);
-    let mut stream: Box<dyn Stream> = match &target.server {
+    // Reads and writes are the same for both kinds.
+    let stream: UnixStream = match &target.server {
         Server::Network(host, port) => {
             let addresses = (host.as_str(), *port).to_socket_addrs();
             let addresses: Vec<SocketAddr> = addresses.map_err(|_| "no such host".to_owned())?.collect();
-            Box::new(connect_to_any(&addresses, deadline)?)
+            OwnedFd::from(connect_to_any(&addresses, deadline)?).into()
         }
         // connect(2) waits where the queue is full; `run` does not.
-        Server::Socket(path) => Box::new(UnixStream::connect(path).map_err(|error| explain(&error))?),
+        Server::Socket(path) => UnixStream::connect(path).map_err(|error| explain(&error))?,
     };
-    target.path.as_ref().map_or(Ok(()), |path| request(&mut *stream, host, path))
+    target.path.as_ref().map_or(Ok(()), |path| request(stream, host, path))
 }
 
 fn explain(error: &std::io::Error) -> String {
@@ -178,7 +173,7 @@ fn connect(address: &SocketAddr, timeout: Duration) -> Result<TcpStream, String>
 }
 
 /// Sends a request and judges the status of the response (RFC 9112). Redirects are not followed.
-fn request(stream: &mut dyn Stream, host: &str, path: &str) -> Result<(), String> {
+fn request(mut stream: UnixStream, host: &str, path: &str) -> Result<(), String> {
     let text = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: guard-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );

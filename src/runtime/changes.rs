@@ -1,14 +1,15 @@
 //! Files whose change has a meaning (GUARD_ON_CHANGE).
 //!
 //! The kernel says that something may have changed. guard then compares fingerprints: a file that differs, and stays as it is for
-//! [`QUIET`], has changed. Until then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs
-//! four comparisons a second at most. A copy of guard takes the fingerprints, and may wait for ever.
+//! [`QUIET`], has changed. Files with the same meaning change together, so each waits for the others, for [`LONGEST_WAIT`] at most. Until
+//! then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs four comparisons a second at most. A
+//! copy of guard takes the fingerprints, and may wait for ever.
 
 use super::Runtime;
 use super::doors::{DoorId, MOST_COPIES};
 use crate::supervisor::{Event, Timestamp};
 use crate::sys::clock::Deadline;
-use crate::sys::watch::{Found, Scan, Watch};
+use crate::sys::watch::{Fingerprint, Found, Scan, Watch};
 use crate::sys::{Errno, socket};
 use std::io;
 use std::os::fd::AsFd;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Many files, or one in parts, are often written one after the other.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// How long a change waits for those of the same meaning.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`).
 const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
@@ -34,9 +38,11 @@ pub(super) struct Changes {
     scan: Option<Scan>,
     scanned_at: Option<Timestamp>,
     /// What was there when the path last had a meaning, or at the start. Empty before the first scan is over.
-    known: Vec<Option<u64>>,
+    known: Vec<Option<Fingerprint>>,
     /// What was there at the last comparison.
-    seen: Vec<Option<u64>>,
+    seen: Vec<Option<Fingerprint>>,
+    /// Since when some change has not had its meaning.
+    pending_since: Option<Timestamp>,
     pub(super) check_at: Option<Timestamp>,
     /// The kernel could not watch, and the log says so.
     failed: bool,
@@ -109,20 +115,28 @@ impl Runtime<'_> {
         if changes.known.is_empty() {
             (changes.known, changes.seen) = (fingerprints.clone(), fingerprints.clone());
         }
+        let seen = std::mem::replace(&mut changes.seen, fingerprints.clone());
+        let is_quiet = |index: usize| seen[index] == fingerprints[index];
         let mut changed = Vec::new();
-        for (index, ((path, meaning), found)) in config.on_change.iter().zip(fingerprints).enumerate() {
-            let is_quiet = std::mem::replace(&mut changes.seen[index], found) == found;
+        let mut pending_since = None;
+        for (index, ((path, meaning), found)) in config.on_change.iter().zip(&fingerprints).enumerate() {
+            let known = &mut changes.known[index];
             // A file that is missing is about to be replaced, or removed for good: no run can use it.
-            if found.is_none() || found == changes.known[index] {
+            if found.is_none() || found.map(|found| found.content) == known.map(|known| known.content) {
                 continue;
             }
-            if is_quiet {
-                changes.known[index] = found;
+            let since = changes.pending_since.unwrap_or(now);
+            let mut others = config.on_change.iter().enumerate().filter(|(_, (_, other))| other == meaning);
+            let waits = now.since(since) < LONGEST_WAIT && !others.all(|(other, _)| is_quiet(other));
+            if is_quiet(index) && !waits {
+                *known = *found;
                 changed.push((path, *meaning));
             } else {
+                pending_since = Some(since);
                 changes.check_at = Some(now.after(QUIET));
             }
         }
+        changes.pending_since = pending_since;
         let last = changes.scanned_at.replace(now);
         if changes.check_at.is_none() && last.is_some_and(|last| now.since(last) < QUIET) {
             changes.check_at = Some(now.after(QUIET));

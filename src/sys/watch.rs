@@ -6,7 +6,7 @@ use super::fork::spawn_copy;
 use super::rights::keep_only;
 use super::{Errno, Pid, socket};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -34,10 +34,19 @@ pub struct Scan {
     watch: Result<Watch, Errno>,
 }
 
+/// What a path leads to, in two numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Of a file its content, and of a directory the names of its entries and the contents of the files that they lead to.
+    pub content: u64,
+    /// Another one also where the same was written again, or another file with the same content has taken the place.
+    pub version: u64,
+}
+
 /// What a look has found.
 pub struct Found {
-    /// For each path.
-    pub fingerprints: Vec<Option<u64>>,
+    /// For each path; `None` while nothing is there.
+    pub fingerprints: Vec<Option<Fingerprint>>,
     /// Has watched the paths since before their fingerprints were taken; or why the kernel cannot.
     pub watch: Result<Watch, Errno>,
 }
@@ -52,7 +61,7 @@ enum Watched {
 }
 
 /// What the copy says of a path: whether something is there, and its fingerprint.
-const RECORD: usize = 9;
+const RECORD: usize = 17;
 
 /// What the copy says first: the error of the watch, or 0.
 const HEAD: usize = size_of::<i32>();
@@ -72,7 +81,8 @@ impl Scan {
                 let mut left = MOST_BYTES;
                 let found = fingerprint(path, &mut left);
                 text.push(found.is_some().into());
-                text.extend(found.unwrap_or(0).to_ne_bytes());
+                let Fingerprint { content, version } = found.unwrap_or_default();
+                text.extend([content, version].into_iter().flat_map(u64::to_ne_bytes));
             }
             let _ = File::from(writer).write_all(&text);
         })?;
@@ -89,7 +99,8 @@ impl Scan {
         let Scan { said, paths, watch, .. } = self;
         let (head, records) = said.split_first_chunk::<HEAD>()?;
         let read = |record: &[u8]| {
-            let fingerprint = u64::from_ne_bytes(record.get(1..RECORD)?.try_into().ok()?);
+            let number = |from: usize| Some(u64::from_ne_bytes(record.get(from..from + 8)?.try_into().ok()?));
+            let fingerprint = Fingerprint { content: number(1)?, version: number(9)? };
             Some((record.first() == Some(&1)).then_some(fingerprint))
         };
         let fingerprints: Vec<_> = records.chunks_exact(RECORD).filter_map(read).collect();
@@ -143,17 +154,19 @@ impl Watch {
                 let next = at.join(name);
                 let rest = steps.as_path();
                 match next.symlink_metadata() {
-                    Err(_) => return self.add(&at, names).map(drop),
+                    Err(_) => return self.add_directory(&at, names),
                     Ok(metadata) if metadata.is_symlink() => {
-                        self.add(&at, names)?;
+                        self.add_directory(&at, names)?;
                         let Ok(target) = fs::read_link(&next) else { return Ok(()) };
                         path = at.join(target).join(rest);
                         continue 'links;
                     }
                     Ok(_) if rest.as_os_str().is_empty() => {
                         // What guard may not read it may not watch, but the directory tells of it.
-                        let is_hidden = self.add(&next, content)? == Watched::Forbidden;
-                        return self.add(&at, if is_hidden { content } else { names }).map(drop);
+                        if self.add(&next, content)? == Watched::Forbidden {
+                            return self.add_directory(&at, content);
+                        }
+                        return self.add(&at, names).map(drop);
                     }
                     Ok(_) => _ = self.add(&next, AddWatchFlags::empty())?,
                 }
@@ -162,6 +175,11 @@ impl Watch {
             return self.add(&at, content).map(drop);
         }
         Ok(())
+    }
+
+    /// Watches a directory that alone tells of the next step. It is an error if guard may pass through it and not read it.
+    fn add_directory(&self, path: &Path, what: AddWatchFlags) -> Result<(), Errno> {
+        if self.add(path, what)? == Watched::Forbidden { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// A file that vanishes meanwhile is no error: the watch on its directory sees that.
@@ -183,36 +201,41 @@ impl AsFd for Watch {
     }
 }
 
-/// A number that is the same as long as what the path leads to is: the content of a file, and for a directory the names of its
-/// entries and the contents of the files that they lead to. `None` while nothing is there.
-fn fingerprint(path: &Path, left: &mut u64) -> Option<u64> {
+/// `None` while nothing is there.
+fn fingerprint(path: &Path, left: &mut u64) -> Option<Fingerprint> {
     let metadata = path.metadata().ok()?;
     if !metadata.is_dir() {
         return Some(of_entry(path, &metadata, left));
     }
     let entries = fs::read_dir(path).ok()?.flatten().take(MOST_ENTRIES);
-    let of_name = |entry: DirEntry| {
-        let mut hasher = DefaultHasher::new();
-        entry.file_name().hash(&mut hasher);
+    let mut all = Fingerprint::default();
+    for entry in entries {
         let path = entry.path();
-        path.metadata().ok().map(|metadata| of_entry(&path, &metadata, left)).hash(&mut hasher);
-        hasher.finish()
-    };
-    // The order of a directory's entries means nothing.
-    Some(entries.map(of_name).fold(0, u64::wrapping_add))
+        let found = path.metadata().ok().map(|metadata| of_entry(&path, &metadata, left));
+        let of_name = |number: Option<u64>| {
+            let mut hasher = DefaultHasher::new();
+            (entry.file_name(), number).hash(&mut hasher);
+            hasher.finish()
+        };
+        // The order of a directory's entries means nothing.
+        all.content = all.content.wrapping_add(of_name(found.map(|found| found.content)));
+        all.version = all.version.wrapping_add(of_name(found.map(|found| found.version)));
+    }
+    Some(all)
 }
 
-/// Of a file its content, as long as so many bytes are left to be read; of anything else its identity, size and time.
-fn of_entry(path: &Path, metadata: &Metadata, left: &mut u64) -> u64 {
+/// The version is identity, size and time. The content of a file counts as long as so many bytes are left to be read; that of anything else
+/// is its version.
+fn of_entry(path: &Path, metadata: &Metadata, left: &mut u64) -> Fingerprint {
     let mut hasher = DefaultHasher::new();
-    if !metadata.is_file() || metadata.size() > *left || hash_content(path, left, &mut hasher).is_err() {
-        hasher = DefaultHasher::new();
-        (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
-        if !metadata.is_dir() {
-            (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
-        }
+    (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
+    if !metadata.is_dir() {
+        (metadata.size(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
     }
-    hasher.finish()
+    let version = hasher.finish();
+    let mut hasher = DefaultHasher::new();
+    let is_read = metadata.is_file() && metadata.size() <= *left && hash_content(path, left, &mut hasher).is_ok();
+    Fingerprint { content: if is_read { hasher.finish() } else { version }, version }
 }
 
 fn hash_content(path: &Path, left: &mut u64, hasher: &mut DefaultHasher) -> io::Result<()> {
@@ -249,7 +272,9 @@ mod tests {
     fn seen(path: &Path, change: impl FnOnce()) -> (bool, bool) {
         let Found { watch, fingerprints } = look(&[path]);
         change();
-        (is_readable(watch.expect("inotify is there").as_fd()), look(&[path]).fingerprints != fingerprints)
+        let content = |found: &[Option<Fingerprint>]| found[0].map(|found| found.content);
+        let differs = content(&look(&[path]).fingerprints) != content(&fingerprints);
+        (is_readable(watch.expect("inotify is there").as_fd()), differs)
     }
 
     #[test]
@@ -270,8 +295,11 @@ mod tests {
         let next = root.join("a/b/next");
         for (text, differs) in [("4444", true), ("4444", false)] {
             fs::write(&next, text).expect("ours");
+            let before = look(&[&file, &directory]).fingerprints;
             let replaced = seen(&file, || fs::rename(&next, &file).expect("ours"));
             assert_eq!(replaced, (true, differs), "a file that is replaced");
+            let after = look(&[&file, &directory]).fingerprints;
+            assert!(before.iter().zip(&after).all(|(before, after)| before != after), "another version each");
         }
         for path in [&file, &directory] {
             assert_eq!(seen(path, || make("4444")), (true, false), "the same is written again");
