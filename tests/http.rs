@@ -304,6 +304,31 @@ fn the_cpu_time_of_a_run_stays_when_a_process_of_it_has_ended() {
     }
 }
 
+/// The old run serves until the new one is ready, and goes on if that fails.
+#[test]
+fn the_cpu_time_does_not_go_down_and_up_in_a_reload_that_fails() {
+    let work = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+    for setup in everywhere() {
+        let (setup, port) = with_http(setup.env("GUARD_HEALTH_CHECK", "exec:sh -c '[ $GUARD_RUN = 1 ]'"));
+        let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("GUARD_SIGNAL_MAP", "HUP=reload");
+        let mut guard = setup.app(["sh", "-c", &format!("[ $GUARD_RUN = 1 ] && {work}; exec sleep 1000")]).start();
+        let used = || {
+            let (_, page) = get(port, "/metrics");
+            let value =
+                page.lines().find_map(|line| line.strip_prefix("guard_app_cpu_seconds_total{app_instance=\"0\"} "));
+            value.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("no CPU time in {page}"))
+        };
+        guard.event("ready");
+        let before = eventually("time that the run has used", || Some(used()).filter(|used| *used > 0.05));
+        guard.signal(libc::SIGHUP);
+        while guard.event("spawn").get("run") != Some("2") {}
+        let meanwhile = used();
+        guard.event("reload-failed");
+        let after = used();
+        assert!(before <= meanwhile && meanwhile <= after, "{before}, {meanwhile}, {after}");
+    }
+}
+
 /// Prometheus gives each sample a label `instance` of its own, and would rename another's.
 #[test]
 fn no_sample_has_a_label_of_prometheus() {

@@ -28,6 +28,9 @@ const AT_ONCE: usize = 8;
 /// The longest head of a request, its line and header fields, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
 
+/// What a client may send after its request, in bytes.
+const LONGEST_REST: usize = 64 * 1024;
+
 /// How long a connection lives, in ticks. The last tick counts though it may be a short one.
 const LONGEST_LIFE: u32 = 6;
 
@@ -78,9 +81,9 @@ enum State {
     Reading(Vec<u8>),
     /// The rest of the answer.
     Writing(Vec<u8>),
-    /// The answer is on its way. What the client still sends is thrown away: closing at once would make the kernel reset the
-    /// connection, and the client might never read the answer (RFC 9112, 9.6).
-    Closing,
+    /// The answer is on its way. What the client still sends is thrown away, so many bytes so far: closing at once would make the kernel
+    /// reset the connection, and the client might never read the answer (RFC 9112, 9.6).
+    Closing(usize),
 }
 
 impl Http {
@@ -189,13 +192,20 @@ impl Http {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(0),
             Err(_) => None,
         };
-        let (Some(count), State::Reading(head)) = (count, state) else {
-            if count.is_none() {
-                self.close(index);
+        let head = match (count, state) {
+            (Some(count), State::Reading(head)) => {
+                head.extend_from_slice(&buffer[..count]);
+                head
             }
-            return None;
+            (Some(count), State::Closing(thrown_away)) if *thrown_away < LONGEST_REST => {
+                *thrown_away += count;
+                return None;
+            }
+            (_, State::Reading(_) | State::Closing(_) | State::Writing(_)) => {
+                self.close(index);
+                return None;
+            }
         };
-        head.extend_from_slice(&buffer[..count]);
         match parse(head) {
             Ok(Parsed::Request { page, head_only }) => {
                 return Some(Message::Page(page, HttpClient { connection: token, head_only }));
@@ -226,7 +236,7 @@ impl Http {
             }
         }
         let _ = stream.shutdown(Shutdown::Write);
-        connection.state = State::Closing;
+        connection.state = State::Closing(0);
         let stream = &connection.stream;
         // It may have waited for room to write.
         self.poll.remove(stream.as_fd());

@@ -117,11 +117,16 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
     }
     page.family("guard_app_resident_memory_bytes", "gauge", "Resident memory of all processes of the run.");
     for instance in running() {
-        page.sample("guard_app_resident_memory_bytes", &[("app_instance", &instance.number)], &instance.memory);
+        page.sample(
+            "guard_app_resident_memory_bytes",
+            &[("app_instance", &instance.number)],
+            &instance.usage_of_serving().0,
+        );
     }
     page.family("guard_app_cpu_seconds_total", "counter", "CPU time of the run, from its start.");
     for instance in running() {
-        page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], &show_seconds(instance.cpu));
+        let cpu = show_seconds(instance.usage_of_serving().1);
+        page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], &cpu);
     }
 
     page.held(&status.held);

@@ -70,8 +70,19 @@ pub struct InstanceStatus {
 pub struct OldRun {
     pub number: u32,
     pub state: &'static str,
-    /// Why it is being ended.
+    /// Why it is being ended; `None` while it serves.
     pub ending: Option<&'static str>,
+    /// As those of the instance.
+    pub memory: u64,
+    pub cpu: Duration,
+}
+
+impl InstanceStatus {
+    /// Memory and CPU time of the run that serves: in a reload the old one, which goes on if the new one fails.
+    pub fn usage_of_serving(&self) -> (u64, Duration) {
+        let serving = self.old.filter(|old| old.ending.is_none());
+        serving.map_or((self.memory, self.cpu), |old| (old.memory, old.cpu))
+    }
 }
 
 impl GuardStatus {

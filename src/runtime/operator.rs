@@ -8,7 +8,7 @@ use crate::report::{
     self,
     status::{self, GuardStatus, InstanceStatus, OldRun},
 };
-use crate::supervisor::{Event, InPlace, Outcome, Timestamp};
+use crate::supervisor::{Event, InPlace, Outcome, RunId, Timestamp};
 use crate::sys::procfs::Usage;
 use crate::sys::{Pid, process, socket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -258,8 +258,9 @@ impl Runtime<'_> {
         let now = self.clock.now();
         let instances = self.supervisor.instances().map(|instance| {
             let process = instance.run.and_then(|id| self.children.get(id));
-            let used =
-                usage.iter().find(|(id, _)| Some(*id) == instance.run).map_or_else(Usage::default, |(_, used)| *used);
+            let used_by =
+                |run| usage.iter().find(|(id, _)| Some(*id) == run).map_or_else(Usage::default, |(_, used)| *used);
+            let used = used_by(instance.run);
             InstanceStatus {
                 number: instance.number,
                 run: instance.run.map(|id| id.number),
@@ -267,7 +268,11 @@ impl Runtime<'_> {
                 pid: process.filter(|process| !process.reaped).map(|process| process.pid),
                 state: instance.state,
                 ending: instance.ending,
-                old: instance.old.map(|old| OldRun { number: old.number, state: old.state, ending: old.ending }),
+                old: instance.old.map(|old| {
+                    let used = used_by(Some(RunId { instance: instance.number, number: old.number }));
+                    let (memory, cpu) = (used.memory, used.cpu);
+                    OldRun { number: old.number, state: old.state, ending: old.ending, memory, cpu }
+                }),
                 uptime: process.filter(|process| !process.reaped).map(|process| now.since(process.started)),
                 next_in: instance.until.map(|until| until.since(now)),
                 restarts: instance.restarts,

@@ -108,8 +108,8 @@ impl Supervisor {
                     Diagnosis::Asked | Diagnosis::Over => {}
                 },
                 RunState::Stopping { kill_at: None, .. } | RunState::Diagnosing { .. } => {}
-                // It has reached its memory limit, and serves as long as it is asked.
-                RunState::Ready { .. } if run.is_too_large => {}
+                // It has reached its memory limit, and is asked while it serves. Whatever ends it meanwhile may wait for the drain delay.
+                RunState::Ready { .. } | RunState::Draining { .. } if run.is_too_large => {}
                 RunState::Spawning
                 | RunState::Starting { .. }
                 | RunState::Ready { .. }

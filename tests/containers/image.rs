@@ -116,10 +116,12 @@ pub(crate) fn context() -> &'static Path {
     static CONTEXT: OnceLock<PathBuf> = OnceLock::new();
     CONTEXT.get_or_init(|| {
         let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.current_dir(project()).args(["build", "--quiet", "--locked", "--release", "--target", &target]);
-        build.args(["--bin", "guard", "--example", "fixture"]);
-        assert!(build.status().is_ok_and(|status| status.success()), "guard cannot be built for {target}");
+        // One after the other, as in the script that runs these tests.
+        for what in [["--bin", "guard"], ["--example", "fixture"]] {
+            let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+            build.current_dir(project()).args(["build", "--quiet", "--locked", "--release", "--target", &target]);
+            assert!(build.args(what).status().is_ok_and(|status| status.success()), "{what:?} cannot be built");
+        }
         let (directory, _) = common::target();
         let built = directory.join(target).join("release");
         let context = directory.join("containers");

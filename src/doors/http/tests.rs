@@ -115,6 +115,22 @@ fn silent_clients_make_room_for_one_that_asks() {
 }
 
 #[test]
+fn a_client_that_goes_on_sending_is_closed() {
+    let (mut door, mut client) = asked("POST /livez HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n");
+    client.set_nonblocking(true).expect("a socket");
+    for _ in 0..LONGEST_REST / 256 {
+        // It fails where there is no room, and at the end.
+        let _ = client.write(&[0; 4096]);
+        until_readable(&[door.descriptor()]);
+        door.receive();
+        if door.connections.is_empty() {
+            return;
+        }
+    }
+    panic!("it reads on and on");
+}
+
+#[test]
 fn a_client_that_says_nothing_is_closed_in_time() {
     let (mut door, mut client) = asked("GET /livez HTTP/1.1\r\n");
     assert_eq!(read_all(&mut door, &mut client), "");

@@ -217,6 +217,21 @@ fn a_check_that_ends_while_a_run_is_asked_says_nothing_of_it() {
     assert_eq!(world.now, asked.after(UNIT * 30));
 }
 
+/// It is asked once, and lives until the drain delay is over.
+#[test]
+fn a_stop_leaves_a_run_the_time_of_its_drain_to_say_what_fills_its_memory() {
+    let mut settings = Settings { diagnose: Some(UNIT * 3), ..plain() };
+    settings.stop.drain_delay = UNIT;
+    let mut world = World::serving(settings);
+    world.step(Step::Advance);
+    assert_eq!(world.step(Step::Grows(run(1))), [Action::Diagnose(run(1))]);
+    let mut actions = world.step(Step::Signal(STOP));
+    actions.extend(world.wait());
+    assert!(stops(&actions, 1), "{actions:?}");
+    assert!(!actions.contains(&Action::EndDiagnosis(run(1))), "{actions:?}");
+    assert!(world.step(exit(1, 0)).contains(&Action::EndDiagnosis(run(1))));
+}
+
 /// The old run serves until the new one is ready, however long that takes.
 #[test]
 fn a_reload_for_memory_ends_the_command_that_has_had_its_time() {
