@@ -240,6 +240,21 @@ fn paths_that_change_together_bring_one_reload() {
     }
 }
 
+/// Nobody has sent it to guard, so it is no stop signal that guard should know.
+#[test]
+fn an_app_that_dies_of_a_changes_signal_gets_no_advice_about_stop_signals() {
+    for setup in everywhere() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("file");
+        fs::write(&path, "1").expect("ours");
+        let mut guard = watching(setup, &path, "HUP").app(["sleep", "1000"]).start();
+        guard.event("spawn");
+        fs::write(&path, "2").expect("ours");
+        let exit = guard.event("exit");
+        assert_eq!((exit.get("signal"), exit.get("msg")), (Some("SIGHUP"), None), "{}", guard.transcript());
+    }
+}
+
 /// As where two files are copied one after the other: the second one follows before the first one counts as quiet.
 #[test]
 fn a_path_waits_for_others_of_the_same_meaning() {

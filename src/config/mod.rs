@@ -79,8 +79,9 @@ impl Config {
             config.ready.when = Readiness::Listen;
         }
         if config.ready.when == Readiness::Health && config.origin("GUARD_READY_TIMEOUT") == Origin::Default {
-            // The start period says how long the app may take.
-            config.ready.timeout = config.ready.timeout.max(config.health.start_period);
+            // The start period says how long the app may take, and without one the first check comes after an interval.
+            let HealthSettings { start_period, interval, timeout, .. } = config.health;
+            config.ready.timeout = config.ready.timeout.max(start_period).max(interval.saturating_add(timeout));
         }
         if config.origin("GUARD_RESTART") == Origin::Default && layers.stdin.is_some() {
             config.restart.policy = RestartPolicy::Never;

@@ -206,7 +206,7 @@ fn a_first_word_may_be_a_subcommand_which_reads_the_rest_itself() {
 }
 
 #[test]
-fn a_start_period_is_time_to_become_ready_unless_that_is_set() {
+fn the_times_of_checks_are_time_to_become_ready_unless_that_is_set() {
     let timeout = |options: &str| {
         let line = format!("--health-check tcp://127.0.0.1:1 {options} -- app");
         Config::of_line(&line).ready.timeout.as_secs()
@@ -216,4 +216,5 @@ fn a_start_period_is_time_to_become_ready_unless_that_is_set() {
     assert_eq!(timeout("--health-start-period 5m --ready health"), 300);
     assert_eq!(timeout("--health-start-period 5m --ready-timeout 30s"), 30);
     assert_eq!(timeout("--health-start-period 5m --ready notify"), 60);
+    assert_eq!(timeout("--health-start-period 0 --health-interval 2m"), 122, "the first check comes then");
 }

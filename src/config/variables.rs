@@ -210,7 +210,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "GUARD_READY_TIMEOUT",
         default: "60s",
         takes: DURATION,
-        help: "with all but exec: not ready by then is a failure",
+        help: "with all but exec: not ready by then is a failure; the times of a health check may make the default longer",
         set: |config, text| positive(text).map(|timeout| config.ready.timeout = timeout),
         show: |config| duration::show(config.ready.timeout),
     },

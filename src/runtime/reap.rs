@@ -4,6 +4,7 @@ use super::children::{Owner, Successor};
 use super::exits::Exit;
 use super::journal::of_run;
 use super::{RETRY, Runtime};
+use crate::config::Meaning;
 use crate::signal::Signal;
 use crate::supervisor::{Ending, Event, KILLED, RunId, Timestamp};
 use crate::sys::Pid;
@@ -267,13 +268,18 @@ impl Runtime<'_> {
             why,
             is_replaced: self.supervisor.is_replaced(id),
             is_killed: is_killed && status == Status::Signaled(Signal::KILL),
-            passed_on: run.passed_on,
+            passed_on: run.passed_on.filter(|signal| !self.is_sent_for_files(*signal)),
             uptime,
             says: &run.status,
         });
         let left = matches!(status, Status::Exited(_)) && self.was_asked_to_exit();
         self.take_terminal_back();
         Some(if left { Event::Left(id, ending) } else { Event::Exited(id, ending) })
+    }
+
+    /// Whether guard itself sends this signal, when a file has changed.
+    fn is_sent_for_files(&self, signal: Signal) -> bool {
+        self.config.on_change.iter().any(|(_, meaning)| *meaning == Meaning::Forward(signal))
     }
 
     /// How a child ended that was nobody's and was reaped in the last turn.

@@ -5,9 +5,10 @@ use super::exit_code::{Ending, SpawnError, contribution};
 use super::policy::Verdict;
 use super::run_id::RunId;
 use super::shutdown::ShutdownCause;
-use super::state::{Mode, Slot};
+use super::state::{Instance, Mode, Slot};
 use super::timestamp::Timestamp;
 use super::{Action, InPlace, Notice, Supervisor};
+use crate::signal::Signal;
 
 impl Supervisor {
     /// The run has no process. Where guard has never had one, and the error would stay, guard ends.
@@ -80,6 +81,10 @@ impl Supervisor {
                 self.new_run_failed(id.instance);
                 self.finish_instance(id, ending, None);
                 self.report(Notice::StoppedByQuit { run: id, ending });
+                if self.runs().next().is_none() && self.instances.iter().any(Instance::works) {
+                    // The others are in a backoff, where it is a stop request.
+                    self.stop_requested(now, ShutdownCause::Signal(Signal::QUIT));
+                }
             }
             (Mode::Serving, Some(Cause::Itself | Cause::Failed(_) | Cause::Scale | Cause::Stop) | None) => {
                 self.apply_policy(now, id, ending);

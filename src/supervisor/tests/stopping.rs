@@ -541,6 +541,22 @@ fn instances_that_a_quit_has_stopped_end_one_by_one_without_a_second_signal() {
     assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 5 }));
 }
 
+/// As where an engine stops an image with STOPSIGNAL QUIT while one of the instances crashes again and again.
+#[test]
+fn when_a_quit_has_stopped_the_last_run_what_waits_in_a_backoff_is_stopped_too() {
+    let mut world = World::serving(Settings { instances: 2, ..plain() });
+    let exits = |instance, number, code| Step::Exit(RunId { instance, number }, Ending::Exited(code), Leftovers::None);
+    let mut actions = world.step(exits(0, 1, 1));
+    while !spawns(&actions, 2) {
+        actions = world.wait();
+    }
+    world.step(Step::Spawn(Ok(())));
+    world.step(exits(0, 2, 1));
+    world.step(quit());
+    world.step(exits(1, 1, 0));
+    assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 1 }));
+}
+
 #[test]
 fn a_failed_run_has_ten_seconds_or_the_stop_timeout_whichever_is_shorter() {
     let ten = Duration::from_secs(10);
