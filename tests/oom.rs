@@ -109,8 +109,9 @@ fn a_worker_that_was_chosen_before_is_not_blamed_for_a_later_sigkill() {
 fn a_worker_that_was_chosen_and_reaped_by_its_parent_is_not_blamed_for_a_later_sigkill() {
     for setup in everywhere() {
         let Some(cgroup) = Cgroup::new(LIMIT) else { return };
-        // Each time the kernel notifies once more.
-        let script = "tail /dev/zero; tail /dev/zero; sleep 2; tail /dev/zero; sleep 2; kill -KILL $$";
+        // Each time the kernel notifies once more. It is to choose none but these, though it has not freed the memory of the last one.
+        let script = "eat() { (echo 1000 >/proc/self/oom_score_adj; exec tail /dev/zero); }
+            eat; eat; sleep 2; eat; sleep 2; kill -KILL $$";
         let mut guard = start(&cgroup, setup.env("GUARD_RESTART", "never"), script);
         let exit = guard.event("exit");
         assert_eq!((exit.get("signal"), exit.get("cause")), (Some("SIGKILL"), None), "{}", exit.line);
