@@ -310,7 +310,7 @@ fn the_cpu_time_does_not_go_down_and_up_in_a_reload_that_fails() {
     let work = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
     for setup in everywhere() {
         let (setup, port) = with_http(setup.env("GUARD_HEALTH_CHECK", "exec:sh -c '[ $GUARD_RUN = 1 ]'"));
-        let setup = setup.env("GUARD_READY_TIMEOUT", "1s").env("GUARD_SIGNAL_MAP", "HUP=reload");
+        let setup = setup.env("GUARD_READY_TIMEOUT", "3s").env("GUARD_SIGNAL_MAP", "HUP=reload");
         let mut guard = setup.app(["sh", "-c", &format!("[ $GUARD_RUN = 1 ] && {work}; exec sleep 1000")]).start();
         let used = || {
             let (_, page) = get(port, "/metrics");

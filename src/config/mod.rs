@@ -81,7 +81,8 @@ impl Config {
         if config.ready.when == Readiness::Health && config.origin("GUARD_READY_TIMEOUT") == Origin::Default {
             // The start period says how long the app may take, and without one the first check comes after an interval.
             let HealthSettings { start_period, interval, timeout, .. } = config.health;
-            config.ready.timeout = config.ready.timeout.max(start_period).max(interval.saturating_add(timeout));
+            let least = if start_period.is_zero() { interval.saturating_add(timeout) } else { start_period };
+            config.ready.timeout = config.ready.timeout.max(least);
         }
         if config.origin("GUARD_RESTART") == Origin::Default && layers.stdin.is_some() {
             config.restart.policy = RestartPolicy::Never;

@@ -115,8 +115,10 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
         let uptime = instance.uptime.unwrap_or_default();
         page.sample("guard_app_uptime_seconds", &[("app_instance", &instance.number)], &show_seconds(uptime));
     }
+    let serving =
+        || status.instances.iter().filter(|instance| instance.pid.is_some() || instance.serving_old().is_some());
     page.family("guard_app_resident_memory_bytes", "gauge", "Resident memory of all processes of the run.");
-    for instance in running() {
+    for instance in serving() {
         page.sample(
             "guard_app_resident_memory_bytes",
             &[("app_instance", &instance.number)],
@@ -124,7 +126,7 @@ pub fn text(status: &GuardStatus, counters: &Counters, limits: &Limits, lines_dr
         );
     }
     page.family("guard_app_cpu_seconds_total", "counter", "CPU time of the run, from its start.");
-    for instance in running() {
+    for instance in serving() {
         let cpu = show_seconds(instance.usage_of_serving().1);
         page.sample("guard_app_cpu_seconds_total", &[("app_instance", &instance.number)], &cpu);
     }

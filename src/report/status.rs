@@ -78,10 +78,14 @@ pub struct OldRun {
 }
 
 impl InstanceStatus {
-    /// Memory and CPU time of the run that serves: in a reload the old one, which goes on if the new one fails.
+    /// The old run of a reload, while it serves: it goes on if the new one fails.
+    pub fn serving_old(&self) -> Option<OldRun> {
+        self.old.filter(|old| old.ending.is_none())
+    }
+
+    /// Memory and CPU time of the run that serves.
     pub fn usage_of_serving(&self) -> (u64, Duration) {
-        let serving = self.old.filter(|old| old.ending.is_none());
-        serving.map_or((self.memory, self.cpu), |old| (old.memory, old.cpu))
+        self.serving_old().map_or((self.memory, self.cpu), |old| (old.memory, old.cpu))
     }
 }
 

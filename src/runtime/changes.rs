@@ -1,8 +1,8 @@
 //! Files whose change has a meaning (GUARD_ON_CHANGE).
 //!
 //! The kernel says that something may have changed. guard then compares fingerprints: a file that differs, and stays as it is for
-//! [`QUIET`], has changed. Files with the same meaning change together, so each waits for the others, for [`LONGEST_WAIT`] at most. Until
-//! then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs four comparisons a second at most. A
+//! [`QUIET`], has changed. Files with the same meaning change together, so each waits until none of them differs any more, for
+//! [`LONGEST_WAIT`] at most. Until then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs four comparisons a second at most. A
 //! copy of guard takes the fingerprints, and may wait for ever.
 
 use super::Runtime;
@@ -19,13 +19,13 @@ use std::time::Duration;
 /// Many files, or one in parts, are often written one after the other.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// How long a change waits for those of the same meaning.
+/// How long a change waits for those of the same meaning, and for a file that is written again and again with what it says.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`).
+/// How often guard compares where the kernel can watch no more files (the limits of `inotify(7)`), or guard may not read a directory.
 const WITHOUT_KERNEL: Duration = Duration::from_secs(10);
 
-const CANNOT_WATCH: &str = "the kernel cannot watch GUARD_ON_CHANGE; guard looks every 10 s";
+const CANNOT_WATCH: &str = "the kernel cannot watch all of GUARD_ON_CHANGE; guard looks every 10 s besides";
 const CANNOT_LOOK: &str = "guard could not look at GUARD_ON_CHANGE; it tries again in 10 s";
 
 /// How long the first run waits for the first fingerprints.
@@ -41,8 +41,8 @@ pub(super) struct Changes {
     known: Vec<Option<Fingerprint>>,
     /// What was there at the last comparison.
     seen: Vec<Option<Fingerprint>>,
-    /// Since when some change has not had its meaning.
-    pending_since: Option<Timestamp>,
+    /// Since when a change has not had its meaning.
+    pending_since: Vec<Option<Timestamp>>,
     pub(super) check_at: Option<Timestamp>,
     /// The kernel could not watch, and the log says so.
     failed: bool,
@@ -109,46 +109,53 @@ impl Runtime<'_> {
         Ok(scan)
     }
 
-    fn compare(&mut self, Found { fingerprints, watch }: Found, now: Timestamp) {
+    fn compare(&mut self, Found { fingerprints, watch, unwatched }: Found, now: Timestamp) {
         let config = self.config;
         let Some(changes) = &mut self.changes else { return };
         if changes.known.is_empty() {
             (changes.known, changes.seen) = (fingerprints.clone(), fingerprints.clone());
+            changes.pending_since = vec![None; fingerprints.len()];
         }
         let seen = std::mem::replace(&mut changes.seen, fingerprints.clone());
-        let is_quiet = |index: usize| seen[index] == fingerprints[index];
+        let content = |found: Option<Fingerprint>| found.map(|found| found.content);
+        let is_same = |index: usize| content(seen[index]) == content(fingerprints[index]);
         let mut changed = Vec::new();
-        let mut pending_since = None;
-        for (index, ((path, meaning), found)) in config.on_change.iter().zip(&fingerprints).enumerate() {
-            let known = &mut changes.known[index];
+        for (index, ((path, meaning), &found)) in config.on_change.iter().zip(&fingerprints).enumerate() {
+            let (known, since) = (&mut changes.known[index], &mut changes.pending_since[index]);
             // A file that is missing is about to be replaced, or removed for good: no run can use it.
-            if found.is_none() || found.map(|found| found.content) == known.map(|known| known.content) {
+            if found.is_none() || content(found) == content(*known) {
+                *since = None;
                 continue;
             }
-            let since = changes.pending_since.unwrap_or(now);
             let mut others = config.on_change.iter().enumerate().filter(|(_, (_, other))| other == meaning);
-            let waits = now.since(since) < LONGEST_WAIT && !others.all(|(other, _)| is_quiet(other));
-            if is_quiet(index) && !waits {
-                *known = *found;
+            let is_quiet = if now.since(*since.get_or_insert(now)) < LONGEST_WAIT {
+                seen[index] == found && others.all(|(other, _)| is_same(other))
+            } else {
+                is_same(index)
+            };
+            if is_quiet {
+                (*known, *since) = (found, None);
                 changed.push((path, *meaning));
             } else {
-                pending_since = Some(since);
                 changes.check_at = Some(now.after(QUIET));
             }
         }
-        changes.pending_since = pending_since;
         let last = changes.scanned_at.replace(now);
         if changes.check_at.is_none() && last.is_some_and(|last| now.since(last) < QUIET) {
             changes.check_at = Some(now.after(QUIET));
         }
-        match watch.and_then(|watch| self.poll.add(watch.as_fd(), DoorId::Changes.token()).map(|()| watch)) {
-            Ok(watch) if changes.check_at.is_none() => {
-                changes.watch = Some(watch);
-                changes.failed = false;
+        if changes.check_at.is_none() {
+            let mut unwatched = unwatched;
+            if let Some(watch) = watch {
+                match self.poll.add(watch.as_fd(), DoorId::Changes.token()) {
+                    Ok(()) => changes.watch = Some(watch),
+                    Err(error) => unwatched = Some(error),
+                }
             }
-            Ok(watch) => self.poll.remove(watch.as_fd()),
-            Err(error) if changes.check_at.is_none() => self.note_unwatched(&error.into(), CANNOT_WATCH, now),
-            Err(_) => {}
+            match unwatched {
+                Some(error) => self.note_unwatched(&error.into(), CANNOT_WATCH, now),
+                None => changes.failed = false,
+            }
         }
         let mut meanings = Vec::new();
         for (path, meaning) in changed {

@@ -2,7 +2,8 @@
 //!
 //! At a bind(2) guard puts a duplicate of a socket of its own in the place of the app's: one of the address's pool, which has one
 //! for each run (`pool.rs`). A pool begins with the first bind of its address. It is gone with its last socket: when the run ends that
-//! has bound it and never listened, or when its place is needed while it refuses clients.
+//! has bound it and never listened, when its place is needed while it refuses clients or no process has it open, and when a process is
+//! to bind its address as ever.
 //!
 //! guard's end lets go of all (`Action::Release`); from then on the kernel does what apps ask for.
 
@@ -30,6 +31,9 @@ const MOST_SOCKETS: usize = 4096;
 
 /// How long after the arrival of a client guard checks whether clients wait in vain.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often guard searches for addresses that no process has open, where it has as many as it can.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// How long guard searches for processes that have a socket open. A container with a tenth of a CPU may stand still for 90 ms meanwhile
 /// (`cpu.max` of `cgroups(7)`).
@@ -78,6 +82,8 @@ pub(super) struct Holding {
     refusal_logged: bool,
     /// The log says that guard had no socket for an app.
     failure_logged: bool,
+    /// The log says that there are too many addresses.
+    crowd_logged: bool,
     /// The log says that an app polls a socket which is not bound.
     polled: bool,
     /// When guard last searched for addresses that no process has open.
@@ -99,6 +105,7 @@ impl Holding {
             lost: 0,
             refusal_logged: false,
             failure_logged: false,
+            crowd_logged: false,
             polled: false,
             room_sought_at: None,
             check_at: None,
@@ -170,7 +177,7 @@ impl Holding {
         }
     }
 
-    /// A run binds all of its addresses as ever.
+    /// Closes all that no run has: a run is about to bind its addresses as ever.
     pub(super) fn let_go_of_free(&mut self, poll: &Poll) {
         self.let_go_where(|_| true, poll);
     }

@@ -108,7 +108,7 @@ impl Supervisor {
                     Diagnosis::Asked | Diagnosis::Over => {}
                 },
                 RunState::Stopping { kill_at: None, .. } | RunState::Diagnosing { .. } => {}
-                // It has reached its memory limit, and is asked while it serves. Whatever ends it meanwhile may wait for the drain delay.
+                // It has reached its memory limit, and is asked while it serves. A stop that comes meanwhile may begin with a drain.
                 RunState::Ready { .. } | RunState::Draining { .. } if run.is_too_large => {}
                 RunState::Spawning
                 | RunState::Starting { .. }

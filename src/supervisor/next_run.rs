@@ -81,8 +81,8 @@ impl Supervisor {
                 self.new_run_failed(id.instance);
                 self.finish_instance(id, ending, None);
                 self.report(Notice::StoppedByQuit { run: id, ending });
-                if self.runs().next().is_none() && self.instances.iter().any(Instance::works) {
-                    // The others are in a backoff, where it is a stop request.
+                // Others that were in a backoff have not heard it, and have perhaps a new run by now. They are to stop as well.
+                if self.runs().all(|run| run.quit_until.is_none()) && self.instances.iter().any(Instance::works) {
                     self.stop_requested(now, ShutdownCause::Signal(Signal::QUIT));
                 }
             }

@@ -34,7 +34,7 @@ pub struct Scan {
     watch: Result<Watch, Errno>,
 }
 
-/// What a path leads to, in two numbers.
+/// What a path leads to, in two numbers. Of what guard may not read identity and time stand for the content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Of a file its content, and of a directory the names of its entries and the contents of the files that they lead to.
@@ -47,8 +47,10 @@ pub struct Fingerprint {
 pub struct Found {
     /// For each path; `None` while nothing is there.
     pub fingerprints: Vec<Option<Fingerprint>>,
-    /// Has watched the paths since before their fingerprints were taken; or why the kernel cannot.
-    pub watch: Result<Watch, Errno>,
+    /// Has watched the paths since before their fingerprints were taken.
+    pub watch: Option<Watch>,
+    /// Why the kernel cannot watch all of them.
+    pub unwatched: Option<Errno>,
 }
 
 /// What has become of a watch.
@@ -75,8 +77,11 @@ impl Scan {
         let copy = spawn_copy(|| {
             let watch = watch.as_ref().map_err(|error| *error);
             keep_only([writer.as_raw_fd(), watch.map_or(writer.as_raw_fd(), |watch| watch.as_fd().as_raw_fd())]);
-            let watched = watch.and_then(|watch| paths.iter().try_for_each(|path| watch.add_path(path)));
-            let mut text = (watched.err().map_or(0, |error| error as i32)).to_ne_bytes().to_vec();
+            let error = match watch {
+                Ok(watch) => paths.iter().fold(None, |error, path| error.or(watch.add_path(path).err())),
+                Err(error) => Some(error),
+            };
+            let mut text = error.map_or(0, |error| error as i32).to_ne_bytes().to_vec();
             for path in paths {
                 let mut left = MOST_BYTES;
                 let found = fingerprint(path, &mut left);
@@ -105,8 +110,8 @@ impl Scan {
         };
         let fingerprints: Vec<_> = records.chunks_exact(RECORD).filter_map(read).collect();
         let error = i32::from_ne_bytes(*head);
-        let watch = if error == 0 { watch } else { Err(Errno::from_raw(error)) };
-        (fingerprints.len() == paths).then_some(Found { fingerprints, watch })
+        let unwatched = (error != 0).then(|| Errno::from_raw(error));
+        (fingerprints.len() == paths).then_some(Found { fingerprints, watch: watch.ok(), unwatched })
     }
 }
 
@@ -161,12 +166,13 @@ impl Watch {
                         path = at.join(target).join(rest);
                         continue 'links;
                     }
-                    Ok(_) if rest.as_os_str().is_empty() => {
+                    Ok(metadata) if rest.as_os_str().is_empty() => {
                         // What guard may not read it may not watch, but the directory tells of it.
-                        if self.add(&next, content)? == Watched::Forbidden {
-                            return self.add_directory(&at, content);
+                        let is_hidden = self.add(&next, content)? == Watched::Forbidden;
+                        if is_hidden && metadata.is_dir() {
+                            return Err(Errno::EACCES);
                         }
-                        return self.add(&at, names).map(drop);
+                        return self.add_directory(&at, if is_hidden { content } else { names });
                     }
                     Ok(_) => _ = self.add(&next, AddWatchFlags::empty())?,
                 }
@@ -207,7 +213,12 @@ fn fingerprint(path: &Path, left: &mut u64) -> Option<Fingerprint> {
     if !metadata.is_dir() {
         return Some(of_entry(path, &metadata, left));
     }
-    let entries = fs::read_dir(path).ok()?.flatten().take(MOST_ENTRIES);
+    let Ok(entries) = fs::read_dir(path) else {
+        let mut hasher = DefaultHasher::new();
+        (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+        return Some(Fingerprint { content: hasher.finish(), version: hasher.finish() });
+    };
+    let entries = entries.flatten().take(MOST_ENTRIES);
     let mut all = Fingerprint::default();
     for entry in entries {
         let path = entry.path();
@@ -270,7 +281,7 @@ mod tests {
 
     /// What a change does: whether the watch tells, and whether the fingerprint differs.
     fn seen(path: &Path, change: impl FnOnce()) -> (bool, bool) {
-        let Found { watch, fingerprints } = look(&[path]);
+        let Found { watch, fingerprints, .. } = look(&[path]);
         change();
         let content = |found: &[Option<Fingerprint>]| found[0].map(|found| found.content);
         let differs = content(&look(&[path]).fingerprints) != content(&fingerprints);

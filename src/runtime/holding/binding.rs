@@ -1,6 +1,6 @@
 //! Answers to bind(2) of processes that have the filter of GUARD_HOLD.
 
-use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS, PATIENCE};
+use super::{Caught, Holding, Key, MOST_ADDRESSES, MOST_SOCKETS, ROOM_RETRY};
 use crate::config::Hold as Ports;
 use crate::doors::hold::Bind;
 use crate::runtime::pool::Pool;
@@ -80,7 +80,10 @@ impl Holding {
         match caller::shares_network(question.caller) {
             Ok(shares) => (!shares || !caller::may_bind(question.caller, port)).then_some(Answer::GoOn),
             Err(error) => {
-                self.note_unreadable(run, question, error, poll);
+                if self.is_waiting(run, question) {
+                    self.note_unheld(error);
+                }
+                self.let_go_of_port(run, question, bind, poll);
                 Some(Answer::GoOn)
             }
         }
@@ -122,7 +125,10 @@ impl Holding {
     /// The first socket of an address. Returns the index of its pool; the error is the answer.
     fn catch(&mut self, run: RunId, bind: &Bind, now: Timestamp, poll: &Poll) -> Result<usize, Answer> {
         if self.caught.len() >= MOST_ADDRESSES && !self.make_room(now, poll) {
-            self.note_unheld(Errno::EMFILE);
+            if !std::mem::replace(&mut self.crowd_logged, true) {
+                let msg = "GUARD_HOLD: the app has bound 1024 other addresses, and binds this one as ever";
+                log::warn!(address:% = bind.address, msg; "not-held");
+            }
             return Err(Answer::GoOn);
         }
         // What guard cannot do for other reasons the app may.
@@ -158,7 +164,7 @@ impl Holding {
     fn make_room(&mut self, now: Timestamp, poll: &Poll) -> bool {
         if let Some(refusing) = self.caught.iter().position(|caught| caught.pool.refusing) {
             self.caught.remove(refusing).pool.close(poll);
-        } else if self.room_sought_at.is_none_or(|sought| now.since(sought) >= PATIENCE) {
+        } else if self.room_sought_at.is_none_or(|sought| now.since(sought) >= ROOM_RETRY) {
             self.room_sought_at = Some(now);
             let closed = self.closed();
             let is_closed = |caught: &mut Caught| caught.pool.free_until().is_none() && caught.pool.is_unused(&closed);

@@ -543,18 +543,30 @@ fn instances_that_a_quit_has_stopped_end_one_by_one_without_a_second_signal() {
 
 /// As where an engine stops an image with STOPSIGNAL QUIT while one of the instances crashes again and again.
 #[test]
-fn when_a_quit_has_stopped_the_last_run_what_waits_in_a_backoff_is_stopped_too() {
-    let mut world = World::serving(Settings { instances: 2, ..plain() });
-    let exits = |instance, number, code| Step::Exit(RunId { instance, number }, Ending::Exited(code), Leftovers::None);
-    let mut actions = world.step(exits(0, 1, 1));
-    while !spawns(&actions, 2) {
-        actions = world.wait();
+fn when_a_quit_has_stopped_the_last_run_what_was_in_a_backoff_is_stopped_too() {
+    for starts in [false, true] {
+        let mut world = World::serving(Settings { instances: 2, ..plain() });
+        let exits =
+            |instance, number, code| Step::Exit(RunId { instance, number }, Ending::Exited(code), Leftovers::None);
+        let mut actions = world.step(exits(0, 1, 1));
+        while !spawns(&actions, 2) {
+            actions = world.wait();
+        }
+        world.step(Step::Spawn(Ok(())));
+        world.step(exits(0, 2, 1));
+        world.step(quit());
+        if starts {
+            assert!(spawns(&world.wait(), 3), "the backoff is over first");
+            world.step(Step::Spawn(Ok(())));
+        }
+        let actions = world.step(exits(1, 1, 0));
+        if starts {
+            let stop = Action::Stop(RunId { instance: 0, number: 3 }, Signal::QUIT);
+            assert!(actions.contains(&stop), "{actions:?}");
+            world.step(exits(0, 3, 1));
+        }
+        assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 1 }));
     }
-    world.step(Step::Spawn(Ok(())));
-    world.step(exits(0, 2, 1));
-    world.step(quit());
-    world.step(exits(1, 1, 0));
-    assert_eq!(world.step(Step::Reaped).last(), Some(&Action::Exit { code: 1 }));
 }
 
 #[test]
