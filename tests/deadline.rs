@@ -108,6 +108,22 @@ fn a_crash_that_leaves_them_behind_is_followed_by_the_next_run() {
     }
 }
 
+/// Each process has a group of its own, and forks as soon as another one's end makes room. Elsewhere than as PID 1 guard cannot stop
+/// all of them at one moment.
+#[test]
+fn a_bomb_of_many_sessions_is_over_before_the_next_run() {
+    let Some(setup) = pid1() else { return };
+    let _alone = alone();
+    let Some(pids) = Pids::limited_to(300) else { return };
+    let words = "before-run 2 fork session-bomb . before-run 2 exit 1 quit TERM 0 serve";
+    let mut guard = setup.inherits(&pids.words()).fixture(words).start();
+    guard.event("exit");
+    guard.line("ready");
+    eventually("the new run alone", || (pids.count() <= 3).then_some(()));
+    guard.signal(libc::SIGTERM);
+    assert_eq!(guard.code(), 0);
+}
+
 #[test]
 fn with_the_group_the_stop_signal_waits_for_no_look() {
     let _alone = alone();

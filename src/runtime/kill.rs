@@ -16,7 +16,7 @@ impl Runtime<'_> {
     pub(super) fn kill_everything(&mut self) {
         if self.init {
             // Nothing comes before it: thousands that have got SIGKILL keep guard from the CPU until they have ended.
-            signals::kill_all();
+            signals::send_to_all(Signal::KILL);
             self.ending.kill_pace.taken_by_all(self.clock.now());
             return;
         }

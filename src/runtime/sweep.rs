@@ -13,6 +13,7 @@ use crate::supervisor::{Event, RunId, Timestamp};
 use crate::sys::procfs::{self, Process, State};
 use crate::sys::{Pid, signals};
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// A run's leftovers after they were signalled.
 #[derive(Debug)]
@@ -25,7 +26,16 @@ pub(super) struct Sweep {
     /// There is no /proc.
     blind: bool,
     pace: Pace,
+    /// Those that have got SIGSTOP before SIGKILL, in so many walks.
+    stopped: HashSet<Pid>,
+    stops: u32,
 }
+
+/// Walks in which guard stops leftovers, and goes on to the next where it has found others.
+const MOST_STOPS: u32 = 12;
+
+/// How long everything stands still at most.
+const LONGEST_FREEZE: Duration = Duration::from_secs(1);
 
 /// What is left of a run.
 enum Found {
@@ -58,6 +68,17 @@ impl Runtime<'_> {
             self.kill_group(id);
         }
         let found = self.find_left_of(id);
+        if let Some(run) = self.children.get_mut(id) {
+            run.sweep = Some(Sweep {
+                signal,
+                left: HashSet::new(),
+                complete: true,
+                blind: matches!(found, Found::Group(_)),
+                pace: Pace::default(),
+                stopped: HashSet::new(),
+                stops: 0,
+            });
+        }
         match &found {
             Found::Seen(leftovers) if signal == Signal::KILL => {
                 self.kill_seen(id, leftovers);
@@ -70,15 +91,6 @@ impl Runtime<'_> {
                 let _ = signals::send_to_group(*group, Signal::CONT);
             }
             Found::Nothing => {}
-        }
-        if let Some(run) = self.children.get_mut(id) {
-            run.sweep = Some(Sweep {
-                signal,
-                left: HashSet::new(),
-                complete: true,
-                blind: matches!(found, Found::Group(_)),
-                pace: Pace::default(),
-            });
         }
         self.leftovers_event(id, &found)
     }
@@ -113,12 +125,49 @@ impl Runtime<'_> {
         }
     }
 
-    /// SIGKILL to the leftovers that were seen: to whole groups first.
-    fn kill_seen(&self, id: RunId, leftovers: &Leftovers) {
-        let group = self.children.get(id).map(|run| run.group);
+    /// SIGKILL to the leftovers that were seen: to whole groups first. Several get SIGSTOP before, until a walk finds no others: each
+    /// that is killed makes room for a fork of another, and none forks that has a signal pending (ERESTARTNOINTR, `fork(2)` of the
+    /// kernel). Where the second walk finds others they are a bomb.
+    fn kill_seen(&mut self, id: RunId, leftovers: &Leftovers) {
+        let now = self.clock.now();
+        let Some(run) = self.children.get_mut(id) else { return };
         let rest: Vec<Process> =
-            leftovers.living.iter().copied().filter(|process| Some(process.group) != group).collect();
+            leftovers.living.iter().copied().filter(|process| process.group != run.group).collect();
+        if let Some(sweep) = run.sweep.as_mut().filter(|_| rest.len() > 1) {
+            let new: Vec<Pid> =
+                rest.iter().map(|process| process.pid).filter(|&pid| sweep.stopped.insert(pid)).collect();
+            for &pid in &new {
+                let _ = signals::send(pid, Signal::STOP);
+            }
+            if sweep.stops < MOST_STOPS && (!new.is_empty() || !leftovers.complete) {
+                sweep.stops += 1;
+                sweep.pace.ask_now(now);
+                if self.init && sweep.stops > 1 {
+                    self.kill_frozen(id);
+                }
+                return;
+            }
+        }
         kill_processes(&rest, &leftovers.descendants);
+    }
+
+    /// Everything in the PID namespace stands still until guard has seen it all, and killed what is left of the run.
+    fn kill_frozen(&mut self, id: RunId) {
+        signals::send_to_all(Signal::STOP);
+        let end = self.before_next_kill(LONGEST_FREEZE);
+        loop {
+            self.reaping.walks_until.set(Some(end));
+            let found = self.find_leftovers(id);
+            if let Some(Leftovers { living, descendants, complete, .. }) = &found
+                && (*complete || end.left().is_zero())
+            {
+                kill_processes(living, descendants);
+            }
+            if end.left().is_zero() || found.is_none_or(|found| found.complete) {
+                break;
+            }
+        }
+        signals::send_to_all(Signal::CONT);
     }
 
     fn kill_group(&self, id: RunId) {
@@ -135,6 +184,10 @@ impl Runtime<'_> {
             self.kill_group(id);
         }
         let found = self.find_left_of(id);
+        let now = self.clock.now();
+        if let Some(sweep) = self.children.get_mut(id).and_then(|run| run.sweep.as_mut()) {
+            sweep.pace.taken(now);
+        }
         if let Found::Seen(leftovers) = &found {
             if signal == Signal::KILL {
                 self.kill_seen(id, leftovers);
@@ -144,10 +197,6 @@ impl Runtime<'_> {
                 let new: Vec<Process> = leftovers.living.iter().filter(is_new).copied().collect();
                 self.terminate_unseen(id, signal, &new);
             }
-        }
-        let now = self.clock.now();
-        if let Some(sweep) = self.children.get_mut(id).and_then(|run| run.sweep.as_mut()) {
-            sweep.pace.taken(now);
         }
         self.leftovers_event(id, &found)
     }
@@ -206,7 +255,9 @@ impl Runtime<'_> {
             pace.ask_later(self.clock.now());
         }
         if count > 0 {
-            self.ending.unmarked = Some(Sweep { signal: Signal::TERM, left, complete, blind: false, pace });
+            let (stopped, stops) = (HashSet::new(), 0);
+            self.ending.unmarked =
+                Some(Sweep { signal: Signal::TERM, left, complete, blind: false, pace, stopped, stops });
         }
         Event::UnmarkedCounted(count)
     }

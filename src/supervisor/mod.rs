@@ -69,6 +69,9 @@ const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long guard waits for what it has sent SIGKILL: a process in uninterruptible sleep may stay for ever.
 const LAST_DEADLINE: Duration = Duration::from_millis(500);
 
+/// The same for the leftovers of a run that has ended: there may be more of them than guard can look at in a short time.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The state machine. Equal states react alike to equal events.
 ///
 /// Its owner calls [`Supervisor::handle`] with [`Event::Start`] first, then with each event as it happens, does the actions

@@ -7,7 +7,7 @@ use super::run_id::RunId;
 use super::shutdown::ShutdownCause;
 use super::state::{Mode, Run, RunState};
 use super::timestamp::{Timestamp, earlier};
-use super::{Action, LAST_DEADLINE, LEFTOVER_TIMEOUT, Notice, Supervisor};
+use super::{Action, CLEAR_TIMEOUT, LEFTOVER_TIMEOUT, Notice, Supervisor};
 use crate::signal::Signal;
 
 impl Run {
@@ -120,7 +120,7 @@ impl Supervisor {
 
     /// Leftovers still live when their time is over: they get SIGKILL.
     pub(super) fn sweep_timeout_elapsed(&mut self, now: Timestamp, id: RunId, ending: Ending) {
-        self.set_state(id, RunState::Clearing { ending, give_up_at: now.after(LAST_DEADLINE), left: 0 });
+        self.set_state(id, RunState::Clearing { ending, give_up_at: now.after(CLEAR_TIMEOUT), left: 0 });
         self.actions.push(Action::Sweep(id, Signal::KILL));
         self.report(Notice::KillLeftovers { run: id });
     }

@@ -277,10 +277,10 @@ pub fn group_lives(group: Pid) -> bool {
     Errno::result(unsafe { libc::kill(-group, 0) }) != Err(Errno::ESRCH)
 }
 
-/// SIGKILL to every process that guard may signal, in its whole PID namespace but itself (`kill(2)`, pid -1).
-/// For PID 1 only. Its result is no answer: it is 0 even where every process has refused.
-pub fn kill_all() {
-    let _ = send(-1, Signal::KILL);
+/// Signals every process that guard may signal, in its whole PID namespace but itself (`kill(2)`, pid -1), at one moment. For PID 1
+/// only. Its result is no answer: it is 0 even where every process has refused.
+pub fn send_to_all(signal: Signal) {
+    let _ = send(-1, signal);
 }
 
 #[cfg(test)]
