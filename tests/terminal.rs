@@ -279,6 +279,56 @@ fn a_shell_that_has_the_foreground_exits_as_told_whenever_that_is() {
     }
 }
 
+/// Nobody has typed a line. The shell gives the foreground back before it ends, and the other program does not.
+#[test]
+fn who_takes_the_foreground_exits_as_told_though_nothing_was_typed() {
+    let takes_it = "
+import os, signal, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
+os.setpgid(0, 0)
+os.tcsetpgrp(0, os.getpid())
+print('has it', flush=True)
+while True: signal.pause()";
+    let mut apps = Vec::new();
+    match in_path("bash") {
+        Some(_) => apps.push((vec!["bash", "--norc", "-ic", "echo has it; sleep 3; exit 3"], None)),
+        None => skipped("there is no bash"),
+    }
+    match in_path("python3") {
+        Some(_) => apps.push((vec!["python3", "-c", takes_it], Some(CTRL_C))),
+        None => skipped("there is no python3"),
+    }
+    for (app, key) in apps {
+        for setup in everywhere() {
+            let mut guard = setup.terminal().env("GUARD_RESTART", "always").app(app.clone()).start();
+            guard.line("has it");
+            key.into_iter().for_each(|key| guard.press(key));
+            assert_eq!(guard.code(), 3, "{app:?}");
+            assert!(has_logged(&guard, "stopped-at-terminal"), "{}", guard.transcript());
+        }
+    }
+}
+
+/// Somebody types at a shell, in whose background guard is.
+#[test]
+fn what_another_program_reads_tells_no_app_to_exit() {
+    let guard = env!("CARGO_BIN_EXE_guard");
+    let app = format!("'{guard}' --restart always -- '{}' quit USR1 1 serve", fixture().display());
+    let mut shell = child()
+        .terminal()
+        .program("/bin/sh")
+        .options(["-c", &format!("set -m; {app} & read line; echo read; wait")])
+        .start();
+    shell.line("ready");
+    shell.press("a line\n");
+    shell.line("read");
+    send(children(shell.pid())[0], libc::SIGUSR1);
+    shell.event("restart");
+    shell.line("ready");
+    send(children(shell.pid())[0], libc::SIGTERM);
+}
+
 #[test]
 fn a_key_within_a_shell_is_for_its_foreground_job() {
     for setup in everywhere() {

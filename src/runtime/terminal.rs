@@ -15,7 +15,8 @@ use std::time::Duration;
 /// An app that exits so soon after it has read what was typed exits because of it.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The pause before guard checks again who has the foreground: a line may be there before the shell that reads it.
+/// The pause before guard checks who has the foreground, after a run's start and after a line, which may be there before the shell that
+/// reads it.
 const LATER: Duration = Duration::from_secs(1);
 
 /// What was typed since the last run began.
@@ -23,7 +24,7 @@ const LATER: Duration = Duration::from_secs(1);
 pub(super) struct Typed {
     /// When somebody last did.
     at: Option<Timestamp>,
-    /// When guard checks again who has the foreground.
+    /// When guard checks who has the foreground.
     pub(super) check_at: Option<Timestamp>,
     /// A run has taken the foreground for itself.
     taken: bool,
@@ -55,8 +56,9 @@ impl Runtime<'_> {
         terminal.watch(true);
         self.typed.taken = false;
         if self.children.runs().all(|run| run.reaped) {
-            (self.typed.at, self.typed.check_at) = (None, None);
+            self.typed.at = None;
         }
+        self.typed.check_at = Some(self.clock.now().after(LATER));
         if terminal.has_input() {
             self.note_typed();
         }
@@ -87,6 +89,7 @@ impl Runtime<'_> {
     pub(super) fn take_last_keys(&mut self) {
         self.take_typing();
         if self.terminal.is_some() {
+            self.check_foreground();
             for signal in self.signals.take(&Signal::TERMINAL_ENDS, Sender::Kernel) {
                 self.dispatch(Event::Pressed(signal));
             }
@@ -94,10 +97,12 @@ impl Runtime<'_> {
     }
 
     fn note_typed(&mut self) {
-        let now = self.clock.now();
-        self.typed.at = Some(now);
         self.check_foreground();
-        self.typed.check_at = (!self.typed.taken).then(|| now.after(LATER));
+        if self.terminal.as_ref().is_some_and(Terminal::is_held) {
+            let now = self.clock.now();
+            self.typed.at = Some(now);
+            self.typed.check_at = (!self.typed.taken).then(|| now.after(LATER));
+        }
     }
 
     pub(super) fn check_foreground(&mut self) {

@@ -113,6 +113,12 @@ impl Terminal {
         }
     }
 
+    /// Whether guard's group had the foreground when guard last looked, or a run has taken it from there. Else what is typed is not for
+    /// runs of guard's.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Puts guard's group into the foreground again, where a run has taken that and has ended.
     pub fn take_back(&self) {
         if self.held && tcgetpgrp(stdin()) != Ok(self.group) {
