@@ -79,6 +79,8 @@ fn guard_is_known_by_its_file_whatever_its_name() {
         let guard = end(child().env("PATH", &search).app([command, "--version"]), 0);
         assert!(guard.err().is_empty(), "{}", guard.transcript());
     }
+    let elsewhere = child().env("GUARD_CHDIR", directory.path()).app(["./init", "--version"]);
+    assert!(end(elsewhere, 0).err().is_empty(), "a path from GUARD_CHDIR");
     // Another program of that name is an app like others.
     let script = "#!/bin/sh\necho \"$@ $GUARD_RUN\"\n";
     let other = common::program(directory.path(), "guard", script, 0o755);

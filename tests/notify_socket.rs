@@ -177,6 +177,7 @@ fn it_is_in_the_first_directory_that_can_be_written() {
         ("hide /run hide /dev/shm", Some("/run/")),
         ("seal /run hide /dev/shm", Some("/dev/shm/")),
         ("fill /run hide /dev/shm", Some("/dev/shm/")),
+        ("shut /run hide /dev/shm", Some("/dev/shm/")),
         ("seal /run fill /dev/shm hide /tmp", Some("/tmp/")),
         // Somebody else could put another directory into its place.
         ("open-up /run hide /dev/shm", Some("/dev/shm/")),

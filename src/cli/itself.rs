@@ -4,6 +4,7 @@
 use crate::config::layers::Layers;
 use crate::sys::itself;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 /// Executes the command in guard's place if it is guard itself and runs no app. Returns if it is anything else, or where it
 /// cannot be executed.
@@ -13,7 +14,8 @@ pub fn take_the_place(layers: &Layers) {
         return;
     }
     let path = layers.environment("PATH");
-    if let Some(file) = itself::find(&layers.command, path) {
+    let directory = layers.given("GUARD_CHDIR");
+    if let Some(file) = itself::find(&layers.command, path, directory.as_deref().map(Path::new)) {
         itself::execute(&file, &words(layers));
     }
 }

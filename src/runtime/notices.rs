@@ -146,6 +146,7 @@ impl Journal<'_> {
         let (signal, msg) = match cause {
             ShutdownCause::Signal(signal) => (signal, None),
             ShutdownCause::Pressed(signal @ Signal::HUP) => (signal, Some("the terminal is gone")),
+            ShutdownCause::Pressed(signal @ Signal::WINCH) => (signal, Some("the terminal has another size")),
             ShutdownCause::Pressed(signal) => (signal, Some("a key at the terminal; a second Ctrl-C kills the app")),
             ShutdownCause::Request => {
                 // Of an operator's request the journal knows already.

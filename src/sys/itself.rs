@@ -13,9 +13,9 @@ const NAME: &str = "guard";
 const OWN: &str = "/proc/self/exe";
 
 /// The file of a command that is guard itself: the same file as /proc/self/exe (`proc(5)`), or the script beside it by which npm
-/// starts it, or, without a /proc, one called `guard`. `None` for all other commands.
-pub fn find(command: &[OsString], path: Option<&OsStr>) -> Option<PathBuf> {
-    let found = Program::new(command, path).found(None)?;
+/// starts it, or, without a /proc, one called `guard`. `None` for all other commands. A relative path is one from this directory.
+pub fn find(command: &[OsString], path: Option<&OsStr>, directory: Option<&Path>) -> Option<PathBuf> {
+    let found = Program::new(command, path).found(directory)?;
     let identity = |path: &Path| metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let file = identity(&found)?;
     let is_guard = match identity(Path::new(OWN)) {

@@ -41,7 +41,7 @@ impl SocketFile {
     }
 
     fn bind_in(place: &Path) -> io::Result<(SocketFile, DatagramSocket)> {
-        if !is_safe(place) {
+        if !is_safe(place) || !may_be_passed(place) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let directory = place.join(format!("{PREFIX}{:016x}", RandomState::new().hash_one(NAME)));
@@ -83,6 +83,11 @@ fn remove(directory: &Path) {
 /// write to it, or it is sticky (`unlink(2)`).
 fn is_safe(place: &Path) -> bool {
     fs::metadata(place).is_ok_and(|metadata| metadata.mode() & (libc::S_IWOTH | libc::S_ISVTX) != libc::S_IWOTH)
+}
+
+/// Whether other users reach what is in a directory, as an app that has changed its user does.
+fn may_be_passed(place: &Path) -> bool {
+    fs::metadata(place).is_ok_and(|metadata| metadata.mode() & libc::S_IXOTH != 0)
 }
 
 /// Removes the directories that killed guards of this user have left. A living guard's directory always has a socket that answers,
