@@ -2,8 +2,8 @@
 //!
 //! The kernel says that something may have changed. guard then compares fingerprints: a file that differs, and stays as it is for
 //! [`QUIET`], has changed. Files with the same meaning change together, so each waits until none of them differs any more, for
-//! [`LONGEST_WAIT`] at most. Until then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs four comparisons a second at most. A
-//! copy of guard takes the fingerprints, and may wait for ever.
+//! [`LONGEST_WAIT`] at most. Until then guard does not listen, so a file that is written without a pause, or a neighbour of it, costs
+//! four comparisons a second at most. A copy of guard takes the fingerprints, and may wait for ever.
 
 use super::Runtime;
 use super::doors::{DoorId, MOST_COPIES};
