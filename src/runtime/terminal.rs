@@ -15,8 +15,7 @@ use std::time::Duration;
 /// An app that exits so soon after it has read what was typed exits because of it.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The pause before guard checks who has the foreground, after a run's start and after a line, which may be there before the shell that
-/// reads it.
+/// The pause before guard checks again who has the foreground: a line may be there before the shell that reads it.
 const LATER: Duration = Duration::from_secs(1);
 
 /// What was typed since the last run began.
@@ -24,7 +23,7 @@ const LATER: Duration = Duration::from_secs(1);
 pub(super) struct Typed {
     /// When somebody last did.
     at: Option<Timestamp>,
-    /// When guard checks who has the foreground.
+    /// When guard checks again who has the foreground.
     pub(super) check_at: Option<Timestamp>,
     /// A run has taken the foreground for itself.
     taken: bool,
@@ -56,9 +55,8 @@ impl Runtime<'_> {
         terminal.watch(true);
         self.typed.taken = false;
         if self.children.runs().all(|run| run.reaped) {
-            self.typed.at = None;
+            (self.typed.at, self.typed.check_at) = (None, None);
         }
-        self.typed.check_at = Some(self.clock.now().after(LATER));
         if terminal.has_input() {
             self.note_typed();
         }
