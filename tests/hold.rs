@@ -1012,7 +1012,7 @@ def bind():
 for _ in range(100):
     if os.fork() == 0:
         threading.Thread(target=bind, daemon=True).start()
-        time.sleep(0)
+        os.sched_yield()
         os.kill(os.getpid(), signal.SIGKILL)
     os.wait()";
     let mut cases: Vec<_> = everywhere().into_iter().map(|setup| (setup, polled)).collect();

@@ -288,16 +288,19 @@ fn what_lies_in_a_directory_that_guard_may_not_read_is_compared() {
     if !nix::unistd::geteuid().is_root() {
         return skipped("only root can give guard another user");
     }
-    let Some(setup) = pid1() else { return };
-    let directory = TempDir::new().expect("a directory");
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("ours");
-    let path = directory.path().join("key");
-    let mut guard = watching(setup.env("GUARD_USER", "65534:65534"), &path, "HUP").fixture("serve").start();
-    assert!(guard.event("watch").line.contains("guard looks every 10 s"), "{}", guard.transcript());
-    guard.line("ready");
-    fs::write(&path, "1").expect("ours");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
-    guard.line("got HUP");
+    for is_whole in [false, true] {
+        let Some(setup) = pid1() else { return };
+        let directory = TempDir::new().expect("a directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+        let path = directory.path().join("key");
+        let watched = if is_whole { directory.path() } else { &path };
+        let mut guard = watching(setup.env("GUARD_USER", "65534:65534"), watched, "HUP").fixture("serve").start();
+        assert!(guard.event("watch").line.contains("guard looks every 10 s"), "{}", guard.transcript());
+        guard.line("ready");
+        fs::write(&path, "1").expect("ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+        guard.line("got HUP");
+    }
 }
 
 #[test]

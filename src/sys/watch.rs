@@ -213,14 +213,17 @@ fn fingerprint(path: &Path, left: &mut u64) -> Option<Fingerprint> {
     if !metadata.is_dir() {
         return Some(of_entry(path, &metadata, left));
     }
-    let Ok(entries) = fs::read_dir(path) else {
-        let mut hasher = DefaultHasher::new();
-        (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
-        return Some(Fingerprint { content: hasher.finish(), version: hasher.finish() });
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let mut hasher = DefaultHasher::new();
+            (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
+            return Some(Fingerprint { content: hasher.finish(), version: hasher.finish() });
+        }
+        // It has just gone, or there is a shortage, which is no change.
+        entries => entries.ok()?,
     };
-    let entries = entries.flatten().take(MOST_ENTRIES);
     let mut all = Fingerprint::default();
-    for entry in entries {
+    for entry in entries.flatten().take(MOST_ENTRIES) {
         let path = entry.path();
         let found = path.metadata().ok().map(|metadata| of_entry(&path, &metadata, left));
         let of_name = |number: Option<u64>| {
