@@ -19,6 +19,7 @@ use super::state::{Instance, Mode, Slot};
 use super::stop::{Drain, UNKILLABLE};
 use super::timestamp::Timestamp;
 use super::{Action, Notice, Supervisor};
+use crate::config::Readiness;
 
 const STOPPING: Outcome = Err("guard is stopping");
 
@@ -125,6 +126,21 @@ impl Supervisor {
         self.instances.iter().any(|instance| instance.restarting)
     }
 
+    /// Whether a reload can replace a run that nobody has asked to replace: the new run gets the sockets of the old one, and says when
+    /// it is ready. Elsewhere a restart in place does, since the new run may need what the old one has.
+    pub(super) fn can_replace_unasked(&self) -> bool {
+        self.holds && self.settings.ready.when != Readiness::Exec
+    }
+
+    /// A reload; for a changed file a restart in place where a reload may not be possible.
+    pub(super) fn reload_for(&mut self, now: Timestamp, asker: Asker) {
+        if asker == Asker::File && !self.can_replace_unasked() {
+            self.restart(now, asker, None);
+        } else {
+            self.reload_requested(now, asker);
+        }
+    }
+
     pub(super) fn reload_requested(&mut self, now: Timestamp, asker: Asker) {
         match self.mode {
             Mode::Serving if self.reload.is_some() || self.reload_is_delayed() => {
@@ -152,7 +168,7 @@ impl Supervisor {
             && !self.reload_is_delayed()
             && let Some(asker) = self.reload_again.take()
         {
-            self.reload_requested(now, asker);
+            self.reload_for(now, asker);
         }
     }
 

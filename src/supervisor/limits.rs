@@ -12,7 +12,6 @@ use super::in_place::Reload;
 use super::run_id::RunId;
 use super::state::{Instance, Mode, RunState};
 use super::timestamp::Timestamp;
-use crate::config::Readiness;
 use std::time::Duration;
 
 /// How often guard checks whether it may replace a run whose time is over: another instance may be in a reload, or the only one to serve.
@@ -66,7 +65,7 @@ impl Supervisor {
 
     /// Replaces the current run of an instance, unless that is about to happen.
     fn replace(&mut self, now: Timestamp, id: RunId, asker: Asker) {
-        let can_reload = self.holds && self.settings.ready.when != Readiness::Exec;
+        let can_reload = self.can_replace_unasked();
         // A reload that is queued is the next, and has the next outcome.
         let serving = self.mode == Mode::Serving && self.reload.is_none() && self.reload_again.is_none();
         let Some(instance) = self.instance_mut(id.instance) else { return };

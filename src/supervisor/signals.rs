@@ -80,7 +80,7 @@ impl Supervisor {
             Meaning::Ignore => {}
             Meaning::Stop => self.stop_requested(now, cause),
             Meaning::Restart => self.restart(now, asker, None),
-            Meaning::Reload => self.reload_requested(now, asker),
+            Meaning::Reload => self.reload_for(now, asker),
             Meaning::ScaleUp => self.scale_requested(now, Scale::More(1)),
             Meaning::ScaleDown => self.scale_requested(now, Scale::Fewer(1)),
             Meaning::Forward(signal) => self.forward(signal),

@@ -452,7 +452,26 @@ fn a_restart_for_a_changed_file_follows_the_reload_that_it_meets() {
     world.handle(Event::SaidReady(run(2)));
     world.handle(Event::Exited(run(1), Ending::Exited(0)));
     world.handle(Event::Leftovers(run(1), 0));
+    world.handle(Event::Exited(run(2), Ending::Exited(0)));
+    world.handle(Event::Leftovers(run(2), 0));
     assert!(spawns(&world.handle(Event::Timeout), 3), "run 2 may have begun before the file changed");
+}
+
+#[test]
+fn a_changed_file_brings_a_reload_only_where_sockets_are_held_and_a_run_says_when_it_is_ready() {
+    for (settings, holds, reloads) in
+        [(plain(), false, false), (plain(), true, false), (notify(), false, false), (notify(), true, true)]
+    {
+        let mut world = World::serving(settings);
+        if holds {
+            world.handle(Event::Holds);
+        }
+        world.handle(Event::SaidReady(run(1)));
+        let mut actions = world.handle(Event::FileChanged(Meaning::Reload));
+        actions.extend(world.handle(Event::Timeout));
+        let is_stopped = actions.iter().any(|action| matches!(action, Action::Stop(..) | Action::Signal(..)));
+        assert_eq!((spawns(&actions, 2), is_stopped), (reloads, !reloads), "{actions:?}");
+    }
 }
 
 #[test]

@@ -753,8 +753,9 @@ impl World {
                 self.supervisor.settings.signal_map.iter().find_map(mapped)
             }
             Event::MemoryExceeded(_) => None,
+            Event::FileChanged(Meaning::Reload) if !before.can_replace_unasked() => Some(Meaning::Restart),
             // A reload follows the one that it meets.
-            Event::FileChanged(Meaning::Restart) if replaces => Some(Meaning::Reload),
+            Event::FileChanged(Meaning::Restart) if replaces && before.can_replace_unasked() => Some(Meaning::Reload),
             Event::FileChanged(meaning) => Some(meaning),
             Event::RestartRequested => Some(Meaning::Restart),
             Event::ReloadRequested => Some(Meaning::Reload),
