@@ -59,6 +59,22 @@ fn no_run_inherits_the_flags_that_a_killed_one_has_set() {
     }
 }
 
+/// A write that fails with EAGAIN loses what a program has to say, and one that waits for a moment loses nothing.
+#[test]
+fn a_run_beside_another_does_not_inherit_its_flags() {
+    for setup in everywhere() {
+        let mut guard = setup.fixture("flags nonblock 1 serve").start();
+        assert_eq!(guard.lines_until("ready"), ["end"]);
+        let reload = guard.ask(&["reload"]);
+        assert_eq!(reload.code, 0, "{}", reload.err);
+        guard.signal(libc::SIGTERM);
+        guard.code();
+        let flags: Vec<_> =
+            guard.out().into_iter().filter(|line| line.starts_with("nonblock") || *line == "end").collect();
+        assert_eq!(flags, ["end"; 2], "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn flags_that_guard_was_started_with_are_the_apps() {
     for setup in everywhere() {

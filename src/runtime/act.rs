@@ -143,10 +143,7 @@ impl Runtime<'_> {
         };
         let (channel, of_the_app) = channel.unzip();
         self.offer_terminal();
-        if !self.children.any_main() {
-            // A run that lives has set its own.
-            early::restore_flags();
-        }
+        early::restore_flags();
         self.note_listeners(run);
         self.held.run_starts(run, &self.poll);
         self.held.announce(&mut environment);
