@@ -157,10 +157,12 @@ fn check_shows_hostile_values_without_control_characters() {
     assert_harmless(&end(child().options(["check", "--", "app", HOSTILE]), 0));
 }
 
-/// env_logger prints the parts of a filter that it cannot read, raw and past guard's writer.
+/// env_logger prints the parts of a filter that it cannot read, raw and past guard's writer, and is silent for a target that nobody has.
 #[test]
 fn a_log_filter_is_read_by_guard_alone() {
-    for filter in ["guard=warn=info", "x/y=info", "info/x", "guard::a/b", "guard::a/b/c"] {
+    for filter in
+        ["guard=warn=info", "x/y=info", "info/x", "guard::a/b", "guard::a/b/c", "gaurd=debug", "info,app=debug"]
+    {
         let guard = end(child().env("GUARD_LOG", filter).fixture("exit 0"), 125);
         assert!(guard.err().iter().all(|line| line.starts_with("guard: ")), "{}", guard.transcript());
     }
@@ -430,7 +432,7 @@ fn words_are_taken_in_any_case() {
         let rows = guard.out().into_iter().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         assert!(rows.into_iter().any(|found| found == row), "{name}={given}\n{}", guard.transcript());
     }
-    for level in ["OFF", "Info", "WARN"] {
+    for level in ["OFF", "Info", "WARN", "guard=info", "warn,guard::runtime=debug"] {
         end(child().env("GUARD_LOG", level).fixture("exit 0"), 0);
     }
 }

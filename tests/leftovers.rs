@@ -36,6 +36,28 @@ fn leftovers_of_a_crash_are_asked_to_go_before_the_next_run() {
     }
 }
 
+/// As php-fpm that a script has started beside nginx: it begins a session, and writes its title over its environment. The new run of a
+/// reload began after it, so it is of the old one.
+#[test]
+fn a_reload_ends_what_the_old_run_has_left_though_its_mark_cannot_be_read() {
+    let uptime = || fs::read_to_string("/proc/uptime").expect("it is there");
+    for setup in everywhere() {
+        let words = "before-run 2 fork setsid huge-env as left quit TERM 0 serve . quit TERM 0 serve";
+        let mut guard = setup.fixture(words).start();
+        guard.line("left ready");
+        guard.line("ready");
+        // The kernel counts in hundredths of a second when a process has begun.
+        let begun = uptime();
+        eventually("another hundredth", || (uptime() != begun).then_some(()));
+        let reload = guard.ask(&["reload"]);
+        assert_eq!(reload.code, 0, "{}", reload.err);
+        guard.line("left got TERM");
+        guard.signal(libc::SIGTERM);
+        assert_eq!(guard.code(), 0);
+        assert_eq!(count(&guard, "left got TERM"), 1, "{}", guard.transcript());
+    }
+}
+
 #[test]
 fn a_run_that_leaves_nobody_behind_is_followed_at_once() {
     for setup in everywhere() {

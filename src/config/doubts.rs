@@ -26,8 +26,12 @@ impl Config {
     /// A platform that gives an app no time to stop.
     fn platform_doubt(&self) -> Option<Warning> {
         let (platform, setting) = (self.platform, self.platform.setting);
-        let text =
-            || format!("{} sends SIGKILL at once unless {setting} is set: set it, to 30 for instance", platform.name);
+        let text = || {
+            format!(
+                "{} sends SIGKILL at once unless {setting} is a whole number of seconds: set it, to 30 for instance",
+                platform.name
+            )
+        };
         platform.own_timeout.is_zero().then(|| doubt(setting, text()))
     }
 

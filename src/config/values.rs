@@ -192,15 +192,13 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
         return Ok(chosen(&SWITCH, false));
     }
     for directive in text.split(',').map(str::trim) {
-        // A lone word is a level or a target of guard's: env_logger takes any word for a target, so a typing error would
-        // silence the log. A second = or a / never reaches env_logger, which prints filters that it cannot read.
-        let (target, level) = directive.split_once('=').unwrap_or(("", directive));
-        let ours = directive == "guard" || directive.starts_with("guard::") && !directive.contains(['=', '/']);
-        if !ours && level.parse::<log::LevelFilter>().is_err() {
-            return Err(format!("{level:?} is not a log level"));
-        }
-        if target.contains('/') {
-            return Err(format!("{target:?} is not a log target"));
+        // A target is guard's: env_logger takes any word for one, so a typing error would silence the log. A second = or a / never
+        // reaches env_logger, which prints filters that it cannot read.
+        let (target, level) = directive.split_once('=').unwrap_or((directive, "off"));
+        let is_ours = target == "guard" || target.starts_with("guard::") && !target.contains('/');
+        let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
+        if !(is_ours && is_level(level) || is_level(directive)) {
+            return Err(format!("{directive:?} is not a log level, nor one of a part of guard"));
         }
     }
     Ok(text.to_owned())

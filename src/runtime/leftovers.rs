@@ -2,9 +2,9 @@
 //!
 //! A leftover belongs to a run if it is in that run's process group or its environment carries the run's mark: GUARD_RUN
 //! and GUARD_INSTANCE, and this guard's GUARD_ID, which a guard inside of a run replaces by its own. One whose
-//! environment cannot be read belongs to the run if no other run lives. One without a mark, such as an orphan of a
-//! `docker exec` session, belongs to none. At a terminal all runs share guard's group; a process without a mark in that group
-//! belongs to the run if no other run lives.
+//! environment cannot be read belongs to the run if no other run lives that began before it. One without a mark, such as an orphan of a
+//! `docker exec` session, belongs to none. At a terminal all runs share guard's group; for a process without a mark in that group
+//! holds the same as for one that cannot be read.
 
 use super::Runtime;
 use super::children::{Children, Owner};
@@ -47,8 +47,8 @@ impl Runtime<'_> {
         let marks = self.read_marks(&processes);
         let mut found =
             Leftovers { living: Vec::new(), killed: Vec::new(), zombies: false, descendants: Vec::new(), complete };
-        for process in processes {
-            let is_left = belongs(&process, id, &self.children, &marks);
+        for &process in &processes {
+            let is_left = belongs(&process, id, &self.children, &marks, &processes);
             let kind = match process.state {
                 State::Alive | State::Stopped => &mut found.living,
                 State::Ended | State::Killed => {
@@ -128,7 +128,7 @@ impl Runtime<'_> {
         for process in processes.iter().filter(|process| process.lives() && !end.left().is_zero()) {
             let of_run = |id: RunId| match descent.get(&process.pid) {
                 Some(mark) => *mark == Mark::Of(id),
-                None => belongs(process, id, &self.children, &marks),
+                None => belongs(process, id, &self.children, &marks, &processes),
             };
             if let Some((_, sum, pids)) = usage.iter_mut().find(|(id, ..)| of_run(*id)) {
                 pids.push(process.pid);
@@ -139,11 +139,12 @@ impl Runtime<'_> {
         usage
     }
 
-    /// Whether a process, which may be a zombie, belongs to a run and is not its main process.
+    /// Whether a process, which may be a zombie, belongs to a run and is not its main process. One that cannot be read does only where
+    /// no other run is there, whatever its age.
     pub(super) fn belongs_to(&mut self, pid: Pid, id: RunId) -> bool {
         let Some(process) = procfs::process(pid) else { return false };
         let marks = self.read_marks(&[process]);
-        belongs(&process, id, &self.children, &marks)
+        belongs(&process, id, &self.children, &marks, &[])
     }
 }
 
@@ -191,23 +192,38 @@ pub(super) fn is_undecided(process: &Process, children: &Children) -> bool {
     group_owner(process, children).is_none()
 }
 
-fn belongs(process: &Process, id: RunId, children: &Children, marks: &HashMap<Pid, Mark>) -> bool {
+/// Whether a process began before each of the other runs, and so is of none of them. Of a main process that was reaped, or has taken
+/// the place of another (MAINPID), or is not among `processes`, nobody knows when its run began.
+fn is_of_no_other(process: &Process, id: RunId, children: &Children, processes: &[Process]) -> bool {
+    children.runs().filter(|run| run.id != id).all(|run| {
+        let is_first_main = !run.reaped && run.pid == run.group;
+        is_first_main && processes.iter().any(|main| main.pid == run.pid && process.began < main.began)
+    })
+}
+
+fn belongs(
+    process: &Process,
+    id: RunId,
+    children: &Children,
+    marks: &HashMap<Pid, Mark>,
+    processes: &[Process],
+) -> bool {
     match group_owner(process, children) {
         Some(GroupOwner::Guard) => return false,
         Some(GroupOwner::Run(run)) => return run == id,
         None => {}
     }
     let lives = |other: RunId| children.runs().any(|run| run.id == other);
-    let alone = !children.runs().any(|run| run.id != id);
+    let is_of_no_other = || is_of_no_other(process, id, children, processes);
     match marks.get(&process.pid).copied().unwrap_or(Mark::Unreadable) {
         // Its memory is freed, and with it the mark.
         _ if !process.lives() => false,
         Mark::Of(run) if lives(run) => run == id,
-        // Where several runs live, nobody knows in which of them the other guard was.
-        Mark::Of(_) | Mark::Foreign | Mark::Unreadable => alone,
+        // Among several runs that were there before, nobody knows of which of them it is.
+        Mark::Of(_) | Mark::Foreign | Mark::Unreadable => is_of_no_other(),
         Mark::Ended => false,
         // Nobody but runs shares guard's group.
-        Mark::Missing => alone && children.shared_group == Some(process.group),
+        Mark::Missing => children.shared_group == Some(process.group) && is_of_no_other(),
     }
 }
 

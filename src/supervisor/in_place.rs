@@ -23,7 +23,7 @@ use crate::config::Readiness;
 
 const STOPPING: Outcome = Err("guard is stopping");
 
-const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; the instances that are left keep theirs";
+const NEW_RUN_ENDED: &str = "a new run was ready, and has ended; runs that were not replaced yet stay";
 
 const RELOADING: &str = "a reload is under way";
 

@@ -139,7 +139,8 @@ impl Supervisor {
     /// A terminal's stop signal came to guard. As PID 1 nobody could continue it, so it is ignored.
     fn suspend(&mut self, signal: Signal) {
         if self.settings.init {
-            return;
+            let why = "nobody could continue PID 1; GUARD_SIGNAL_MAP=TSTP=TSTP passes it on";
+            return self.report(Notice::Ignored { what: "TSTP, TTIN or TTOU", why });
         }
         let scope = self.settings.scope;
         let living: Vec<RunId> = self.living().collect();

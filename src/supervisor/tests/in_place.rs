@@ -544,7 +544,7 @@ fn a_reload_waits_for_the_old_run_of_one_that_has_failed() {
     let mut world = World::serving(plain());
     world.step(Step::AskReload);
     world.step(started());
-    let failed = Err("a new run was ready, and has ended; the instances that are left keep theirs");
+    let failed = Err("a new run was ready, and has ended; runs that were not replaced yet stay");
     assert_eq!(reloads(&world.step(exit(2, 1))), [failed], "and the old one has been told to end");
     world.step(started());
     assert_eq!(reloads(&world.step(Step::AskReload)), []);

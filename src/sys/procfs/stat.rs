@@ -14,6 +14,8 @@ pub struct Process {
     pub session: Pid,
     pub state: State,
     pub(super) threads: u32,
+    /// When it began, in clock ticks since boot.
+    pub began: u64,
 }
 
 /// What a process is at.
@@ -32,7 +34,7 @@ impl Process {
     /// One that lives, for tests.
     #[cfg(test)]
     pub fn alive(pid: Pid, parent: Pid, group: Pid, session: Pid) -> Process {
-        Process { pid, parent, group, session, state: State::Alive, threads: 1 }
+        Process { pid, parent, group, session, state: State::Alive, threads: 1, began: 0 }
     }
 
     /// Whether it still does something.
@@ -108,9 +110,10 @@ pub(super) fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
     let (parent, group, session) = (number()?, number()?, number()?);
     // The numbers are those of proc_pid_stat(5), less three: the pid, the name, and this count from 0.
     let threads = fields.nth(17 - 4)?.parse().ok()?;
+    let began = fields.nth(19 - 18)?.parse().ok()?;
     let state = match state {
         // Other threads may live on.
-        "Z" | "X" | "x" if threads <= 1 => match fields.nth(49 - 18).and_then(|status| status.parse::<i32>().ok()) {
+        "Z" | "X" | "x" if threads <= 1 => match fields.nth(49 - 20).and_then(|status| status.parse::<i32>().ok()) {
             // The exit code in the line is shown only to processes that may trace it.
             Some(status) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL => State::Killed,
             Some(_) | None => State::Ended,
@@ -118,7 +121,7 @@ pub(super) fn parse_stat(pid: Pid, fields: &str) -> Option<Process> {
         "T" | "t" => State::Stopped,
         _ => State::Alive,
     };
-    Some(Process { pid, parent, group, session, state, threads })
+    Some(Process { pid, parent, group, session, state, threads, began })
 }
 
 /// The flags of the process, and its pending signals.
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = line("a) Z (b c", 'S', 3, 0);
-        let expected = Process { pid: 7, parent: 1, group: 5, session: 4, state: State::Alive, threads: 3 };
+        let expected = Process { pid: 7, parent: 1, group: 5, session: 4, state: State::Alive, threads: 3, began: 100 };
         assert_eq!(parsed(&line), expected);
         let (name, fields) = split_stat(line.as_bytes()).expect("split");
         let usage = parse_usage(fields);
