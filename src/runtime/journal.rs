@@ -185,11 +185,12 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// Leftovers have got a signal.
+    /// Leftovers have got a signal. Many programs leave some at every end, as a worker that ends when its master's pipe does.
     pub(super) fn swept(&self, run: RunId, signal: Signal, processes: &[Process]) {
-        if !processes.is_empty() && log::log_enabled!(Level::Warn) {
+        let level = if signal == Signal::KILL { Level::Warn } else { Level::Info };
+        if !processes.is_empty() && log::log_enabled!(level) {
             let (count, names) = (processes.len(), leftovers::names(processes));
-            of_run!(self, Level::Warn, run, count, processes:% = names, signal:%; "leftovers");
+            of_run!(self, level, run, count, processes:% = names, signal:%; "leftovers");
         }
     }
 
