@@ -67,6 +67,7 @@ fn a_run_beside_another_does_not_inherit_its_flags() {
         assert_eq!(guard.lines_until("ready"), ["end"]);
         let reload = guard.ask(&["reload"]);
         assert_eq!(reload.code, 0, "{}", reload.err);
+        guard.line("end");
         guard.signal(libc::SIGTERM);
         guard.code();
         let flags: Vec<_> =
