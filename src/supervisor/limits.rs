@@ -80,17 +80,15 @@ impl Supervisor {
         }
     }
 
-    /// Whether a run may be down for its limit: a lifetime waits until another instance is ready, and memory, which does not wait long,
-    /// while another instance stops for a limit.
+    /// Whether a run may be down for its limit: no other instance stops for one, and a lifetime, which can wait long, also waits until
+    /// another instance is ready.
     fn may_be_down(&self, instance: u32, asker: Asker) -> bool {
-        let mut others = self.instances.iter().filter(|other| other.number != instance && other.works());
+        let others = || self.instances.iter().filter(|other| other.number != instance && other.works());
         let stops = |other: &Instance| {
             let is_limit = |cause| matches!(cause, Cause::Restart(asker) if asker.is_limit());
             other.current().is_some_and(|run| run.cause.is_some_and(is_limit) && !run.is_stuck())
         };
-        match asker {
-            Asker::Lifetime => others.next().is_none() || self.any_ready(|other| other.number != instance),
-            Asker::Memory | Asker::File | Asker::Operator => !others.any(stops),
-        }
+        let can_wait = asker == Asker::Lifetime && others().next().is_some();
+        !others().any(stops) && (!can_wait || self.any_ready(|other| other.number != instance))
     }
 }

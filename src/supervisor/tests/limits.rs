@@ -280,6 +280,22 @@ fn a_lifetime_waits_for_another_instance_that_is_ready_and_memory_does_not() {
 }
 
 #[test]
+fn of_several_instances_whose_time_is_over_one_is_down() {
+    for lifetime in [Some(LIFETIME), None] {
+        let mut settings = Settings { instances: 3, lifetime, ..plain() };
+        settings.stop.restart_timeout = LIFETIME * 3;
+        let mut world = World::serving(settings);
+        let mut actions: Vec<_> = (0..400).flat_map(|_| world.step(Step::Advance)).collect();
+        if lifetime.is_none() {
+            let grown = [0, 1, 2].map(|instance| Step::Grows(RunId { instance, number: 1 }));
+            actions.extend(grown.into_iter().flat_map(|step| world.step(step)));
+        }
+        let stops = actions.iter().filter(|action| matches!(action, Action::Stop(..))).count();
+        assert_eq!(stops, 1, "{actions:?}");
+    }
+}
+
+#[test]
 fn a_lifetime_that_is_over_during_a_reload_is_looked_at_a_second_later() {
     let mut settings = Settings { instances: 2, ..by_reload() };
     settings.ready.timeout = LIFETIME * 3;
