@@ -173,6 +173,13 @@ fn stop_timeout(setup: Setup) -> String {
     setup.fixture("env exit 0").start().line_after("env GUARD_STOP_TIMEOUT=")
 }
 
+/// A guard below reads it.
+#[test]
+fn no_platform_makes_the_stop_timeout_longer_than_guard_takes() {
+    let setup = child().env("WEBSITE_INSTANCE_ID", "x").env("WEBSITES_CONTAINER_STOP_TIME_LIMIT", u64::MAX.to_string());
+    assert_eq!(stop_timeout(setup), "2628000000");
+}
+
 #[test]
 fn a_flag_wins_over_its_variable() {
     for flag in

@@ -12,7 +12,7 @@ const UNITS: [(&str, u64); 5] = [
 ];
 
 /// Longer than any container lives; keeps every sum of a few durations far from overflow.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Reads a duration; units go from large to small, and any number may have a fraction.
 pub fn parse(text: &str) -> Result<Duration, String> {

@@ -41,7 +41,8 @@ use variables::VARIABLES;
 impl Config {
     /// The configuration that `layers` give, or every error in them.
     pub fn resolve(mut layers: Layers) -> Result<Config, ConfigErrors> {
-        let platform = Platform::detect(|name| layers.environment(name));
+        let mut platform = Platform::detect(|name| layers.environment(name));
+        platform.own_timeout = platform.own_timeout.min(duration::LONGEST);
         let mut config = Config::of_platform(platform);
         let mut errors = std::mem::take(&mut layers.errors);
         let mut misread = Vec::new();

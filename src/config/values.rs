@@ -198,7 +198,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
         let is_ours = target == "guard" || target.starts_with("guard::") && !target.contains('/');
         let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
         if !(is_ours && is_level(level) || is_level(directive)) {
-            return Err(format!("{directive:?} is not a log level, nor one of a part of guard"));
+            return Err(format!("{directive:?} sets no level of guard's log"));
         }
     }
     Ok(text.to_owned())
